@@ -1,0 +1,57 @@
+//! Decoding: a chunk's bytes become rows; what can't be decoded becomes rejects.
+//!
+//! Decoding never fails: a bad record is data, not an error, and never costs its neighbours.
+
+pub mod json;
+
+use arrow::array::RecordBatch;
+
+use crate::schema::infer::Shape;
+
+/// What a decoder made of one chunk. `rows.num_rows() + rejects.len() + filtered` equals the chunk's records.
+#[derive(Debug)]
+pub struct Decoded {
+    /// One column per payload column of the [`crate::schema::RowPlan`], in its order.
+    pub rows: RecordBatch,
+    /// For each row, the index of its record in the chunk; ascending.
+    pub indexes: Vec<u32>,
+    /// The records that couldn't be decoded, ascending by index.
+    pub rejects: Vec<Reject>,
+    /// Records that make no row by definition (null values in kstream mode).
+    pub filtered: u64,
+    /// Fields that the plan has no column for and whose values weren't null, with the types seen; `None` if there were
+    /// none. Under `schemaEvolution: evolve` the caller evolves the table and decodes the chunk again.
+    pub unseen: Option<Shape>,
+    /// Values dropped because no column takes them (`schemaEvolution: ignore`).
+    pub fields_dropped: u64,
+}
+
+/// One record that can't become a row, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// The record's index in its chunk.
+    pub index: u32,
+    /// Where on its way the record failed.
+    pub stage: Stage,
+    /// Why, for a person; names the column and the value's kind, and the `columns` line that would take it.
+    pub reason: String,
+}
+
+/// The step at which a record was rejected; stored in the dead-letter table by its lower-case name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The value couldn't be decoded into the table's columns.
+    Decode,
+    /// The event time couldn't be read, or no partition value follows from it.
+    Place,
+}
+
+impl Stage {
+    /// Returns the stored name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Decode => "decode",
+            Stage::Place => "place",
+        }
+    }
+}

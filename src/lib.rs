@@ -1,0 +1,24 @@
+//! aperio turns Kafka topics into Apache Iceberg tables, exactly once.
+//!
+//! A pure state machine decides, a small async shell obeys, plain threads carry bytes. Modules in reading order:
+//!
+//! 1. words: [`units`], [`offsets`];
+//! 2. the pipeline file as written and as run: [`config`];
+//! 3. a record's path, pure and synchronous: [`chunk`], [`schema`], [`decode`], [`place`], [`write`];
+//! 4. decisions over Iceberg metadata, pure: [`table`]; the run as a state machine, pure: [`run`];
+//! 5. the world, one foreign system each: [`kafka`], [`catalog`], [`store`], [`sync_points`].
+
+pub mod units;
+pub mod offsets;
+pub mod config;
+pub mod chunk;
+pub mod schema;
+pub mod decode;
+pub mod place;
+pub mod write;
+pub mod table;
+pub mod run;
+pub mod kafka;
+pub mod catalog;
+pub mod store;
+pub mod sync_points;

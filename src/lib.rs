@@ -2,23 +2,24 @@
 //!
 //! A pure state machine decides, a small async shell obeys, plain threads carry bytes. Modules in reading order:
 //!
-//! 1. words: [`units`], [`offsets`];
+//! 1. words: [`units`], [`offsets`], [`error`];
 //! 2. the pipeline file as written and as run: [`config`];
 //! 3. a record's path, pure and synchronous: [`chunk`], [`schema`], [`decode`], [`place`], [`write`];
 //! 4. decisions over Iceberg metadata, pure: [`table`]; the run as a state machine, pure: [`run`];
 //! 5. the world, one foreign system each: [`kafka`], [`catalog`], [`store`], [`sync_points`].
 
-pub mod units;
-pub mod offsets;
-pub mod config;
-pub mod chunk;
-pub mod schema;
-pub mod decode;
-pub mod place;
-pub mod write;
-pub mod table;
-pub mod run;
-pub mod kafka;
 pub mod catalog;
+pub mod chunk;
+pub mod config;
+pub mod decode;
+pub mod error;
+pub mod kafka;
+pub mod offsets;
+pub mod place;
+pub mod run;
+pub mod schema;
 pub mod store;
 pub mod sync_points;
+pub mod table;
+pub mod units;
+pub mod write;

@@ -147,7 +147,11 @@ impl OffsetRanges {
                 held.end = range.end;
                 Ok(())
             }
-            Some(held) => Err(Discontinuity { partition, held: Some(held.end), start: range.start }),
+            Some(held) => Err(Discontinuity {
+                partition,
+                held: Some(held.end),
+                start: range.start,
+            }),
         }
     }
 
@@ -202,7 +206,11 @@ impl Offsets {
         for (partition, range) in ranges.iter() {
             let held = self.get(partition);
             if held != Some(range.start) {
-                return Err(Discontinuity { partition, held, start: range.start });
+                return Err(Discontinuity {
+                    partition,
+                    held,
+                    start: range.start,
+                });
             }
         }
         for (partition, range) in ranges.iter() {
@@ -233,7 +241,8 @@ impl Offsets {
 
     /// Says whether every partition of `ends` is known here and at or past its end there.
     pub fn reaches(&self, ends: &Offsets) -> bool {
-        ends.iter().all(|(partition, end)| self.get(partition).is_some_and(|at| at >= end))
+        ends.iter()
+            .all(|(partition, end)| self.get(partition).is_some_and(|at| at >= end))
     }
 }
 
@@ -269,9 +278,13 @@ mod tests {
     }
 
     fn check_advance(start: i64, moved: bool) {
-        let mut offsets: Offsets = [(Partition(0), Offset::new(5)), (Partition(1), Offset::new(7))].into_iter().collect();
+        let mut offsets: Offsets = [(Partition(0), Offset::new(5)), (Partition(1), Offset::new(7))]
+            .into_iter()
+            .collect();
         let before = offsets.clone();
-        let ranges = [(Partition(0), range(5, 6)), (Partition(1), range(start, 20))].into_iter().collect();
+        let ranges = [(Partition(0), range(5, 6)), (Partition(1), range(start, 20))]
+            .into_iter()
+            .collect();
         let answer = offsets.advance(&ranges);
         assert_eq!(answer.is_ok(), moved, "start {start}");
         if moved {
@@ -293,7 +306,14 @@ mod tests {
         let mut offsets = Offsets::default();
         let ranges = [(Partition(3), range(0, 1))].into_iter().collect();
         let found = offsets.advance(&ranges).expect_err("partition 3 is unknown");
-        assert_eq!(found, Discontinuity { partition: Partition(3), held: None, start: Offset::ZERO });
+        assert_eq!(
+            found,
+            Discontinuity {
+                partition: Partition(3),
+                held: None,
+                start: Offset::ZERO
+            }
+        );
     }
 
     #[test]

@@ -1,1 +1,612 @@
-//! run
+//! The run of one pipeline as a pure state machine: it takes in what happened and says what to do about it.
+//!
+//! ```text
+//! Opened ──▶ (ResolveStart ─▶ start commit) ──▶ Publish ──▶ Join ──▶ Assigned ──▶ Read
+//!                                                                         │
+//!        ┌────────────────── Fetched: Take into the filling window ◀──────┘
+//!        ▼
+//!      Seal ──▶ Sealed ──▶ Prepare (dead letters, identity) ──▶ Load ──▶ admit ──▶ Swap ──▶ Publish
+//!        ▲                                                      ▲                   │
+//!        └── refused: drop all windows, read again              └─ Conflict, Unknown┘
+//! ```
+//!
+//! Invariants:
+//! - one commit is under way at a time, while the next window fills;
+//! - windows commit in the order of their sequence, and a dropped one drops all later ones;
+//! - `Unknown` is never taken for success or failure: the table is asked, and asked again.
+
+mod commit;
+pub mod window;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use uuid::Uuid;
+
+use crate::error::{Exit, Failure};
+use crate::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
+use crate::run::commit::Commit;
+use crate::run::window::{Filling, RejectLimit, SealReason};
+use crate::table::admit::{CommitPlan, Source};
+use crate::table::ledger::Ledger;
+use crate::table::{SealedWindow, TableView, WindowId};
+use crate::units::Millis;
+
+/// Sealed windows that may wait for a commit; more, and reading pauses: they hold open files and dead letters.
+const SEALED_WINDOWS_MAX: usize = 4;
+
+/// Times in a row that other runs may overtake a `--once` run before it gives way; named by the contract (exit code 5).
+const OVERTAKEN_MAX: u32 = 3;
+
+/// How long a revoke may wait for the commit of what it takes away. Kafka allows `max.poll.interval.ms`, 5 minutes by
+/// default; a group is better served by a quick hand-over.
+const REVOKE_WAIT: Millis = Millis(20_000);
+
+/// How often a `--once` run without work looks whether other instances have reached the ends.
+const IDLE_LOAD_INTERVAL: Millis = Millis(1_000);
+
+/// What a run is told once.
+#[derive(Debug, Clone)]
+pub struct RunConfig {
+    /// This process's id, part of every window's name.
+    pub run: Uuid,
+    /// Ends when the table reaches the ends the topic had at the start.
+    pub once: bool,
+    /// Records at which a window closes.
+    pub batch_size: u64,
+    /// Age at which a window closes.
+    pub batch_window: Millis,
+    /// How long something remote may fail before the run ends with exit code 4.
+    pub retry_for: Millis,
+    /// How long a stop may wait for the window under way.
+    pub grace: Millis,
+    /// The topic that is read.
+    pub source: Source,
+    /// How many rejects a window may hold.
+    pub reject_limit: RejectLimit,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The table was loaded or created, and the topic looked at. Always the first event.
+    Opened {
+        /// The table.
+        view: TableView,
+        /// All partitions of the topic.
+        partitions: Vec<Partition>,
+        /// The topic's ends; empty in a service.
+        ends: Offsets,
+    },
+    /// Answer to [`Action::ResolveStart`].
+    StartResolved(Offsets),
+    /// Kafka assigned partitions to this member.
+    Assigned(Vec<Partition>),
+    /// Kafka takes partitions away; it waits for [`Action::AckRevoke`].
+    Revoked {
+        /// Which.
+        partitions: Vec<Partition>,
+        /// Another member may own them already.
+        lost: bool,
+    },
+    /// A chunk came out of Kafka. The answer's first action is [`Action::Take`] or [`Action::Discard`].
+    Fetched {
+        /// The epoch of the [`Action::Read`] that it was read under.
+        epoch: u64,
+        /// Its partition.
+        partition: Partition,
+        /// The offsets that it accounts for.
+        range: OffsetRange,
+        /// Its records; fewer than offsets where there are holes.
+        records: u64,
+    },
+    /// The files of a window are complete.
+    Sealed(SealedWindow),
+    /// Answer to [`Action::Prepare`].
+    Prepared(Result<(), String>),
+    /// Answer to [`Action::Load`].
+    Loaded(Result<TableView, String>),
+    /// Answer to [`Action::Swap`].
+    Swapped(Swapped),
+    /// Answer to [`Action::Publish`].
+    Published(Result<(), String>),
+    /// Time has passed.
+    Tick,
+    /// Somebody asked the run to stop.
+    Stop,
+    /// Something can't be gone on with.
+    Failed(Failure),
+}
+
+/// What a swap came to, as far as it is known.
+#[derive(Debug, Clone)]
+pub enum Swapped {
+    /// The table is now like this.
+    Committed(TableView),
+    /// Nothing happened: the table had moved.
+    Conflict,
+    /// Nobody knows; the request may even arrive later.
+    Unknown(String),
+    /// Nothing happened, and trying the same again is useless.
+    Rejected(String),
+}
+
+/// One thing to do. The fault list of the simulation matches this without a wildcard.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Find where these partitions start, by `startOffset` or from the beginning.
+    ResolveStart {
+        /// Which.
+        partitions: Vec<Partition>,
+        /// This is the very first commit: `startOffset` applies.
+        first: bool,
+    },
+    /// Join the consumer group.
+    Join,
+    /// Read these partitions from these offsets; what was fetched under an earlier epoch is void.
+    Read {
+        /// The new epoch.
+        epoch: u64,
+        /// Where each partition starts.
+        offsets: Vec<(Partition, Offset)>,
+    },
+    /// Put the chunk at hand into this window.
+    Take(WindowId),
+    /// Throw the chunk at hand away.
+    Discard,
+    /// Complete the files of a window; nothing more is put into it.
+    Seal {
+        /// Which.
+        window: WindowId,
+        /// The offsets that it covers.
+        ranges: OffsetRanges,
+        /// Why it closed.
+        reason: SealReason,
+    },
+    /// Store dead letters and late rows of these windows, and compare the topic's identity.
+    Prepare {
+        /// Which, in order.
+        windows: Vec<WindowId>,
+        /// Wait this long first.
+        after: Millis,
+    },
+    /// Load the table.
+    Load {
+        /// Wait this long first.
+        after: Millis,
+    },
+    /// Write the manifests of a plan and swap the table, once, without a retry.
+    Swap(Box<CommitPlan>),
+    /// Bring sync points, then group offsets, to the ledger.
+    Publish {
+        /// The ledger, freshly loaded.
+        ledger: Ledger,
+        /// Wait this long first.
+        after: Millis,
+    },
+    /// Forget these windows.
+    Drop {
+        /// Which; those still being written among them.
+        windows: Vec<WindowId>,
+        /// Files that no attempt can bring into the table any more.
+        files: Vec<String>,
+    },
+    /// Stop fetching, keep polling.
+    Pause,
+    /// Fetch again.
+    Resume,
+    /// Let the rebalance go on.
+    AckRevoke,
+    /// The run is over.
+    Finish(Outcome),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The table has reached the ends.
+    Done,
+    /// It was asked to stop.
+    Stopped,
+    /// It can't go on.
+    Failed(Failure),
+}
+
+/// The run of one pipeline.
+#[derive(Debug)]
+pub struct Run {
+    config: RunConfig,
+    ledger: Option<Ledger>,
+    ends: Offsets,
+    joined: bool,
+    /// Partitions that are assigned and wait for a fresh ledger before they are read.
+    joining: BTreeSet<Partition>,
+    /// For each partition being read, the offset that its next chunk must start at.
+    positions: Offsets,
+    assigned: BTreeSet<Partition>,
+    epoch: u64,
+    next_sequence: u64,
+    filling: Option<Filling>,
+    sealing: BTreeMap<WindowId, OffsetRanges>,
+    sealed: BTreeMap<WindowId, SealedWindow>,
+    commit: Option<Commit>,
+    /// What sync points and group offsets were last brought to.
+    published: Offsets,
+    /// What the publication under way will bring them to.
+    publishing: Offsets,
+    loading: bool,
+    last_load: Millis,
+    load_failing_since: Option<Millis>,
+    paused: bool,
+    revoke: Option<Revoke>,
+    stop_deadline: Option<Millis>,
+    overtaken: u32,
+    outcome: Option<Outcome>,
+    actions: VecDeque<Action>,
+}
+
+/// A rebalance that waits for us.
+#[derive(Debug)]
+struct Revoke {
+    partitions: BTreeSet<Partition>,
+    deadline: Millis,
+}
+
+impl Run {
+    /// Makes a run that waits for [`Event::Opened`].
+    pub fn new(config: RunConfig) -> Self {
+        Run {
+            config,
+            ledger: None,
+            ends: Offsets::default(),
+            joined: false,
+            joining: BTreeSet::new(),
+            positions: Offsets::default(),
+            assigned: BTreeSet::new(),
+            epoch: 0,
+            next_sequence: 0,
+            filling: None,
+            sealing: BTreeMap::new(),
+            sealed: BTreeMap::new(),
+            commit: None,
+            published: Offsets::default(),
+            publishing: Offsets::default(),
+            loading: false,
+            last_load: Millis(0),
+            load_failing_since: None,
+            paused: false,
+            revoke: None,
+            stop_deadline: None,
+            overtaken: 0,
+            outcome: None,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// The ledger as this run last saw it.
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_ref()
+    }
+
+    /// The ends that a `--once` run works towards; empty in a service.
+    pub fn ends(&self) -> &Offsets {
+        &self.ends
+    }
+
+    /// Takes in one thing that happened; returns what to do about it, in order. Same inputs, same answer.
+    pub fn on(&mut self, event: Event, now: Millis) -> Vec<Action> {
+        if self.outcome.is_some() {
+            // A finished run answers only what somebody waits for.
+            return match event {
+                Event::Fetched { .. } => vec![Action::Discard],
+                Event::Revoked { .. } => vec![Action::AckRevoke],
+                _ => Vec::new(),
+            };
+        }
+        self.take_in(event, now);
+        self.settle(now);
+        self.actions.drain(..).collect()
+    }
+
+    fn take_in(&mut self, event: Event, now: Millis) {
+        match event {
+            Event::Opened { view, partitions, ends } => self.opened(view, partitions, ends, now),
+            Event::StartResolved(starts) => self.start_resolved(starts),
+            Event::Assigned(partitions) => {
+                self.assigned.extend(&partitions);
+                self.joining.extend(partitions);
+                self.load(Millis(0));
+            }
+            Event::Revoked { partitions, lost } => self.revoked(partitions, lost, now),
+            Event::Fetched {
+                epoch,
+                partition,
+                range,
+                records,
+            } => self.fetched(epoch, partition, range, records, now),
+            Event::Sealed(window) => self.window_sealed(window),
+            Event::Prepared(answer) => self.prepared(answer, now),
+            Event::Loaded(answer) => self.loaded(answer, now),
+            Event::Swapped(answer) => self.swapped(answer, now),
+            Event::Published(answer) => self.published(answer, now),
+            Event::Tick => {}
+            Event::Stop => {
+                self.actions.push_back(Action::Pause);
+                self.paused = true;
+                self.stop_deadline.get_or_insert(now.after(self.config.grace));
+            }
+            Event::Failed(failure) => self.finish(Outcome::Failed(failure)),
+        }
+    }
+
+    fn opened(&mut self, view: TableView, partitions: Vec<Partition>, ends: Offsets, now: Millis) {
+        self.ends = ends;
+        self.last_load = now;
+        let first = view.ledger.is_none();
+        let known = view
+            .ledger
+            .as_ref()
+            .map(|ledger| ledger.offsets.clone())
+            .unwrap_or_default();
+        self.ledger = view.ledger;
+        let missing: Vec<_> = partitions
+            .into_iter()
+            .filter(|partition| known.get(*partition).is_none())
+            .collect();
+        if missing.is_empty() {
+            self.publish_start();
+        } else {
+            self.resolve(missing, first);
+        }
+    }
+
+    fn fetched(&mut self, epoch: u64, partition: Partition, range: OffsetRange, records: u64, now: Millis) {
+        let expected = self.positions.get(partition);
+        let past_end = self.ends.get(partition).is_some_and(|end| range.start() >= end);
+        if epoch != self.epoch || expected != Some(range.start()) || past_end || self.stop_deadline.is_some() {
+            self.actions.push_back(Action::Discard);
+            return;
+        }
+        let filling = match &mut self.filling {
+            Some(filling) => filling,
+            None => {
+                let id = WindowId {
+                    run: self.config.run,
+                    sequence: self.next_sequence,
+                };
+                self.next_sequence += 1;
+                self.filling.insert(Filling::open(id, now))
+            }
+        };
+        filling.add(partition, range, records);
+        self.positions.set(partition, range.end());
+        self.actions.push_back(Action::Take(filling.id));
+    }
+
+    fn window_sealed(&mut self, window: SealedWindow) {
+        if self.sealing.remove(&window.id).is_none() {
+            // Dropped while its files were being written; no attempt ever named them.
+            let files = window
+                .files
+                .iter()
+                .map(|file| file.file.file_path().to_owned())
+                .collect();
+            self.actions.push_back(Action::Drop {
+                windows: vec![window.id],
+                files,
+            });
+            return;
+        }
+        if self.config.reject_limit.exceeded(window.tally) {
+            let (rejected, records) = (window.tally.rejected, window.tally.records);
+            let what = format!(
+                "too many records of topic `{}` can't become rows",
+                self.config.source.topic
+            );
+            self.finish(Outcome::Failed(
+                Failure::new(Exit::Data, what)
+                    .detail(format!("{rejected} of {records} records of one window were rejected, allowed are {}", self.config.reject_limit))
+                    .hint("the log shows the first reasons; mend `columns`, or raise `errors.maxRejected`. Nothing of the window was stored."),
+            ));
+            return;
+        }
+        self.sealed.insert(window.id, window);
+    }
+
+    fn revoked(&mut self, partitions: Vec<Partition>, lost: bool, now: Millis) {
+        let gone: BTreeSet<_> = partitions.into_iter().collect();
+        self.assigned.retain(|partition| !gone.contains(partition));
+        self.joining.retain(|partition| !gone.contains(partition));
+        self.positions = self
+            .positions
+            .iter()
+            .filter(|(partition, _)| !gone.contains(partition))
+            .collect();
+        if lost && self.touches(&gone) {
+            self.drop_windows();
+        }
+        if let Some(filling) = self.filling.take_if(|filling| filling.touches(&gone)) {
+            self.seal(filling, SealReason::Revoke);
+        }
+        self.revoke = Some(Revoke {
+            partitions: gone,
+            deadline: now.after(REVOKE_WAIT),
+        });
+    }
+
+    /// Brings everything forward that can go on: closes windows, starts commits, ends the run.
+    fn settle(&mut self, now: Millis) {
+        if self.outcome.is_some() {
+            return;
+        }
+        self.close_window(now);
+        self.settle_revoke(now);
+        self.next_commit();
+        self.settle_end(now);
+        if self.outcome.is_none() && self.stop_deadline.is_none() {
+            self.throttle();
+        }
+    }
+
+    fn close_window(&mut self, now: Millis) {
+        let ends_read = self.config.once
+            && self.assigned.iter().all(|partition| {
+                match (self.positions.get(*partition), self.ends.get(*partition)) {
+                    (Some(position), Some(end)) => position >= end,
+                    (None, Some(_)) => false,
+                    (_, None) => true,
+                }
+            });
+        let stopping = self.stop_deadline.is_some();
+        let Some(filling) = &self.filling else { return };
+        let reason = if filling.records >= self.config.batch_size {
+            SealReason::Size
+        } else if stopping {
+            SealReason::Stop
+        } else if ends_read {
+            SealReason::End
+        } else if now.since(filling.opened_at) >= self.config.batch_window {
+            SealReason::Age
+        } else {
+            return;
+        };
+        let filling = self.filling.take().expect("looked at above");
+        self.seal(filling, reason);
+    }
+
+    fn seal(&mut self, filling: Filling, reason: SealReason) {
+        self.sealing.insert(filling.id, filling.ranges.clone());
+        self.actions.push_back(Action::Seal {
+            window: filling.id,
+            ranges: filling.ranges,
+            reason,
+        });
+    }
+
+    fn settle_revoke(&mut self, now: Millis) {
+        let Some(revoke) = &self.revoke else { return };
+        let (gone, late) = (revoke.partitions.clone(), now >= revoke.deadline);
+        let waits = self.touches(&gone);
+        if waits && !late {
+            return;
+        }
+        if waits {
+            self.drop_windows();
+        }
+        self.revoke = None;
+        self.actions.push_back(Action::AckRevoke);
+    }
+
+    fn settle_end(&mut self, now: Millis) {
+        let idle = self.filling.is_none() && self.sealing.is_empty() && self.sealed.is_empty() && self.commit.is_none();
+        if let Some(deadline) = self.stop_deadline {
+            if idle || now >= deadline {
+                self.finish(Outcome::Stopped);
+            }
+            return;
+        }
+        if !self.config.once || self.commit.is_some() {
+            return;
+        }
+        let reached = self.ledger.as_ref().filter(|ledger| ledger.offsets.reaches(&self.ends));
+        if let Some(ledger) = reached {
+            if ledger.offsets == self.published {
+                self.finish(Outcome::Done);
+            } else {
+                // Another run reached the ends and may have died before it published them.
+                self.publish_start();
+            }
+        } else if self.joined && idle && !self.loading && now.since(self.last_load) >= IDLE_LOAD_INTERVAL {
+            self.load(Millis(0));
+        }
+    }
+
+    fn throttle(&mut self) {
+        let crowded = self.sealing.len() + self.sealed.len() >= SEALED_WINDOWS_MAX;
+        if crowded != self.paused {
+            self.paused = crowded;
+            self.actions
+                .push_back(if crowded { Action::Pause } else { Action::Resume });
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.actions.push_back(Action::Finish(outcome.clone()));
+        self.outcome = Some(outcome);
+    }
+
+    fn load(&mut self, after: Millis) {
+        if !self.loading {
+            self.loading = true;
+            self.actions.push_back(Action::Load { after });
+        }
+    }
+
+    /// Takes the ledger of a fresh view and starts the partitions that waited for one.
+    fn see(&mut self, ledger: Ledger) {
+        let ready: Vec<_> = self
+            .joining
+            .iter()
+            .filter_map(|partition| ledger.offsets.get(*partition).map(|offset| (*partition, offset)))
+            .collect();
+        for (partition, offset) in &ready {
+            self.joining.remove(partition);
+            self.positions.set(*partition, *offset);
+        }
+        self.ledger = Some(ledger);
+        if !ready.is_empty() {
+            self.actions.push_back(Action::Read {
+                epoch: self.epoch,
+                offsets: ready,
+            });
+        }
+        if self.commit.is_none() && !self.joining.is_empty() {
+            let added = self.joining.iter().copied().collect();
+            self.resolve(added, false);
+        }
+    }
+
+    /// Drops every window that isn't in the table, and reads again from the ledger. Later windows go with an earlier one,
+    /// since they start where it would have ended.
+    fn drop_windows(&mut self) {
+        self.epoch += 1;
+        let (mut windows, mut files) = (Vec::new(), Vec::new());
+        if let Some(commit) = self.commit.take_if(|commit| commit.has_windows()) {
+            let certain = commit.never_unknown();
+            for window in commit.into_windows() {
+                windows.push(window.id);
+                if certain {
+                    files.extend(window.files.iter().map(|file| file.file.file_path().to_owned()));
+                }
+            }
+        }
+        for (id, window) in std::mem::take(&mut self.sealed) {
+            windows.push(id);
+            files.extend(window.files.iter().map(|file| file.file.file_path().to_owned()));
+        }
+        windows.extend(std::mem::take(&mut self.sealing).into_keys());
+        windows.extend(self.filling.take().map(|filling| filling.id));
+        self.actions.push_back(Action::Drop { windows, files });
+        let ledger = self.ledger.as_ref().expect("windows fill only under a ledger");
+        let offsets: Vec<_> = self
+            .positions
+            .partitions()
+            .filter_map(|partition| ledger.offsets.get(partition).map(|offset| (partition, offset)))
+            .collect();
+        self.positions = offsets.iter().copied().collect();
+        self.actions.push_back(Action::Read {
+            epoch: self.epoch,
+            offsets,
+        });
+    }
+
+    fn touches(&self, partitions: &BTreeSet<Partition>) -> bool {
+        let hit = |ranges: &OffsetRanges| ranges.iter().any(|(partition, _)| partitions.contains(&partition));
+        self.filling.as_ref().is_some_and(|filling| filling.touches(partitions))
+            || self.sealing.values().any(hit)
+            || self.sealed.values().any(|window| hit(&window.ranges))
+            || self
+                .commit
+                .as_ref()
+                .is_some_and(|commit| commit.windows().iter().any(|window| hit(&window.ranges)))
+    }
+}

@@ -1,0 +1,359 @@
+//! The commit under way: one at a time, every attempt admitted anew.
+
+use crate::error::{Exit, Failure};
+use crate::offsets::{Offsets, Partition};
+use crate::run::{Action, OVERTAKEN_MAX, Outcome, Run, Swapped};
+use crate::table::admit::{self, Refusal};
+use crate::table::ledger::Ledger;
+use crate::table::{SealedWindow, TableView};
+use crate::units::Millis;
+
+/// The first wait after a failed attempt; doubled with each further one.
+const BACKOFF_MIN: Millis = Millis(100);
+
+/// The longest wait between attempts: a catalog that is back is noticed within it.
+const BACKOFF_MAX: Millis = Millis(10_000);
+
+/// A commit under way.
+#[derive(Debug)]
+pub(super) struct Commit {
+    job: Job,
+    step: Step,
+    /// Attempts that failed in a row, whatever the step.
+    failures: u32,
+    failing_since: Option<Millis>,
+    /// An attempt was sent whose fate isn't known: its files must stay.
+    unknown: bool,
+}
+
+#[derive(Debug)]
+enum Job {
+    /// Puts partitions that the table doesn't know where the first look at the topic found them.
+    Start(Offsets),
+    Windows(Vec<SealedWindow>),
+    /// Nothing to swap: brings the copies of the ledger up to it.
+    Repair,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Resolving,
+    Preparing,
+    Loading,
+    Swapping,
+    Publishing,
+}
+
+impl Commit {
+    fn new(job: Job, step: Step) -> Self {
+        Commit {
+            job,
+            step,
+            failures: 0,
+            failing_since: None,
+            unknown: false,
+        }
+    }
+
+    pub(super) fn has_windows(&self) -> bool {
+        !self.windows().is_empty()
+    }
+
+    pub(super) fn windows(&self) -> &[SealedWindow] {
+        match &self.job {
+            // Once published they are in the table.
+            Job::Windows(windows) if self.step != Step::Publishing => windows,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn into_windows(self) -> Vec<SealedWindow> {
+        match self.job {
+            Job::Windows(windows) => windows,
+            Job::Start(_) | Job::Repair => Vec::new(),
+        }
+    }
+
+    /// No attempt is out whose fate isn't known.
+    pub(super) fn never_unknown(&self) -> bool {
+        !self.unknown && self.step != Step::Swapping
+    }
+
+    fn backoff(&self) -> Millis {
+        let doubled = BACKOFF_MIN.0 << self.failures.saturating_sub(1).min(10);
+        Millis(doubled.min(BACKOFF_MAX.0))
+    }
+}
+
+impl Run {
+    pub(super) fn resolve(&mut self, partitions: Vec<Partition>, first: bool) {
+        self.commit = Some(Commit::new(Job::Start(Offsets::default()), Step::Resolving));
+        self.actions.push_back(Action::ResolveStart { partitions, first });
+    }
+
+    pub(super) fn start_resolved(&mut self, starts: Offsets) {
+        if let Some(commit) = self.commit.as_mut().filter(|commit| commit.step == Step::Resolving) {
+            commit.job = Job::Start(starts);
+            commit.step = Step::Loading;
+            self.load(Millis(0));
+        }
+    }
+
+    pub(super) fn publish_start(&mut self) {
+        let ledger = self.ledger.clone().expect("every partition is in the ledger");
+        self.commit = Some(Commit::new(Job::Repair, Step::Publishing));
+        self.publish(ledger, Millis(0));
+    }
+
+    fn publish(&mut self, ledger: Ledger, after: Millis) {
+        self.publishing = ledger.offsets.clone();
+        self.actions.push_back(Action::Publish { ledger, after });
+    }
+
+    /// Starts the commit of all windows that are sealed, up to the first that is still being written.
+    pub(super) fn next_commit(&mut self) {
+        if self.commit.is_some() {
+            return;
+        }
+        let first_open = self.sealing.keys().next().copied();
+        let later = match first_open {
+            Some(open) => self.sealed.split_off(&open),
+            None => Default::default(),
+        };
+        let windows: Vec<_> = std::mem::replace(&mut self.sealed, later).into_values().collect();
+        if windows.is_empty() {
+            return;
+        }
+        let ids = windows.iter().map(|window| window.id).collect();
+        self.commit = Some(Commit::new(Job::Windows(windows), Step::Preparing));
+        self.actions.push_back(Action::Prepare {
+            windows: ids,
+            after: Millis(0),
+        });
+    }
+
+    pub(super) fn prepared(&mut self, answer: Result<(), String>, now: Millis) {
+        let Some(commit) = self.commit.as_mut().filter(|commit| commit.step == Step::Preparing) else {
+            return;
+        };
+        match answer {
+            Ok(()) => {
+                commit.step = Step::Loading;
+                self.load(Millis(0));
+            }
+            Err(error) => {
+                if let Some(after) = self.failed_attempt("dead letters can't be stored", error, now) {
+                    let windows = self
+                        .commit
+                        .iter()
+                        .flat_map(|c| c.windows())
+                        .map(|window| window.id)
+                        .collect();
+                    self.actions.push_back(Action::Prepare { windows, after });
+                }
+            }
+        }
+    }
+
+    pub(super) fn loaded(&mut self, answer: Result<TableView, String>, now: Millis) {
+        self.loading = false;
+        self.last_load = now;
+        let waits = self.commit.as_ref().is_some_and(|commit| commit.step == Step::Loading);
+        match answer {
+            Err(error) if waits => {
+                if let Some(after) = self.failed_attempt("the catalog doesn't answer", error, now) {
+                    self.load(after);
+                }
+            }
+            Err(error) => {
+                let since = *self.load_failing_since.get_or_insert(now);
+                if now.since(since) >= self.config.retry_for {
+                    self.give_up("the catalog doesn't answer", error);
+                } else {
+                    self.load(BACKOFF_MIN);
+                }
+            }
+            Ok(view) => {
+                self.load_failing_since = None;
+                if waits {
+                    self.attempt(view);
+                } else if let Some(ledger) = view.ledger {
+                    self.see(ledger);
+                }
+            }
+        }
+    }
+
+    /// Admits the commit under way to the table as it was just loaded, and swaps.
+    fn attempt(&mut self, view: TableView) {
+        let mut commit = self.commit.take().expect("only a commit under way is attempted");
+        let fresh = view.ledger.clone();
+        let admitted = match &commit.job {
+            Job::Start(starts) => admit::admit_start(view, &self.config.source, starts),
+            Job::Windows(windows) => admit::admit(view, &self.config.source, windows.clone()).map(Some),
+            Job::Repair => Ok(None),
+        };
+        match admitted {
+            Ok(Some(admitted)) => {
+                commit.step = Step::Swapping;
+                self.commit = Some(commit);
+                self.actions.push_back(Action::Swap(Box::new(admit::plan(admitted))));
+            }
+            Ok(None) | Err(Refusal::AlreadyCommitted(_)) => {
+                self.commit = Some(commit);
+                self.committed(fresh.expect("a table that refuses nothing has a ledger"));
+            }
+            Err(Refusal::OtherSource { ledger }) => {
+                self.commit = Some(commit);
+                self.other_source(ledger);
+            }
+            Err(refusal @ (Refusal::Overtaken { .. } | Refusal::Gap { .. })) => {
+                self.commit = Some(commit);
+                self.overtaken += 1;
+                let fresh = fresh.expect("offsets were compared");
+                self.ledger = Some(fresh.clone());
+                self.drop_windows();
+                if self.config.once && self.overtaken >= OVERTAKEN_MAX {
+                    self.give_way(refusal);
+                } else {
+                    self.see(fresh);
+                }
+            }
+        }
+    }
+
+    pub(super) fn swapped(&mut self, answer: Swapped, now: Millis) {
+        let Some(commit) = self.commit.as_mut().filter(|commit| commit.step == Step::Swapping) else {
+            return;
+        };
+        match answer {
+            Swapped::Committed(view) => {
+                self.overtaken = 0;
+                self.committed(view.ledger.expect("a commit of ours writes the ledger"));
+            }
+            Swapped::Conflict => {
+                commit.step = Step::Loading;
+                if let Some(after) =
+                    self.failed_attempt("the table keeps moving", "every swap met a conflict".into(), now)
+                {
+                    self.load(after);
+                }
+            }
+            Swapped::Unknown(error) => {
+                commit.unknown = true;
+                commit.step = Step::Loading;
+                if let Some(after) = self.failed_attempt("the catalog doesn't say what became of a commit", error, now)
+                {
+                    self.load(after);
+                }
+            }
+            Swapped::Rejected(error) => self.give_up("the catalog refuses the commit", error),
+        }
+    }
+
+    fn committed(&mut self, ledger: Ledger) {
+        let commit = self.commit.as_mut().expect("only a commit under way is completed");
+        commit.step = Step::Publishing;
+        commit.failures = 0;
+        commit.failing_since = None;
+        self.publish(ledger.clone(), Millis(0));
+        self.see(ledger);
+    }
+
+    pub(super) fn published(&mut self, answer: Result<(), String>, now: Millis) {
+        if self
+            .commit
+            .as_ref()
+            .is_none_or(|commit| commit.step != Step::Publishing)
+        {
+            return;
+        }
+        match answer {
+            Ok(()) => {
+                self.commit = None;
+                self.published = std::mem::take(&mut self.publishing);
+                let reached = self
+                    .ledger
+                    .as_ref()
+                    .is_some_and(|ledger| ledger.offsets.reaches(&self.ends));
+                if !self.joined && !(self.config.once && reached) {
+                    self.joined = true;
+                    self.actions.push_back(Action::Join);
+                }
+                let ledger = self.ledger.clone().expect("published from a ledger");
+                self.see(ledger);
+            }
+            Err(error) => {
+                if let Some(after) = self.failed_attempt("the sync points can't be stored", error, now) {
+                    let ledger = self.ledger.clone().expect("published from a ledger");
+                    self.publish(ledger, after);
+                }
+            }
+        }
+    }
+
+    /// Counts a failed attempt; returns how long to wait before the next, or ends the run and returns nothing.
+    fn failed_attempt(&mut self, what: &str, error: String, now: Millis) -> Option<Millis> {
+        let commit = self.commit.as_mut().expect("only a commit under way fails");
+        commit.failures += 1;
+        let since = *commit.failing_since.get_or_insert(now);
+        if now.since(since) >= self.config.retry_for {
+            self.give_up(what, error);
+            return None;
+        }
+        Some(commit.backoff())
+    }
+
+    fn give_up(&mut self, what: &str, error: String) {
+        let failure = Failure::new(Exit::Remote, what).detail(error).hint(
+            "nothing is lost: the table holds the offsets. Run again when it is back, or wait longer with `--retry-for`.",
+        );
+        self.finish(Outcome::Failed(failure));
+    }
+
+    fn give_way(&mut self, refusal: Refusal) {
+        let detail = match refusal {
+            Refusal::Overtaken {
+                partition,
+                ledger,
+                start,
+            } => format!(
+                "partition {partition}: the table holds offset {ledger}, this window starts at {start}; another run committed meanwhile"
+            ),
+            other => format!("{other:?}"),
+        };
+        let what = format!(
+            "other instances overtook this run {OVERTAKEN_MAX} times in a row on topic `{}`",
+            self.config.source.topic
+        );
+        self.finish(Outcome::Failed(
+            Failure::new(Exit::Overtaken, what).detail(detail).hint(
+                "another job works on this pipeline; if it should not, suspend it. Nothing was lost or written twice.",
+            ),
+        ));
+    }
+
+    fn other_source(&mut self, ledger: Option<admit::Source>) {
+        let source = &self.config.source;
+        let failure = match ledger {
+            None => Failure::new(Exit::Data, format!("the table for topic `{}` carries no offsets any more", source.topic))
+                .detail("it was replaced, or its history was rewritten while this run worked")
+                .hint("look at the table's history; `aperio sync-points reset` sets the offsets anew."),
+            Some(found) => Failure::new(Exit::Data, format!("the table belongs to another topic than `{}`", source.topic))
+                .detail(format!(
+                    "the table holds offsets of topic `{}` (id {}, cluster {}), this run reads id {}, cluster {}",
+                    found.topic,
+                    shown(&found.topic_id),
+                    shown(&found.cluster_id),
+                    shown(&source.topic_id),
+                    shown(&source.cluster_id)
+                ))
+                .hint("was the topic re-created, or `brokers` changed? If the new topic is to be read from its start, run `aperio sync-points reset`."),
+        };
+        self.finish(Outcome::Failed(failure));
+    }
+}
+
+fn shown(id: &Option<String>) -> &str {
+    id.as_deref().unwrap_or("unknown")
+}

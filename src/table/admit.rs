@@ -1,0 +1,345 @@
+//! Admission and the plan of a commit: may these windows be added to this view of the table, and if so, how exactly.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::offsets::{Offset, Offsets, Partition};
+use crate::table::ledger::{LEDGER_VERSION, Ledger};
+use crate::table::{SealedWindow, TableView, WindowFile, WindowId};
+
+/// What identifies the topic that a run reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The topic's name.
+    pub topic: String,
+    /// The topic's id, if the broker tells.
+    pub topic_id: Option<String>,
+    /// The cluster's id, if the broker tells.
+    pub cluster_id: Option<String>,
+}
+
+/// Why windows may not be added to the table as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// They are in it already: the answer to our swap was lost. A success.
+    AlreadyCommitted(WindowId),
+    /// Another run has committed these offsets.
+    Overtaken {
+        /// Where.
+        partition: Partition,
+        /// What the table holds.
+        ledger: Offset,
+        /// Where the window starts.
+        start: Offset,
+    },
+    /// The table is behind the window: rolled back, or never told of this partition.
+    Gap {
+        /// Where.
+        partition: Partition,
+        /// What the table holds.
+        ledger: Option<Offset>,
+        /// Where the window starts.
+        start: Offset,
+    },
+    /// The table carries no offsets any more, or those of another topic.
+    OtherSource {
+        /// What the table's ledger names; `None` if it has none.
+        ledger: Option<Source>,
+    },
+}
+
+/// Permission to add windows to exactly one view of the table. Only [`admit`] and [`admit_start`] make one.
+#[derive(Debug)]
+pub struct Admitted {
+    base: TableView,
+    windows: Vec<SealedWindow>,
+    ledger: Ledger,
+}
+
+/// A commit with no choices left: what to write, and the snapshot that it is pinned to.
+#[derive(Debug, Clone)]
+pub struct CommitPlan {
+    /// The table that the plan was made for.
+    pub base_uuid: Uuid,
+    /// The snapshot that `main` must still point at.
+    pub base_snapshot: Option<i64>,
+    /// The files to add.
+    pub files: Vec<WindowFile>,
+    /// The ledger as it is after the commit.
+    pub ledger: Ledger,
+    /// The windows that it adds, in order; empty when it only moves the ledger.
+    pub windows: Vec<WindowId>,
+}
+
+/// May these windows, in this order, be added to this view of the table?
+///
+/// # Errors
+/// [`Refusal`], for the first partition that doesn't fit. Nothing is decided about the others.
+///
+/// # Panics
+/// If a window's files don't hold the rows that its tally counts.
+pub fn admit(base: TableView, source: &Source, windows: Vec<SealedWindow>) -> Result<Admitted, Refusal> {
+    let last = windows.last().expect("a commit of windows has at least one").id;
+    let mut ledger = match &base.ledger {
+        Some(ledger) if same_source(ledger, source) => ledger.clone(),
+        found => {
+            return Err(Refusal::OtherSource {
+                ledger: found.as_ref().map(source_of),
+            });
+        }
+    };
+    if windows.iter().all(|window| holds(&ledger, window)) {
+        return Err(Refusal::AlreadyCommitted(last));
+    }
+    for window in &windows {
+        window.tally.assert_complete();
+        let rows: u64 = window.files.iter().map(|file| file.file.record_count()).sum();
+        assert_eq!(
+            rows, window.tally.rows,
+            "the files of window {} hold the rows that it counted",
+            window.id
+        );
+        ledger
+            .offsets
+            .advance(&window.ranges)
+            .map_err(|found| match found.held {
+                Some(held) if held > found.start => Refusal::Overtaken {
+                    partition: found.partition,
+                    ledger: held,
+                    start: found.start,
+                },
+                held => Refusal::Gap {
+                    partition: found.partition,
+                    ledger: held,
+                    start: found.start,
+                },
+            })?;
+        for (partition, _) in window.ranges.iter() {
+            ledger.windows.insert(partition, window.id);
+        }
+        for (partition, time) in &window.event_times {
+            let greatest = ledger.event_times.entry(*partition).or_insert(*time);
+            *greatest = (*greatest).max(*time);
+        }
+    }
+    Ok(Admitted { base, windows, ledger })
+}
+
+/// May these partitions start where the first look at the topic put them? Those that the table knows already stay
+/// where they are.
+///
+/// # Errors
+/// [`Refusal::OtherSource`] if the table holds the offsets of another topic; `Ok(None)` if there is nothing to add.
+pub fn admit_start(base: TableView, source: &Source, starts: &Offsets) -> Result<Option<Admitted>, Refusal> {
+    let mut ledger = match &base.ledger {
+        Some(ledger) if same_source(ledger, source) => ledger.clone(),
+        Some(ledger) => {
+            return Err(Refusal::OtherSource {
+                ledger: Some(source_of(ledger)),
+            });
+        }
+        None => Ledger {
+            version: LEDGER_VERSION,
+            topic: source.topic.clone(),
+            topic_id: source.topic_id.clone(),
+            cluster_id: source.cluster_id.clone(),
+            offsets: Offsets::default(),
+            windows: BTreeMap::new(),
+            event_times: BTreeMap::new(),
+        },
+    };
+    let missing: Vec<_> = starts
+        .iter()
+        .filter(|(partition, _)| ledger.offsets.get(*partition).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    for (partition, offset) in missing {
+        ledger.offsets.set(partition, offset);
+    }
+    Ok(Some(Admitted {
+        base,
+        windows: Vec::new(),
+        ledger,
+    }))
+}
+
+/// Turns permission into a plan, pinned to the snapshot that admission saw.
+pub fn plan(admitted: Admitted) -> CommitPlan {
+    let Admitted { base, windows, ledger } = admitted;
+    let ids = windows.iter().map(|window| window.id).collect();
+    CommitPlan {
+        base_uuid: base.uuid,
+        base_snapshot: base.snapshot,
+        files: windows.into_iter().flat_map(|window| window.files).collect(),
+        ledger,
+        windows: ids,
+    }
+}
+
+/// Says whether the ledger shows that `window` was committed: each of its partitions was last moved by it, or by a later
+/// window of the same run. Windows of a run commit in order and a dropped one is never tried again, so a later one in
+/// the table proves this one.
+fn holds(ledger: &Ledger, window: &SealedWindow) -> bool {
+    window.ranges.iter().all(|(partition, range)| {
+        let moved_by = ledger.windows.get(&partition);
+        moved_by.is_some_and(|last| last.run == window.id.run && last.sequence >= window.id.sequence)
+            && ledger
+                .offsets
+                .get(partition)
+                .is_some_and(|offset| offset >= range.end())
+    })
+}
+
+/// An id that one side doesn't know can't tell two topics apart; names always can.
+fn same_source(ledger: &Ledger, source: &Source) -> bool {
+    let agree = |a: &Option<String>, b: &Option<String>| a.is_none() || b.is_none() || a == b;
+    ledger.topic == source.topic
+        && agree(&ledger.topic_id, &source.topic_id)
+        && agree(&ledger.cluster_id, &source.cluster_id)
+}
+
+fn source_of(ledger: &Ledger) -> Source {
+    Source {
+        topic: ledger.topic.clone(),
+        topic_id: ledger.topic_id.clone(),
+        cluster_id: ledger.cluster_id.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::offsets::OffsetRange;
+    use crate::table::Tally;
+
+    const RUN: Uuid = Uuid::from_u128(1);
+    const OTHER: Uuid = Uuid::from_u128(2);
+
+    fn source() -> Source {
+        Source {
+            topic: "t".into(),
+            topic_id: Some("id".into()),
+            cluster_id: None,
+        }
+    }
+
+    fn table(offset: i64, moved_by: Option<WindowId>) -> TableView {
+        let ledger = Ledger {
+            version: 1,
+            topic: "t".into(),
+            topic_id: Some("id".into()),
+            cluster_id: None,
+            offsets: [(Partition(0), Offset::new(offset))].into_iter().collect(),
+            windows: moved_by.map(|id| (Partition(0), id)).into_iter().collect(),
+            event_times: BTreeMap::new(),
+        };
+        TableView {
+            uuid: Uuid::from_u128(9),
+            snapshot: Some(4),
+            ledger: Some(ledger),
+        }
+    }
+
+    fn window(sequence: u64, start: i64, end: i64) -> SealedWindow {
+        let range = OffsetRange::new(Offset::new(start), Offset::new(end));
+        SealedWindow {
+            id: WindowId { run: RUN, sequence },
+            ranges: [(Partition(0), range)].into_iter().collect(),
+            files: Vec::new(),
+            tally: Tally::default(),
+            event_times: BTreeMap::new(),
+        }
+    }
+
+    fn check(base: TableView, windows: Vec<SealedWindow>, expect: Result<i64, Refusal>) {
+        let answer = admit(base, &source(), windows).map(|admitted| {
+            plan(admitted)
+                .ledger
+                .offsets
+                .get(Partition(0))
+                .expect("partition 0 is known")
+                .get()
+        });
+        assert_eq!(answer, expect);
+    }
+
+    #[test]
+    fn a_window_is_admitted_only_where_the_table_stands() {
+        check(table(10, None), vec![window(0, 10, 15)], Ok(15));
+        let overtaken = Refusal::Overtaken {
+            partition: Partition(0),
+            ledger: Offset::new(11),
+            start: Offset::new(10),
+        };
+        check(
+            table(
+                11,
+                Some(WindowId {
+                    run: OTHER,
+                    sequence: 0,
+                }),
+            ),
+            vec![window(0, 10, 15)],
+            Err(overtaken),
+        );
+        let gap = Refusal::Gap {
+            partition: Partition(0),
+            ledger: Some(Offset::new(9)),
+            start: Offset::new(10),
+        };
+        check(table(9, None), vec![window(0, 10, 15)], Err(gap));
+    }
+
+    #[test]
+    fn a_lost_answer_is_recognised_for_one_window_and_for_several() {
+        let committed = table(20, Some(WindowId { run: RUN, sequence: 1 }));
+        let id = WindowId { run: RUN, sequence: 1 };
+        check(
+            committed.clone(),
+            vec![window(1, 15, 20)],
+            Err(Refusal::AlreadyCommitted(id)),
+        );
+        check(
+            committed,
+            vec![window(0, 10, 15), window(1, 15, 20)],
+            Err(Refusal::AlreadyCommitted(id)),
+        );
+    }
+
+    #[test]
+    fn windows_sealed_together_are_admitted_in_order() {
+        check(table(10, None), vec![window(0, 10, 15), window(1, 15, 20)], Ok(20));
+        let gap = Refusal::Gap {
+            partition: Partition(0),
+            ledger: Some(Offset::new(15)),
+            start: Offset::new(16),
+        };
+        check(table(10, None), vec![window(0, 10, 15), window(1, 16, 20)], Err(gap));
+    }
+
+    #[test]
+    fn a_re_created_topic_is_another_source() {
+        let other = Source {
+            topic_id: Some("new".into()),
+            ..source()
+        };
+        let refusal = admit(table(10, None), &other, vec![window(0, 10, 15)]).expect_err("another topic id");
+        assert_eq!(refusal, Refusal::OtherSource { ledger: Some(source()) });
+    }
+
+    #[test]
+    fn a_start_never_moves_a_partition_that_the_table_knows() {
+        let starts = [(Partition(0), Offset::new(99)), (Partition(1), Offset::new(7))]
+            .into_iter()
+            .collect();
+        let admitted = admit_start(table(10, None), &source(), &starts)
+            .expect("same source")
+            .expect("partition 1 is new");
+        let offsets = plan(admitted).ledger.offsets;
+        assert_eq!(offsets.get(Partition(0)), Some(Offset::new(10)));
+        assert_eq!(offsets.get(Partition(1)), Some(Offset::new(7)));
+    }
+}

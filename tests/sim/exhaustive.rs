@@ -1,0 +1,86 @@
+//! Every single fault, and every pair of faults, at every action of a run of several windows.
+
+use aperio::run::Outcome;
+
+use crate::process::{FAULTS, Fault, Process, Stepped};
+use crate::world::World;
+
+/// More steps than any run with two faults needs; reaching it means that a run wedged.
+const STEPS_MAX: u32 = 3_000;
+
+/// Plays one topic into one table with the given faults, by the number of the action they hit; a crashed process is
+/// started again. Returns how many actions were performed.
+fn play(faults: &[(u32, Fault)]) -> u32 {
+    let mut world = World::new(2, 14);
+    let mut processes = 1;
+    let mut process = Process::start(&world, processes, true);
+    let mut actions = 0;
+    for _ in 0..STEPS_MAX {
+        let mut fault = None;
+        if process.has_actions() {
+            fault = faults.iter().find(|(at, _)| *at == actions).map(|(_, fault)| *fault);
+            actions += 1;
+        }
+        let stepped = process.step(&mut world, fault);
+        world.check();
+        match stepped {
+            Stepped::Alive => {}
+            Stepped::Finished(Outcome::Done) => {
+                arrive_late(&mut world);
+                world.check_complete();
+                return actions;
+            }
+            Stepped::Finished(outcome) => panic!("the run ended as {outcome:?}\n{}", process.trace.join("\n")),
+            Stepped::Crashed => {
+                arrive_late(&mut world);
+                world.check();
+                processes += 1;
+                process = Process::start(&world, processes, true);
+            }
+        }
+    }
+    panic!(
+        "faults {faults:?}: no end after {STEPS_MAX} steps\n{}",
+        process.trace.join("\n")
+    );
+}
+
+/// Requests that were under way reach the catalog after all.
+fn arrive_late(world: &mut World) {
+    for plan in std::mem::take(&mut world.in_transit) {
+        let _ = world.swap(&plan);
+    }
+}
+
+#[test]
+fn without_faults_every_record_is_there_once() {
+    let actions = play(&[]);
+    assert!(
+        actions > 20,
+        "the script has several windows, it took {actions} actions"
+    );
+}
+
+#[test]
+fn one_fault_anywhere_loses_and_doubles_nothing() {
+    let actions = play(&[]);
+    for at in 0..actions {
+        for fault in FAULTS {
+            play(&[(at, fault)]);
+        }
+    }
+}
+
+#[test]
+fn two_faults_anywhere_lose_and_double_nothing() {
+    let actions = play(&[]);
+    for first in 0..actions {
+        for second in first + 1..actions + 12 {
+            for a in FAULTS {
+                for b in FAULTS {
+                    play(&[(first, a), (second, b)]);
+                }
+            }
+        }
+    }
+}

@@ -49,7 +49,13 @@ pub(super) struct Catalog {
 /// The kinds of catalog.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum CatalogType { Sql, Rest, Glue, S3tables, Hms }
+pub(super) enum CatalogType {
+    Sql,
+    Rest,
+    Glue,
+    S3tables,
+    Hms,
+}
 
 /// When the service counts as ready.
 #[derive(Deserialize, JsonSchema)]
@@ -143,17 +149,35 @@ pub(super) struct Source {
 /// The kinds of source.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum SourceType { Kafka }
+pub(super) enum SourceType {
+    Kafka,
+}
 
 /// How values are encoded.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Format { Json, Avro, Protobuf, String, Bytes, Messagepack }
+pub(super) enum Format {
+    Json,
+    Avro,
+    Protobuf,
+    String,
+    Bytes,
+    Messagepack,
+}
 
 /// How keys are encoded; int and long are big-endian.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum KeyFormat { Json, Avro, Protobuf, String, Bytes, Messagepack, Int, Long }
+pub(super) enum KeyFormat {
+    Json,
+    Avro,
+    Protobuf,
+    String,
+    Bytes,
+    Messagepack,
+    Int,
+    Long,
+}
 
 /// A registry's URL, or a map with credentials.
 #[derive(Deserialize, JsonSchema)]
@@ -192,12 +216,18 @@ pub(super) struct RegistryEntry {
 /// Append, or upsert by key.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Mode { Kstream, Ktable }
+pub(super) enum Mode {
+    Kstream,
+    Ktable,
+}
 
 /// One text or a list of them.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub(super) enum OneOrMany { One(String), Many(Vec<String>) }
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
 
 /// The wrapping around each row.
 #[derive(Deserialize, JsonSchema)]
@@ -212,7 +242,11 @@ pub(super) enum Envelope {
 /// The known wrappings.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum EnvelopeType { None, Debezium, Cdc }
+pub(super) enum EnvelopeType {
+    None,
+    Debezium,
+    Cdc,
+}
 
 /// A wrapping and how it is applied.
 #[derive(Deserialize, JsonSchema)]
@@ -230,27 +264,48 @@ pub(super) struct EnvelopeEntry {
 /// Whether changes become rows, or are kept as events.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Apply { Rows, Events }
+pub(super) enum Apply {
+    Rows,
+    Events,
+}
 
 /// What becomes of objects inside the payload.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Nested { Keep, Flatten }
+pub(super) enum Nested {
+    Keep,
+    Flatten,
+}
 
 /// Where the very first run starts.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum StartAt { Earliest, Latest, Timestamp }
+pub(super) enum StartAt {
+    Earliest,
+    Latest,
+    Timestamp,
+}
 
 /// Whether records of open and aborted transactions are read.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum IsolationLevel { ReadCommitted, ReadUncommitted }
+pub(super) enum IsolationLevel {
+    ReadCommitted,
+    ReadUncommitted,
+}
 
 /// What `include` can add.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Include { Partition, Offset, Timestamp, Key, Headers, Topic, SchemaId }
+pub(super) enum Include {
+    Partition,
+    Offset,
+    Timestamp,
+    Key,
+    Headers,
+    Topic,
+    SchemaId,
+}
 
 /// How to log in to the brokers.
 #[derive(Deserialize, JsonSchema)]
@@ -277,7 +332,12 @@ pub(super) struct Security {
 /// The protocols of Kafka.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum Protocol { Plaintext, Ssl, SaslPlaintext, SaslSsl }
+pub(super) enum Protocol {
+    Plaintext,
+    Ssl,
+    SaslPlaintext,
+    SaslSsl,
+}
 
 /// The ways to log in that this build of librdkafka has.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
@@ -295,7 +355,12 @@ pub(super) enum SaslMechanism {
 /// The value of a property: a text, a number, or a switch. Never printed, as properties may hold secrets.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub(super) enum Scalar { Switch(bool), Whole(i64), Fraction(f64), Text(String) }
+pub(super) enum Scalar {
+    Switch(bool),
+    Whole(i64),
+    Fraction(f64),
+    Text(String),
+}
 
 impl Scalar {
     /// Returns the value as librdkafka and Iceberg take it.
@@ -353,22 +418,37 @@ pub(super) struct MaterializeEntry {
 /// How tables are stored.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum TableFormat { Iceberg, Parquet }
+pub(super) enum TableFormat {
+    Iceberg,
+    Parquet,
+}
 
 /// What happens to fields that no column takes.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum SchemaEvolution { Evolve, Ignore, Strict }
+pub(super) enum SchemaEvolution {
+    Evolve,
+    Ignore,
+    Strict,
+}
 
 /// ktable: how changes are applied.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Strategy { MergeOnRead, CopyOnWrite, DeleteInsert, AppendDedupe }
+pub(super) enum Strategy {
+    MergeOnRead,
+    CopyOnWrite,
+    DeleteInsert,
+    AppendDedupe,
+}
 
 /// ktable: what a tombstone does.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Deleted { Delete, Mark }
+pub(super) enum Deleted {
+    Delete,
+    Mark,
+}
 
 /// What happens to rows that come late.
 #[derive(Deserialize, JsonSchema)]
@@ -383,12 +463,18 @@ pub(super) struct Lateness {
 /// Where late rows go.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-pub(super) enum LateAction { Name(LateName), Table(LateTable) }
+pub(super) enum LateAction {
+    Name(LateName),
+    Table(LateTable),
+}
 
 /// Late rows are written, or dropped and counted.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum LateName { Write, Drop }
+pub(super) enum LateName {
+    Write,
+    Drop,
+}
 
 /// A table for late rows.
 #[derive(Deserialize, JsonSchema)]
@@ -411,12 +497,16 @@ pub(super) struct Incremental {
 /// How the run goes on.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum IncrementalMode { Streaming }
+pub(super) enum IncrementalMode {
+    Streaming,
+}
 
 /// What the offsets wait for.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum CommitAfter { Iceberg }
+pub(super) enum CommitAfter {
+    Iceberg,
+}
 
 /// What happens to records that can't be read.
 #[derive(Deserialize, JsonSchema, Default)]
@@ -438,7 +528,11 @@ pub(super) struct ErrorsEntry {
 /// What happens to a record that can't be read.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum DecodeErrorAction { DeadLetter, Skip, Fail }
+pub(super) enum DecodeErrorAction {
+    DeadLetter,
+    Skip,
+    Fail,
+}
 
 /// Where dead letters go: a topic, a table, or both.
 #[derive(Deserialize, JsonSchema, Default)]
@@ -453,12 +547,19 @@ pub(super) struct DeadLetterEntry {
 /// When the registry lacks a record's schema; default decodes with `schemaFile`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum MissingSchema { Fail, DeadLetter, Default }
+pub(super) enum MissingSchema {
+    Fail,
+    DeadLetter,
+    Default,
+}
 
 /// When a record's schema doesn't fit the table.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum IncompatibleSchema { Fail, DeadLetter }
+pub(super) enum IncompatibleSchema {
+    Fail,
+    DeadLetter,
+}
 
 /// Returns the JSON Schema of the pipeline file, for editors.
 pub fn json_schema() -> Value {

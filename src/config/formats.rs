@@ -51,8 +51,9 @@ fn duration(text: &str) -> Result<Millis, Wrong> {
     if text.trim().parse::<f64>().is_ok() {
         return Err((format!("`{text}` has no unit"), advice("duration", text.trim())));
     }
-    let span = humantime::parse_duration(text.trim())
-        .map_err(|_| (format!("`{text}` is not a duration"), Some("write it like `60s`, `1 minute` or `2h`".to_owned())))?;
+    let span = humantime::parse_duration(text.trim()).map_err(|_| {
+        (format!("`{text}` is not a duration"), Some("write it like `60s`, `1 minute` or `2h`".to_owned()))
+    })?;
     Ok(Millis::from(span))
 }
 
@@ -165,7 +166,10 @@ pub(super) fn partition(text: &str) -> Result<PartitionField, Wrong> {
     }
     let Some((function, rest)) = text.split_once('(') else {
         if text.contains([')', ',', ' ']) {
-            return Err((format!("`{text}` is not a partition expression"), Some("write it like `bucket(16, user_id)`".to_owned())));
+            return Err((
+                format!("`{text}` is not a partition expression"),
+                Some("write it like `bucket(16, user_id)`".to_owned()),
+            ));
         }
         return field(PartitionTransform::Identity, text);
     };
@@ -182,21 +186,28 @@ pub(super) fn partition(text: &str) -> Result<PartitionField, Wrong> {
         ("hour", [column]) => field(PartitionTransform::Hour, column),
         ("bucket" | "truncate", [width, column]) => {
             // Iceberg stores the width as an int: https://iceberg.apache.org/spec/#partition-transforms
-            let width = width.parse::<i32>().ok().and_then(|width| u32::try_from(width).ok()).filter(|width| *width > 0);
+            let width =
+                width.parse::<i32>().ok().and_then(|width| u32::try_from(width).ok()).filter(|width| *width > 0);
             let Some(width) = width else {
-                return Err((format!("`{text}` needs a number above 0 first"), Some(format!("write it like `{function}(16, user_id)`"))));
+                return Err((
+                    format!("`{text}` needs a number above 0 first"),
+                    Some(format!("write it like `{function}(16, user_id)`")),
+                ));
             };
-            let transform = if function == "bucket" { PartitionTransform::Bucket } else { PartitionTransform::Truncate };
+            let transform =
+                if function == "bucket" { PartitionTransform::Bucket } else { PartitionTransform::Truncate };
             field(transform(width), column)
         }
-        ("bucket" | "truncate", _) => {
-            Err((format!("`{function}` takes a number and a column"), Some(format!("write it like `{function}(16, user_id)`"))))
-        }
+        ("bucket" | "truncate", _) => Err((
+            format!("`{function}` takes a number and a column"),
+            Some(format!("write it like `{function}(16, user_id)`")),
+        )),
         (known, _) if TRANSFORMS.contains(&known) => {
             Err((format!("`{known}` takes one column"), Some(format!("write it like `{known}(created_at)`"))))
         }
         _ => {
-            let hint = did_you_mean(function, TRANSFORMS).or_else(|| Some(format!("known are {}", TRANSFORMS.join(", "))));
+            let hint =
+                did_you_mean(function, TRANSFORMS).or_else(|| Some(format!("known are {}", TRANSFORMS.join(", "))));
             Err((format!("`{function}` is not a partition transform"), hint))
         }
     }
@@ -218,15 +229,19 @@ pub(super) fn event_time(text: &str) -> Result<EventTimeFormat, Wrong> {
         _ => {}
     }
     if !text.contains('%') {
-        let hint = did_you_mean(text, TIME_FORMATS)
-            .or_else(|| Some(format!("write one of {}, or a strftime pattern like `%Y-%m-%d %H:%M:%S`", TIME_FORMATS.join(", "))));
+        let hint = did_you_mean(text, TIME_FORMATS).or_else(|| {
+            Some(format!("write one of {}, or a strftime pattern like `%Y-%m-%d %H:%M:%S`", TIME_FORMATS.join(", ")))
+        });
         return Err((format!("`{text}` is not a time format"), hint));
     }
     let known = chrono::format::StrftimeItems::new(text).all(|item| !matches!(item, chrono::format::Item::Error));
     if known {
         Ok(EventTimeFormat::Strftime(text.to_owned()))
     } else {
-        Err((format!("`{text}` has a `%` letter that strftime doesn't know"), Some("write it like `%Y-%m-%d %H:%M:%S`".to_owned())))
+        Err((
+            format!("`{text}` has a `%` letter that strftime doesn't know"),
+            Some("write it like `%Y-%m-%d %H:%M:%S`".to_owned()),
+        ))
     }
 }
 
@@ -254,9 +269,18 @@ mod tests {
         check_partition("day(ts)", of(PartitionTransform::Day, "ts"));
         check_partition("year( a.b )", of(PartitionTransform::Year, "a.b"));
         check_partition("buckt(16, a)", Err("`buckt` is not a partition transform; did you mean `bucket`?"));
-        check_partition("void(a)", Err("`void` is not a partition transform; known are identity, year, month, day, hour, bucket, truncate"));
-        check_partition("bucket(a, 16)", Err("`bucket(a, 16)` needs a number above 0 first; write it like `bucket(16, user_id)`"));
-        check_partition("bucket(0, a)", Err("`bucket(0, a)` needs a number above 0 first; write it like `bucket(16, user_id)`"));
+        check_partition(
+            "void(a)",
+            Err("`void` is not a partition transform; known are identity, year, month, day, hour, bucket, truncate"),
+        );
+        check_partition(
+            "bucket(a, 16)",
+            Err("`bucket(a, 16)` needs a number above 0 first; write it like `bucket(16, user_id)`"),
+        );
+        check_partition(
+            "bucket(0, a)",
+            Err("`bucket(0, a)` needs a number above 0 first; write it like `bucket(16, user_id)`"),
+        );
         check_partition("bucket(a)", Err("`bucket` takes a number and a column; write it like `bucket(16, user_id)`"));
         check_partition("day(a, b)", Err("`day` takes one column; write it like `day(created_at)`"));
         check_partition("day()", Err("`day()` names no column; write it like `day(created_at)`"));
@@ -276,7 +300,11 @@ mod tests {
         check_notation("duration", "60", Err("`60` has no unit"));
         check_notation("duration", "soon", Err("`soon` is not a duration"));
         check_notation("timestamp", "2024-01-01T00:00:00Z", Ok(()));
-        check_notation("timestamp", "2024-01-01T00:00:00", Err("`2024-01-01T00:00:00` is not a point in time with its zone"));
+        check_notation(
+            "timestamp",
+            "2024-01-01T00:00:00",
+            Err("`2024-01-01T00:00:00` is not a point in time with its zone"),
+        );
         check_notation("percent-or-count", "1%", Ok(()));
         check_notation("percent-or-count", "100%", Ok(()));
         check_notation("percent-or-count", "101%", Err("`101%` is not between 0% and 100%"));

@@ -3,7 +3,10 @@
 //! [`load`] reads YAML into a tree that knows its lines, fills in `${…}`, checks the tree against the file's own JSON
 //! Schema, merges `defaults`, and resolves what is left. Every problem of every file is reported at once.
 
-#[expect(dead_code, reason = "the file has keys that are read for their spelling only: fixed choices, other modes' keys")]
+#[expect(
+    dead_code,
+    reason = "the file has keys that are read for their spelling only: fixed choices, other modes' keys"
+)]
 mod file;
 mod formats;
 mod kafka_keys;
@@ -75,7 +78,9 @@ fn files(paths: &[PathBuf], problems: &mut Vec<Problem>) -> Vec<PathBuf> {
             found = std::fs::read_dir(path)
                 .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
                 .unwrap_or_default();
-            found.retain(|file| file.is_file() && file.extension().is_some_and(|ending| ending == "yaml" || ending == "yml"));
+            found.retain(|file| {
+                file.is_file() && file.extension().is_some_and(|ending| ending == "yaml" || ending == "yml")
+            });
             found.sort();
             if found.is_empty() {
                 problems.push(whole_file(path, "holds no `*.yaml` or `*.yml` file".to_owned()));
@@ -95,7 +100,12 @@ fn same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
-fn read(file: &Path, text: &str, variable: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<Problem>) -> Vec<Origin> {
+fn read(
+    file: &Path,
+    text: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Origin> {
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let directory = absolute.parent().unwrap_or(Path::new("/"));
     let around = Surroundings { variable, directory };
@@ -106,7 +116,8 @@ fn read(file: &Path, text: &str, variable: &dyn Fn(&str) -> Option<String>, prob
         Ok(written) => written,
         Err(error) => {
             // serde's own text may quote a secret; its category doesn't.
-            problems.push(whole_file(file, format!("doesn't fit the types it was checked for ({:?})", error.classify())));
+            problems
+                .push(whole_file(file, format!("doesn't fit the types it was checked for ({:?})", error.classify())));
             return vec![];
         }
     };
@@ -147,7 +158,11 @@ fn check_together(origins: &[Origin], problems: &mut Vec<Problem>) {
         let complete = named && !source.topic.is_empty();
         if let Some(first) = groups.insert((brokers, &source.topic, &source.group), origin).filter(|_| complete) {
             let message = format!("shares its consumer group on this topic with the table `{}`", first.name_shown);
-            let hint = format!("give one of them another `consumerGroup`; the other is {}:{}", first.file.display(), first.topic_line);
+            let hint = format!(
+                "give one of them another `consumerGroup`; the other is {}:{}",
+                first.file.display(),
+                first.topic_line
+            );
             problems.push(origin.problem("source.consumerGroup", origin.topic_line, message, hint));
         }
     }

@@ -26,7 +26,7 @@ impl<'a> Report<'a> {
     pub fn add(&mut self, path: &str, message: &str, hint: Option<&str>) {
         // Below a list or a map that was taken out, nothing can be said either.
         let mut above = self.removed.iter().filter_map(|removed| path.strip_prefix(removed.as_str()));
-        if above.any(|rest| rest.is_empty() || rest.starts_with(['.', '['])) {
+        if self.removed.contains("") || above.any(|rest| rest.is_empty() || rest.starts_with(['.', '['])) {
             return;
         }
         let (node, exact) = self.tree.find(path);
@@ -38,7 +38,8 @@ impl<'a> Report<'a> {
             message: message.to_owned(),
             hint: hint.map(str::to_owned),
         };
-        let same = |held: &Problem| (held.line, &held.message, &held.hint) == (problem.line, &problem.message, &problem.hint);
+        let same =
+            |held: &Problem| (held.line, &held.message, &held.hint) == (problem.line, &problem.message, &problem.hint);
         if !(exact && node.inherited && self.problems.iter().any(same)) {
             self.problems.push(problem);
         }

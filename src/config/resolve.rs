@@ -32,13 +32,8 @@ pub(super) fn resolve(file: PipelineFile, directory: &Path, report: &mut Report<
     if tables.is_empty() {
         report.add("partitionedTables", "names no table", Some("add an entry with `name` and `source`"));
     }
-    let shared = Shared {
-        catalog,
-        schema,
-        state_dir,
-        max_lag: file.health.and_then(|health| health.max_lag),
-        directory,
-    };
+    let shared =
+        Shared { catalog, schema, state_dir, max_lag: file.health.and_then(|health| health.max_lag), directory };
     tables.into_iter().enumerate().map(|(index, entry)| table(entry, index, &shared, report)).collect()
 }
 
@@ -66,7 +61,11 @@ fn catalog(entry: Catalog, directory: &Path, report: &mut Report<'_>) -> (Catalo
             let scheme = uri.split(':').next().unwrap_or_default().to_owned();
             match uri.contains("://") && !report.secret("catalog.uri") {
                 true => report.unsupported("catalog.uri", Some(&scheme)),
-                false => report.add("catalog.uri", "is not a SQLite address", Some("write it like `sqlite://./warehouse/catalog.db`")),
+                false => report.add(
+                    "catalog.uri",
+                    "is not a SQLite address",
+                    Some("write it like `sqlite://./warehouse/catalog.db`"),
+                ),
             }
             uri
         }
@@ -81,7 +80,11 @@ fn catalog(entry: Catalog, directory: &Path, report: &mut Report<'_>) -> (Catalo
         None => {
             // A kind that isn't supported may not have an address at all.
             if matches!(entry.kind, Some(CatalogType::Rest)) {
-                report.add("catalog.uri", "`uri` is required for a REST catalog", Some("write it like `http://catalog:8181`"));
+                report.add(
+                    "catalog.uri",
+                    "`uri` is required for a REST catalog",
+                    Some("write it like `http://catalog:8181`"),
+                );
             }
             String::new()
         }
@@ -94,7 +97,11 @@ fn catalog(entry: Catalog, directory: &Path, report: &mut Report<'_>) -> (Catalo
     };
     let properties = texts(entry.properties);
     for key in ["uri", "warehouse"].into_iter().filter(|key| properties.contains_key(*key)) {
-        report.add(&format!("catalog.properties.{key}"), &format!("`{key}` has a place of its own"), Some(&format!("write it as `catalog.{key}`")));
+        report.add(
+            &format!("catalog.properties.{key}"),
+            &format!("`{key}` has a place of its own"),
+            Some(&format!("write it as `catalog.{key}`")),
+        );
     }
     let schema = entry.schema.unwrap_or_else(|| "default".to_owned());
     check_name(&schema, "catalog.schema", report);
@@ -102,13 +109,22 @@ fn catalog(entry: Catalog, directory: &Path, report: &mut Report<'_>) -> (Catalo
     (CatalogConfig { kind, name, uri, warehouse, properties }, schema)
 }
 
-fn state_dir(written: Option<String>, catalog: &CatalogConfig, directory: &Path, report: &mut Report<'_>) -> Option<String> {
+fn state_dir(
+    written: Option<String>,
+    catalog: &CatalogConfig,
+    directory: &Path,
+    report: &mut Report<'_>,
+) -> Option<String> {
     let has_path = catalog.kind == CatalogKind::Sql || looks_like_path(&catalog.warehouse);
     match written {
         None if has_path => Some(format!("{}/.aperio", catalog.warehouse.trim_end_matches('/'))),
         None => None,
         Some(text) if text.contains("{warehouse}") && !has_path => {
-            report.add("stateDir", "`{warehouse}` is a catalog's name here, not a path", Some("leave `stateDir` out, or write a path or URI"));
+            report.add(
+                "stateDir",
+                "`{warehouse}` is a catalog's name here, not a path",
+                Some("leave `stateDir` out, or write a path or URI"),
+            );
             None
         }
         Some(text) => Some(absolute(&text.replace("{warehouse}", catalog.warehouse.trim_end_matches('/')), directory)),
@@ -130,7 +146,8 @@ fn table(entry: Table, index: usize, shared: &Shared<'_>, report: &mut Report<'_
     if let Some(source) = &entry.source {
         refuse_unbuilt(source, &errors_entry, &at, report);
     }
-    let source = entry.source.map(|source| kafka_source(source, &name, &at, shared.directory, report)).unwrap_or_else(no_source);
+    let source =
+        entry.source.map(|source| kafka_source(source, &name, &at, shared.directory, report)).unwrap_or_else(no_source);
     let columns = columns(entry.columns.unwrap_or_default(), &source.include, &at, report);
     let materialize = materialize(entry.materialize.unwrap_or_default(), columns.as_deref(), &source, &at, report);
     let errors = errors(errors_entry, &name, &source.topic, &at, report);
@@ -207,7 +224,11 @@ fn kafka_source(entry: Source, name: &str, at: &str, directory: &Path, report: &
         (StartAt::Timestamp, Some(time)) => StartOffset::Timestamp(time.0),
         (StartAt::Timestamp, None) => {
             let path = format!("{at}.startTimestamp");
-            report.add(&path, "`startOffset: timestamp` needs `startTimestamp`", Some("write it like `\"2024-01-01T00:00:00Z\"`"));
+            report.add(
+                &path,
+                "`startOffset: timestamp` needs `startTimestamp`",
+                Some("write it like `\"2024-01-01T00:00:00Z\"`"),
+            );
             StartOffset::Earliest
         }
     };
@@ -338,17 +359,28 @@ fn login(entry: Security, at: &str, directory: &Path, report: &mut Report<'_>) -
                 client.insert(property.to_owned(), value);
             }
             Some(_) => {
-                let hint = if key.starts_with("sasl") { "write `protocol: SASL_SSL` or leave it out" } else { "write `protocol: SSL` or `SASL_SSL`, or leave it out" };
+                let hint = if key.starts_with("sasl") {
+                    "write `protocol: SASL_SSL` or leave it out"
+                } else {
+                    "write `protocol: SSL` or `SASL_SSL`, or leave it out"
+                };
                 report.add(&format!("{at}.{key}"), &format!("`{key}` contradicts `protocol: {protocol}`"), Some(hint));
             }
-            None if needed => report.add(&format!("{at}.{key}"), &format!("`protocol: {protocol}` needs `{key}`"), None),
+            None if needed => {
+                report.add(&format!("{at}.{key}"), &format!("`protocol: {protocol}` needs `{key}`"), None)
+            }
             None => {}
         }
     }
     client
 }
 
-fn columns(entries: Vec<ColumnEntry>, include: &[KafkaColumn], at: &str, report: &mut Report<'_>) -> Option<Vec<Column>> {
+fn columns(
+    entries: Vec<ColumnEntry>,
+    include: &[KafkaColumn],
+    at: &str,
+    report: &mut Report<'_>,
+) -> Option<Vec<Column>> {
     if entries.is_empty() {
         return None;
     }
@@ -359,9 +391,17 @@ fn columns(entries: Vec<ColumnEntry>, include: &[KafkaColumn], at: &str, report:
         if entry.name.is_empty() {
             report.add(&format!("{path}.name"), "is empty", None);
         } else if columns.iter().any(|column| column.name.eq_ignore_ascii_case(&entry.name)) {
-            report.add(&format!("{path}.name"), &format!("the column `{shown}` is declared twice"), Some("names match case-insensitively"));
+            report.add(
+                &format!("{path}.name"),
+                &format!("the column `{shown}` is declared twice"),
+                Some("names match case-insensitively"),
+            );
         } else if include.iter().any(|column| column_name(*column).eq_ignore_ascii_case(&entry.name)) {
-            report.add(&format!("{path}.name"), &format!("`include` adds a column `{shown}` too"), Some("rename it and name its field in `from`"));
+            report.add(
+                &format!("{path}.name"),
+                &format!("`include` adds a column `{shown}` too"),
+                Some("rename it and name its field in `from`"),
+            );
         }
         let from = match entry.from {
             Some(from) => dotted(&from, &format!("{path}.from"), report),
@@ -384,7 +424,13 @@ fn column_name(column: KafkaColumn) -> &'static str {
     }
 }
 
-fn materialize(entry: MaterializeEntry, columns: Option<&[Column]>, source: &KafkaSource, at: &str, report: &mut Report<'_>) -> Materialize {
+fn materialize(
+    entry: MaterializeEntry,
+    columns: Option<&[Column]>,
+    source: &KafkaSource,
+    at: &str,
+    report: &mut Report<'_>,
+) -> Materialize {
     let at = &format!("{at}.materialize");
     if entry.format == Some(TableFormat::Parquet) {
         report.unsupported(&format!("{at}.format"), None);
@@ -403,7 +449,9 @@ fn materialize(entry: MaterializeEntry, columns: Option<&[Column]>, source: &Kaf
         let path = format!("{at}.partition[{index}]");
         match formats::partition(text) {
             Err(wrong) => report.add_wrong(&path, wrong),
-            Ok(field) if partition.contains(&field) => report.add(&path, &format!("`{}` is listed twice", report.shown(&path)), None),
+            Ok(field) if partition.contains(&field) => {
+                report.add(&path, &format!("`{}` is listed twice", report.shown(&path)), None)
+            }
             Ok(field) => {
                 check_partition_column(&field, columns, source, &path, report);
                 partition.push(field);
@@ -423,11 +471,18 @@ fn materialize(entry: MaterializeEntry, columns: Option<&[Column]>, source: &Kaf
 }
 
 /// Declared columns are all the columns there are, so a partition field must name one of them.
-fn check_partition_column(field: &PartitionField, columns: Option<&[Column]>, source: &KafkaSource, path: &str, report: &mut Report<'_>) {
+fn check_partition_column(
+    field: &PartitionField,
+    columns: Option<&[Column]>,
+    source: &KafkaSource,
+    path: &str,
+    report: &mut Report<'_>,
+) {
     let (PartitionField::Transform { column, .. }, Some(columns)) = (field, columns) else { return };
     let root = column.split('.').next().unwrap_or(column);
     let included = source.include.iter().map(|column| column_name(*column));
-    let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).chain(included).chain(["_event_time"]).collect();
+    let names: Vec<&str> =
+        columns.iter().map(|column| column.name.as_str()).chain(included).chain(["_event_time"]).collect();
     if !names.iter().any(|name| name.eq_ignore_ascii_case(root) || name.eq_ignore_ascii_case(column)) {
         let hint = did_you_mean(root, names);
         report.add(path, "names a column that `columns` doesn't declare", hint.as_deref());
@@ -448,7 +503,11 @@ fn errors(entry: ErrorsEntry, name: &str, topic: &str, at: &str, report: &mut Re
                 let path = format!("{at}.errors.deadLetter.topic");
                 check_topic(dead, &path, report);
                 if dead == topic {
-                    report.add(&path, "is the topic that is read", Some("dead letters would be read again; name another topic"));
+                    report.add(
+                        &path,
+                        "is the topic that is read",
+                        Some("dead letters would be read again; name another topic"),
+                    );
                 }
             }
             if let Some(dead) = &table {
@@ -477,7 +536,11 @@ fn required(value: Option<String>, at: &str, key: &str, report: &mut Report<'_>)
 /// Names become directories and catalog entries, so they hold nothing that means something there.
 fn check_name(name: &str, path: &str, report: &mut Report<'_>) {
     if name.contains(['/', '\\', '`', '"']) || name.contains(char::is_control) || name.contains(char::is_whitespace) {
-        report.add(path, &format!("`{}` has a character that a table can't be named with", report.shown(path)), Some("use letters, digits, `_`, `-` and `.`"));
+        report.add(
+            path,
+            &format!("`{}` has a character that a table can't be named with", report.shown(path)),
+            Some("use letters, digits, `_`, `-` and `.`"),
+        );
     } else if name.split('.').any(str::is_empty) && !name.is_empty() {
         report.add(path, &format!("`{}` has an empty part", report.shown(path)), None);
     }
@@ -490,13 +553,21 @@ fn check_topic(topic: &str, path: &str, report: &mut Report<'_>) {
     if topic.starts_with('^') {
         report.add(path, "is a pattern; one table reads one topic", Some("write one table per topic"));
     } else if topic.len() > LENGTH_MAX || !topic.chars().all(legal) {
-        report.add(path, &format!("`{}` can't be a topic's name", report.shown(path)), Some("topics have up to 249 letters, digits, `.`, `_` and `-`"));
+        report.add(
+            path,
+            &format!("`{}` can't be a topic's name", report.shown(path)),
+            Some("topics have up to 249 letters, digits, `.`, `_` and `-`"),
+        );
     }
 }
 
 fn dotted(text: &str, path: &str, report: &mut Report<'_>) -> Vec<String> {
     if text.split('.').any(str::is_empty) {
-        report.add(path, &format!("`{}` has an empty step", report.shown(path)), Some("write it like `payload.created_at`"));
+        report.add(
+            path,
+            &format!("`{}` has an empty step", report.shown(path)),
+            Some("write it like `payload.created_at`"),
+        );
     }
     text.split('.').map(str::to_owned).collect()
 }

@@ -157,7 +157,10 @@ fn fill(text: &str, around: &Surroundings<'_>) -> Result<Option<String>, (String
         }
         filled.push_str(&rest[..start]);
         let Some(length) = rest[start..].find('}') else {
-            return Err(("has a `${` without `}`".to_owned(), Some("write `$${` for the characters themselves".to_owned())));
+            return Err((
+                "has a `${` without `}`".to_owned(),
+                Some("write `$${` for the characters themselves".to_owned()),
+            ));
         };
         filled.push_str(&look_up(&rest[start + 2..start + length], around)?);
         rest = &rest[start + length + 1..];
@@ -347,7 +350,8 @@ mod tests {
     #[test]
     fn a_path_finds_its_line_or_the_nearest_above() {
         let root = tree("a:\n  b.c: 1\n  b:\n    - x\n    - {d: 2}\n");
-        for (path, line, exact) in [("a.b.c", 2, true), ("a.b[1].d", 5, true), ("a.b[1].e", 5, false), ("z", 1, false)] {
+        for (path, line, exact) in [("a.b.c", 2, true), ("a.b[1].d", 5, true), ("a.b[1].e", 5, false), ("z", 1, false)]
+        {
             let (node, found) = root.find(path);
             assert_eq!((node.line, found), (line, exact), "{path}");
         }

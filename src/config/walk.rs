@@ -49,7 +49,8 @@ impl<'a> Walk<'a> {
             (Value::List(items), Some(leaf)) => {
                 let mut stays = true;
                 for (index, item) in items.iter_mut().enumerate() {
-                    stays &= self.node(item, leaf.get("items").unwrap_or(&Schema::Bool(true)), &format!("{path}[{index}]"));
+                    stays &=
+                        self.node(item, leaf.get("items").unwrap_or(&Schema::Bool(true)), &format!("{path}[{index}]"));
                 }
                 stays
             }
@@ -89,7 +90,8 @@ impl<'a> Walk<'a> {
                 kept.push((key, child));
             }
         }
-        let required = schema.get("required").and_then(Schema::as_array).into_iter().flatten().filter_map(Schema::as_str);
+        let required =
+            schema.get("required").and_then(Schema::as_array).into_iter().flatten().filter_map(Schema::as_str);
         let missing: Vec<&str> = required
             .filter(|name| !kept.iter().any(|(key, _)| key == name) && !self.removed.contains(&joined(path, name)))
             .collect();
@@ -107,37 +109,38 @@ impl<'a> Walk<'a> {
     fn right_key(&self, key: &str, properties: &Schema) -> Option<String> {
         let names = properties.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str));
         did_you_mean(key, names).or_else(|| {
-            let home = self.home(key, self.root, "", 0)?;
-            Some(if home.is_empty() { "it belongs to the top of the file".to_owned() } else { format!("it belongs under `{home}`") })
+            let mut homes = Vec::new();
+            self.homes(key, self.root, "", 0, &mut homes);
+            let (_, home) = homes.into_iter().min()?;
+            Some(if home.is_empty() {
+                "it belongs to the top of the file".to_owned()
+            } else {
+                format!("it belongs under `{home}`")
+            })
         })
     }
 
-    /// Finds the map that has a key like `key`.
-    fn home(&self, key: &str, schema: &'a Schema, path: &str, depth: usize) -> Option<String> {
+    /// Finds the maps that have `key`.
+    fn homes(&self, key: &str, schema: &'a Schema, path: &str, depth: usize, homes: &mut Vec<(usize, String)>) {
         const DEPTH_MAX: usize = 6; // The file nests four deep; more would be a schema that refers to itself.
         if depth > DEPTH_MAX {
-            return None;
+            return;
         }
         let mut leaves = Vec::new();
         self.leaves(schema, &mut leaves);
         for leaf in leaves {
             if let Some(items) = leaf.get("items") {
-                if let Some(home) = self.home(key, items, &format!("{path}[]"), depth + 1) {
-                    return Some(home);
-                }
+                self.homes(key, items, &format!("{path}[]"), depth + 1, homes);
             }
             let Some(properties) = leaf.get("properties").and_then(Schema::as_object) else { continue };
             if properties.contains_key(key) {
-                return Some(path.to_owned());
+                homes.push((depth, path.to_owned()));
             }
             // `defaults` has every key of a table too; the table is the better advice.
             for (name, property) in properties.iter().filter(|(name, _)| *name != "defaults") {
-                if let Some(home) = self.home(key, property, &joined(path, name), depth + 1) {
-                    return Some(home);
-                }
+                self.homes(key, property, &joined(path, name), depth + 1, homes);
             }
         }
-        None
     }
 
     fn text(&mut self, node: &Node, fitting: &[&Schema], path: &str) -> bool {
@@ -166,7 +169,13 @@ impl<'a> Walk<'a> {
             }
             Err(_) => {
                 let hint = notation.and_then(|notation| formats::advice(notation, "60"));
-                self.report(node, path, Some(shown.clone()), format!("`{shown}` is not a {}", notation.unwrap_or("value")), hint);
+                self.report(
+                    node,
+                    path,
+                    Some(shown.clone()),
+                    format!("`{shown}` is not a {}", notation.unwrap_or("value")),
+                    hint,
+                );
                 false
             }
         }
@@ -186,7 +195,8 @@ impl<'a> Walk<'a> {
     }
 
     fn wrong_type(&mut self, node: &Node, leaves: &[&Schema], path: &str) {
-        let mut expected: Vec<&str> = leaves.iter().flat_map(|leaf| types(leaf)).filter(|name| *name != "null").map(named).collect();
+        let mut expected: Vec<&str> =
+            leaves.iter().flat_map(|leaf| types(leaf)).filter(|name| *name != "null").map(named).collect();
         expected.dedup();
         let shown = node.shown();
         let notation = leaves.iter().find_map(|leaf| leaf.get("x-format")).and_then(Schema::as_str);
@@ -196,7 +206,11 @@ impl<'a> Walk<'a> {
             Some(notation) if scalar => formats::advice(notation, &shown),
             _ if takes_text && scalar => {
                 let known: Vec<&str> = leaves.iter().flat_map(|leaf| names(leaf)).collect();
-                Some(if known.is_empty() { format!("write it in quotes, `\"{shown}\"`") } else { format!("write one of {}", known.join(", ")) })
+                Some(if known.is_empty() {
+                    format!("write it in quotes, `\"{shown}\"`")
+                } else {
+                    format!("write one of {}", known.join(", "))
+                })
             }
             _ => None,
         };
@@ -208,7 +222,14 @@ impl<'a> Walk<'a> {
     }
 
     fn report(&mut self, node: &Node, path: &str, value: Option<String>, message: String, hint: Option<String>) {
-        self.problems.push(Problem { file: self.file.to_owned(), line: node.line, path: path.to_owned(), value, message, hint });
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            line: node.line,
+            path: path.to_owned(),
+            value,
+            message,
+            hint,
+        });
     }
 
     /// Collects the alternatives of `schema`, references followed.

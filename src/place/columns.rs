@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, make_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, make_array,
+};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef};
@@ -32,7 +34,11 @@ fn collect_leaves(fields: &[NestedFieldRef], above: &mut Vec<usize>, found: &mut
         above.push(position);
         match field.field_type.as_ref() {
             Type::Primitive(kind) => {
-                found.push(Leaf { positions: above.clone(), field_id: field.id, kind: kind.clone() });
+                found.push(Leaf {
+                    positions: above.clone(),
+                    field_id: field.id,
+                    kind: kind.clone(),
+                });
             }
             Type::Struct(inner) => collect_leaves(inner.fields(), above, found),
             Type::List(_) | Type::Map(_) => {}
@@ -61,10 +67,11 @@ pub fn column_below(column: &ArrayRef, path: &[String]) -> Option<ArrayRef> {
     };
     let parent = column.as_struct_opt()?;
     let names = parent.column_names();
-    let position = names
-        .iter()
-        .position(|field| field == name)
-        .or_else(|| names.iter().position(|field| field.eq_ignore_ascii_case(name)))?;
+    let position = names.iter().position(|field| field == name).or_else(|| {
+        names
+            .iter()
+            .position(|field| field.eq_ignore_ascii_case(name))
+    })?;
     column_below(&child(parent, position), rest)
 }
 
@@ -93,24 +100,41 @@ pub fn conform(column: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowEr
                 return Err(mismatch(column.data_type(), target));
             }
             let children = fields.iter().zip(column.columns());
-            let children =
-                children.map(|(field, child)| conform(child, field.data_type())).collect::<Result<_, _>>()?;
+            let children = children
+                .map(|(field, child)| conform(child, field.data_type()))
+                .collect::<Result<_, _>>()?;
             let rows = column.len();
-            let column = StructArray::try_new_with_length(fields.clone(), children, column.nulls().cloned(), rows)?;
+            let column = StructArray::try_new_with_length(
+                fields.clone(),
+                children,
+                column.nulls().cloned(),
+                rows,
+            )?;
             Ok(Arc::new(column))
         }
         (DataType::List(element), DataType::List(_)) => {
             let column = column.as_list::<i32>();
             let values = conform(column.values(), element.data_type())?;
             let (offsets, nulls) = (column.offsets().clone(), column.nulls().cloned());
-            Ok(Arc::new(ListArray::try_new(FieldRef::clone(element), offsets, values, nulls)?))
+            Ok(Arc::new(ListArray::try_new(
+                FieldRef::clone(element),
+                offsets,
+                values,
+                nulls,
+            )?))
         }
         (DataType::Map(entries, ordered), DataType::Map(..)) => {
             let column = column.as_map();
             let values: ArrayRef = Arc::new(column.entries().clone());
             let values = conform(&values, entries.data_type())?.as_struct().clone();
             let (offsets, nulls) = (column.offsets().clone(), column.nulls().cloned());
-            Ok(Arc::new(MapArray::try_new(FieldRef::clone(entries), offsets, values, nulls, *ordered)?))
+            Ok(Arc::new(MapArray::try_new(
+                FieldRef::clone(entries),
+                offsets,
+                values,
+                nulls,
+                *ordered,
+            )?))
         }
         _ => cast(column, target),
     }

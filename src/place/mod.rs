@@ -10,12 +10,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
-    TimestampMicrosecondArray, UInt32Array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, RecordBatch,
+    StringArray, TimestampMicrosecondArray, UInt32Array, new_null_array,
 };
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{cast, filter, filter_record_batch, take, take_record_batch};
-use arrow::datatypes::{DataType, Date32Type, Int32Type, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType};
+use arrow::datatypes::{
+    DataType, Date32Type, Int32Type, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
+};
 use arrow::row::{RowConverter, SortField};
 use iceberg::arrow::arrow_primitive_to_literal;
 use iceberg::spec::{PartitionSpecRef, Struct, Transform, Type};
@@ -57,7 +59,9 @@ pub struct Placed {
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// The spec partitions by a column that the schema doesn't have, or has inside a list or map.
-    #[error("partition `{partition}` needs the column with field id {source_id}, which the table doesn't have")]
+    #[error(
+        "partition `{partition}` needs the column with field id {source_id}, which the table doesn't have"
+    )]
     NoSource {
         /// The partition's name.
         partition: String,
@@ -113,22 +117,40 @@ impl Placer {
         let nothing = RecordBatch::new_empty(Arc::clone(&plan.arrow));
         let mut keys = Vec::with_capacity(spec.fields().len());
         for field in spec.fields() {
-            let failed = |source| PlaceError::Transform { partition: field.name.clone(), source };
+            let failed = |source| PlaceError::Transform {
+                partition: field.name.clone(),
+                source,
+            };
             // A void partition stays in a spec after its source column was dropped; its value is null whatever the source.
-            let leaf = leaves.iter().find(|leaf| leaf.field_id == field.source_id).ok_or_else(|| {
-                PlaceError::NoSource { partition: field.name.clone(), source_id: field.source_id }
-            })?;
+            let leaf = leaves
+                .iter()
+                .find(|leaf| leaf.field_id == field.source_id)
+                .ok_or_else(|| PlaceError::NoSource {
+                    partition: field.name.clone(),
+                    source_id: field.source_id,
+                })?;
             let key = PartitionKey {
                 name: field.name.clone(),
                 positions: leaf.positions.clone(),
                 transform: field.transform,
                 function: create_transform_function(&field.transform).map_err(failed)?,
-                kind: field.transform.result_type(&Type::Primitive(leaf.kind.clone())).map_err(failed)?,
+                kind: field
+                    .transform
+                    .result_type(&Type::Primitive(leaf.kind.clone()))
+                    .map_err(failed)?,
             };
-            key.function.transform(truncatable(column_at(&nothing, &key.positions))).map_err(failed)?;
+            key.function
+                .transform(truncatable(column_at(&nothing, &key.positions)))
+                .map_err(failed)?;
             keys.push(key);
         }
-        Ok(Placer { plan, spec, topic: topic.to_owned(), event_time, keys })
+        Ok(Placer {
+            plan,
+            spec,
+            topic: topic.to_owned(),
+            event_time,
+            keys,
+        })
     }
 
     /// Places the rows decoded from `chunk`.
@@ -139,8 +161,17 @@ impl Placer {
     /// # Panics
     /// If `decoded` doesn't fit the plan or the chunk.
     pub fn place(&self, decoded: Decoded, chunk: &Chunk) -> Placed {
-        assert_eq!(decoded.rows.num_rows(), decoded.indexes.len(), "every row has the index of its record");
-        let Decoded { rows, indexes, mut rejects, .. } = decoded;
+        assert_eq!(
+            decoded.rows.num_rows(),
+            decoded.indexes.len(),
+            "every row has the index of its record"
+        );
+        let Decoded {
+            rows,
+            indexes,
+            mut rejects,
+            ..
+        } = decoded;
         let mut indexes = UInt32Array::from(indexes);
         let mut rows = rows;
         let mut timestamps_ms = of_rows(&chunk.timestamps, &indexes).as_primitive().clone();
@@ -163,7 +194,8 @@ impl Placer {
         let failures = self.unplaceable(&batch);
         if !failures.is_empty() {
             let kept = reject(failures, &indexes, &mut rejects);
-            batch = filter_record_batch(&batch, &kept).expect("the mask has the length of the rows");
+            batch =
+                filter_record_batch(&batch, &kept).expect("the mask has the length of the rows");
             event_times = event_times.map(|times| kept_of(&times, &kept).as_primitive().clone());
         }
         rejects.sort_by_key(|reject| reject.index);
@@ -177,7 +209,8 @@ impl Placer {
     fn event_times(&self, rows: &RecordBatch, timestamps_ms: &Int64Array) -> Option<EventTimes> {
         let Some((path, format)) = &self.event_time else {
             let wanted = self.plan.sources.contains(&ColumnSource::EventTime);
-            return wanted.then(|| EventTimes::compute(&EventTimeFormat::Default, None, timestamps_ms));
+            return wanted
+                .then(|| EventTimes::compute(&EventTimeFormat::Default, None, timestamps_ms));
         };
         let mut times = match self.payload_column(rows, path) {
             Some(column) => EventTimes::compute(format, Some(&column), timestamps_ms),
@@ -201,10 +234,19 @@ impl Placer {
         });
         let matches = |source: &[String], exact: bool| {
             source.len() <= path.len()
-                && source.iter().zip(path).all(|(a, b)| if exact { a == b } else { a.eq_ignore_ascii_case(b) })
+                && source.iter().zip(path).all(|(a, b)| {
+                    if exact {
+                        a == b
+                    } else {
+                        a.eq_ignore_ascii_case(b)
+                    }
+                })
         };
         let found = |exact: bool| {
-            let fitting = payloads.clone().enumerate().filter(|(_, source)| matches(source, exact));
+            let fitting = payloads
+                .clone()
+                .enumerate()
+                .filter(|(_, source)| matches(source, exact));
             fitting.max_by_key(|(_, source)| source.len())
         };
         let (position, source) = found(true).or_else(|| found(false))?;
@@ -213,13 +255,21 @@ impl Placer {
 
     /// Finds the rows whose Kafka timestamp doesn't fit a column of microseconds.
     fn unwritable_timestamps(&self, timestamps_ms: &Int64Array) -> Vec<(u32, String)> {
-        if !self.plan.sources.contains(&ColumnSource::Kafka(KafkaColumn::Timestamp)) {
+        if !self
+            .plan
+            .sources
+            .contains(&ColumnSource::Kafka(KafkaColumn::Timestamp))
+        {
             return Vec::new();
         }
         failures_of(timestamps_ms.len(), |row| {
-            (timestamps_ms.is_valid(row) && timestamps_ms.value(row).checked_mul(1000).is_none()).then(|| {
-                format!("the record's timestamp, {} ms, lies outside what a column can hold", timestamps_ms.value(row))
-            })
+            (timestamps_ms.is_valid(row) && timestamps_ms.value(row).checked_mul(1000).is_none())
+                .then(|| {
+                    format!(
+                        "the record's timestamp, {} ms, lies outside what a column can hold",
+                        timestamps_ms.value(row)
+                    )
+                })
         })
     }
 
@@ -235,16 +285,28 @@ impl Placer {
         let mut columns = Vec::with_capacity(self.plan.sources.len());
         for (source, field) in self.plan.sources.iter().zip(self.plan.arrow.fields()) {
             let column: ArrayRef = match source {
-                ColumnSource::Payload(_) => {
-                    Arc::clone(payload.next().expect("the decoder fills every payload column of the plan"))
+                ColumnSource::Payload(_) => Arc::clone(
+                    payload
+                        .next()
+                        .expect("the decoder fills every payload column of the plan"),
+                ),
+                ColumnSource::Kafka(column) => {
+                    self.kafka_column(*column, chunk, indexes, timestamps_ms)
                 }
-                ColumnSource::Kafka(column) => self.kafka_column(*column, chunk, indexes, timestamps_ms),
-                ColumnSource::EventTime => Arc::new(event_times.expect("the plan has an event time").clone()),
+                ColumnSource::EventTime => {
+                    Arc::new(event_times.expect("the plan has an event time").clone())
+                }
                 ColumnSource::Absent => new_null_array(field.data_type(), indexes.len()),
             };
-            columns.push(conform(&column, field.data_type()).expect("a column's source has the column's type"));
+            columns.push(
+                conform(&column, field.data_type())
+                    .expect("a column's source has the column's type"),
+            );
         }
-        assert!(payload.next().is_none(), "every decoded column has its place in the plan");
+        assert!(
+            payload.next().is_none(),
+            "every decoded column has its place in the plan"
+        );
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(indexes.len()));
         RecordBatch::try_new_with_options(Arc::clone(&self.plan.arrow), columns, &options)
             .expect("the decoder rejects a record that lacks a required column")
@@ -259,7 +321,10 @@ impl Placer {
     ) -> ArrayRef {
         let rows = indexes.len();
         match column {
-            KafkaColumn::Topic => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.topic, rows))),
+            KafkaColumn::Topic => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
+                &self.topic,
+                rows,
+            ))),
             KafkaColumn::Partition => Arc::new(Int32Array::from_value(chunk.partition.0, rows)),
             KafkaColumn::Offset => of_rows(&chunk.offsets, indexes),
             KafkaColumn::Timestamp => {
@@ -283,8 +348,10 @@ impl Placer {
             // A date and nanoseconds in 64 bits never leave the range of an int; the years of dates are checked here too.
             let times = match column.data_type() {
                 DataType::Timestamp(TimeUnit::Microsecond, _) => column,
-                DataType::Date32 => cast(&column, &DataType::Timestamp(TimeUnit::Microsecond, None))
-                    .expect("arrow casts a date to microseconds"),
+                DataType::Date32 => {
+                    cast(&column, &DataType::Timestamp(TimeUnit::Microsecond, None))
+                        .expect("arrow casts a date to microseconds")
+                }
                 _ => continue,
             };
             let times = times.as_primitive::<TimestampMicrosecondType>();
@@ -301,8 +368,11 @@ impl Placer {
         if batch.num_rows() == 0 {
             return Vec::new();
         }
-        let values: Vec<ArrayRef> =
-            self.keys.iter().map(|key| key.values(column_at(&batch, &key.positions))).collect();
+        let values: Vec<ArrayRef> = self
+            .keys
+            .iter()
+            .map(|key| key.values(column_at(&batch, &key.positions)))
+            .collect();
         if values.iter().all(is_uniform) {
             return vec![self.part(&values, 0, batch)];
         }
@@ -314,7 +384,8 @@ impl Placer {
                 let rows = if last - first + 1 == group.len() {
                     batch.slice(first, group.len())
                 } else {
-                    take_record_batch(&batch, &UInt32Array::from(group)).expect("a group holds rows of the batch")
+                    take_record_batch(&batch, &UInt32Array::from(group))
+                        .expect("a group holds rows of the batch")
                 };
                 self.part(&values, first, rows)
             })
@@ -326,7 +397,10 @@ impl Placer {
     fn part(&self, values: &[ArrayRef], row: usize, rows: RecordBatch) -> Part {
         let literals = self.keys.iter().zip(values).map(|(key, values)| {
             let literal = arrow_primitive_to_literal(&values.slice(row, 1), &key.kind);
-            literal.expect("a transform's result is of its result type").pop().expect("one row has one value")
+            literal
+                .expect("a transform's result is of its result type")
+                .pop()
+                .expect("one row has one value")
         });
         let value = Struct::from_iter(literals.collect::<Vec<_>>());
         let path = partition_path(&self.spec, &self.plan.schema, &value);
@@ -342,21 +416,36 @@ impl PartitionKey {
         match (self.transform, column.data_type()) {
             (Transform::Day, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
                 let times = column.as_primitive::<TimestampMicrosecondType>();
-                Arc::new(times.unary::<_, Date32Type>(|time_us| time_us.div_euclid(US_PER_DAY) as i32))
+                Arc::new(
+                    times.unary::<_, Date32Type>(|time_us| time_us.div_euclid(US_PER_DAY) as i32),
+                )
             }
             (Transform::Hour, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
                 let times = column.as_primitive::<TimestampMicrosecondType>();
-                Arc::new(times.unary::<_, Int32Type>(|time_us| time_us.div_euclid(US_PER_HOUR) as i32))
+                Arc::new(
+                    times.unary::<_, Int32Type>(|time_us| time_us.div_euclid(US_PER_HOUR) as i32),
+                )
             }
             (Transform::Day, DataType::Timestamp(TimeUnit::Nanosecond, _)) => {
                 let times = column.as_primitive::<TimestampNanosecondType>();
-                Arc::new(times.unary::<_, Date32Type>(|time_ns| time_ns.div_euclid(1000 * US_PER_DAY) as i32))
+                Arc::new(
+                    times.unary::<_, Date32Type>(|time_ns| {
+                        time_ns.div_euclid(1000 * US_PER_DAY) as i32
+                    }),
+                )
             }
             (Transform::Hour, DataType::Timestamp(TimeUnit::Nanosecond, _)) => {
                 let times = column.as_primitive::<TimestampNanosecondType>();
-                Arc::new(times.unary::<_, Int32Type>(|time_ns| time_ns.div_euclid(1000 * US_PER_HOUR) as i32))
+                Arc::new(
+                    times.unary::<_, Int32Type>(|time_ns| {
+                        time_ns.div_euclid(1000 * US_PER_HOUR) as i32
+                    }),
+                )
             }
-            _ => self.function.transform(truncatable(column)).expect("the transform took an empty column of this type in `new`"),
+            _ => self
+                .function
+                .transform(truncatable(column))
+                .expect("the transform took an empty column of this type in `new`"),
         }
     }
 }
@@ -364,27 +453,38 @@ impl PartitionKey {
 /// The crate truncates binary columns, but not the large ones that its own Arrow schemas have.
 fn truncatable(column: ArrayRef) -> ArrayRef {
     match column.data_type() {
-        DataType::LargeBinary => cast(&column, &DataType::Binary).expect("a chunk's payload is below 2 GiB"),
+        DataType::LargeBinary => {
+            cast(&column, &DataType::Binary).expect("a chunk's payload is below 2 GiB")
+        }
         _ => column,
     }
 }
 
 fn is_temporal(transform: Transform) -> bool {
-    matches!(transform, Transform::Year | Transform::Month | Transform::Day | Transform::Hour)
+    matches!(
+        transform,
+        Transform::Year | Transform::Month | Transform::Day | Transform::Hour
+    )
 }
 
 /// Says whether all rows have one value, nulls being equal to each other.
 fn is_uniform(values: &ArrayRef) -> bool {
     let pairs = values.len() - 1;
-    let same = not_distinct(&values.slice(0, pairs), &values.slice(1, pairs)).expect("partition values compare");
+    let same = not_distinct(&values.slice(0, pairs), &values.slice(1, pairs))
+        .expect("partition values compare");
     same.true_count() == pairs
 }
 
 /// Groups rows by their values: one group per distinct value in order of first sight, rows ascending in each.
 fn groups_of(values: &[ArrayRef]) -> Vec<Vec<u32>> {
-    let fields = values.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let fields = values
+        .iter()
+        .map(|column| SortField::new(column.data_type().clone()))
+        .collect();
     let converter = RowConverter::new(fields).expect("partition values are primitive");
-    let rows = converter.convert_columns(values).expect("the columns have the types the converter was made for");
+    let rows = converter
+        .convert_columns(values)
+        .expect("the columns have the types the converter was made for");
     let mut numbers: HashMap<&[u8], usize> = HashMap::new();
     let mut groups: Vec<Vec<u32>> = Vec::new();
     let mut current: Option<(&[u8], usize)> = None;
@@ -417,18 +517,33 @@ fn kept_of(column: &dyn Array, kept: &BooleanArray) -> ArrayRef {
 }
 
 fn failures_of(rows: usize, reason: impl Fn(usize) -> Option<String>) -> Vec<(u32, String)> {
-    let failed = |row| reason(row).map(|reason| (u32::try_from(row).expect("a chunk's rows fit 32 bits"), reason));
+    let failed = |row| {
+        reason(row).map(|reason| {
+            (
+                u32::try_from(row).expect("a chunk's rows fit 32 bits"),
+                reason,
+            )
+        })
+    };
     (0..rows).filter_map(failed).collect()
 }
 
 /// Turns failed rows into rejects, one per row, and returns the mask of the rows that stay.
-fn reject(mut failures: Vec<(u32, String)>, indexes: &UInt32Array, rejects: &mut Vec<Reject>) -> BooleanArray {
+fn reject(
+    mut failures: Vec<(u32, String)>,
+    indexes: &UInt32Array,
+    rejects: &mut Vec<Reject>,
+) -> BooleanArray {
     failures.sort_by_key(|(row, _)| *row);
     failures.dedup_by_key(|(row, _)| *row);
     let mut kept = vec![true; indexes.len()];
     for (row, reason) in failures {
         kept[row as usize] = false;
-        rejects.push(Reject { index: indexes.value(row as usize), stage: Stage::Place, reason });
+        rejects.push(Reject {
+            index: indexes.value(row as usize),
+            stage: Stage::Place,
+            reason,
+        });
     }
     BooleanArray::from(kept)
 }

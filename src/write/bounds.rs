@@ -26,35 +26,48 @@ pub(super) fn column_bounds(
     let mut merged: Option<(Datum, Datum)> = None;
     for row_group in metadata.row_groups() {
         let chunk = row_group.column(column);
-        let Some(statistics) = chunk.statistics() else { return Bounds::default() };
+        let Some(statistics) = chunk.statistics() else {
+            return Bounds::default();
+        };
         let values = u64::try_from(chunk.num_values()).expect("a count isn't negative");
         if statistics.null_count_opt() == Some(values) {
             continue;
         }
-        let (Some(min), Some(max)) = (datum(statistics, kind, Side::Min), datum(statistics, kind, Side::Max)) else {
+        let (Some(min), Some(max)) = (
+            datum(statistics, kind, Side::Min),
+            datum(statistics, kind, Side::Max),
+        ) else {
             return Bounds::default();
         };
         merged = Some(match merged {
             None => (min, max),
-            Some((lower, upper)) => {
-                (if min < lower { min } else { lower }, if max > upper { max } else { upper })
-            }
+            Some((lower, upper)) => (
+                if min < lower { min } else { lower },
+                if max > upper { max } else { upper },
+            ),
         });
     }
-    let Some((lower, upper)) = merged else { return Bounds::default() };
+    let Some((lower, upper)) = merged else {
+        return Bounds::default();
+    };
     // Java up to Iceberg 1.10 compares UUIDs as two signed longs, others as bytes. Both agree on UUIDs of one first bit; of
     // other columns a reader with the other order would skip files that have its rows.
-    if let (PrimitiveLiteral::UInt128(a), PrimitiveLiteral::UInt128(b)) = (lower.literal(), upper.literal())
+    if let (PrimitiveLiteral::UInt128(a), PrimitiveLiteral::UInt128(b)) =
+        (lower.literal(), upper.literal())
         && a >> 127 != b >> 127
     {
         return Bounds::default();
     }
     match mode {
         MetricsMode::None | MetricsMode::Counts => Bounds::default(),
-        MetricsMode::Full => Bounds { lower: Some(lower), upper: Some(upper) },
-        MetricsMode::Truncate(length) => {
-            Bounds { lower: Some(shortened_lower(lower, length)), upper: shortened_upper(upper, length) }
-        }
+        MetricsMode::Full => Bounds {
+            lower: Some(lower),
+            upper: Some(upper),
+        },
+        MetricsMode::Truncate(length) => Bounds {
+            lower: Some(shortened_lower(lower, length)),
+            upper: shortened_upper(upper, length),
+        },
     }
 }
 
@@ -78,12 +91,22 @@ fn datum(statistics: &Statistics, kind: &PrimitiveType, side: Side) -> Option<Da
     let is_decimal = matches!(kind, PrimitiveType::Decimal { .. });
     let bytes: Vec<u8> = match statistics {
         Statistics::Boolean(values) => vec![u8::from(*side_of!(values)?)],
-        Statistics::Int32(values) if is_decimal => i128::from(*side_of!(values)?).to_be_bytes().to_vec(),
-        Statistics::Int64(values) if is_decimal => i128::from(*side_of!(values)?).to_be_bytes().to_vec(),
+        Statistics::Int32(values) if is_decimal => {
+            i128::from(*side_of!(values)?).to_be_bytes().to_vec()
+        }
+        Statistics::Int64(values) if is_decimal => {
+            i128::from(*side_of!(values)?).to_be_bytes().to_vec()
+        }
         Statistics::Int32(values) => side_of!(values)?.to_le_bytes().to_vec(),
         Statistics::Int64(values) => side_of!(values)?.to_le_bytes().to_vec(),
-        Statistics::Float(values) => Some(side_of!(values)?).filter(|value| !value.is_nan())?.to_le_bytes().to_vec(),
-        Statistics::Double(values) => Some(side_of!(values)?).filter(|value| !value.is_nan())?.to_le_bytes().to_vec(),
+        Statistics::Float(values) => Some(side_of!(values)?)
+            .filter(|value| !value.is_nan())?
+            .to_le_bytes()
+            .to_vec(),
+        Statistics::Double(values) => Some(side_of!(values)?)
+            .filter(|value| !value.is_nan())?
+            .to_le_bytes()
+            .to_vec(),
         Statistics::ByteArray(values) => side_of!(values)?.data().to_vec(),
         Statistics::FixedLenByteArray(values) => side_of!(values)?.data().to_vec(),
         Statistics::Int96(_) => return None,
@@ -93,13 +116,19 @@ fn datum(statistics: &Statistics, kind: &PrimitiveType, side: Side) -> Option<Da
         PrimitiveType::Uuid => bytes.len() == 16,
         _ => true,
     };
-    if whole { Datum::try_from_bytes(&bytes, kind.clone()).ok() } else { None }
+    if whole {
+        Datum::try_from_bytes(&bytes, kind.clone()).ok()
+    } else {
+        None
+    }
 }
 
 /// Shortens a lower bound: a prefix sorts before all that begins with it.
 fn shortened_lower(bound: Datum, length: usize) -> Datum {
     match (bound.data_type(), bound.literal()) {
-        (PrimitiveType::String, PrimitiveLiteral::String(text)) => Datum::string(prefix(text, length)),
+        (PrimitiveType::String, PrimitiveLiteral::String(text)) => {
+            Datum::string(prefix(text, length))
+        }
         (PrimitiveType::Binary, PrimitiveLiteral::Binary(bytes)) if bytes.len() > length => {
             Datum::binary(bytes[..length].to_vec())
         }
@@ -112,7 +141,11 @@ fn shortened_upper(bound: Datum, length: usize) -> Option<Datum> {
     match (bound.data_type(), bound.literal()) {
         (PrimitiveType::String, PrimitiveLiteral::String(text)) => {
             let prefix = prefix(text, length);
-            if prefix.len() == text.len() { Some(bound) } else { next_text(prefix).map(Datum::string) }
+            if prefix.len() == text.len() {
+                Some(bound)
+            } else {
+                next_text(prefix).map(Datum::string)
+            }
         }
         (PrimitiveType::Binary, PrimitiveLiteral::Binary(bytes)) if bytes.len() > length => {
             next_bytes(&bytes[..length]).map(Datum::binary)
@@ -122,7 +155,9 @@ fn shortened_upper(bound: Datum, length: usize) -> Option<Datum> {
 }
 
 fn prefix(text: &str, chars: usize) -> &str {
-    text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
+    text.char_indices()
+        .nth(chars)
+        .map_or(text, |(end, _)| &text[..end])
 }
 
 /// Returns the smallest string of at most as many characters that is larger than all strings beginning with `text`.

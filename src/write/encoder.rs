@@ -1,10 +1,13 @@
 //! One file being encoded, in order of arrival or sorted.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
-use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::compute::{
+    SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch,
+};
 use arrow::error::ArrowError;
 use iceberg::spec::{NullOrder, PrimitiveType, Schema, SortDirection, SortOrder, Transform};
 use parquet::arrow::ArrowSchemaConverter;
@@ -23,7 +26,29 @@ use crate::schema::RowPlan;
 pub(super) const STEP_ROWS_MAX: usize = 16_384;
 
 /// A Parquet writer over a sink.
-pub(super) type Encoder = ArrowWriter<Box<dyn FileSink>>;
+pub(super) type Encoder = ArrowWriter<Held>;
+
+/// A sink lent to a Parquet writer: parquet 58 gives back what it writes to only if it has written no footer.
+pub(super) struct Held(Option<Box<dyn FileSink>>);
+
+impl Held {
+    fn sink(&mut self) -> io::Result<&mut Box<dyn FileSink>> {
+        self.0
+            .as_mut()
+            .ok_or_else(|| io::Error::other("the file is finished"))
+    }
+}
+
+impl io::Write for Held {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.sink()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Dropping the writer flushes once more, after the sink was taken out; there is nothing left to send then.
+        self.0.as_mut().map_or(Ok(()), |sink| sink.flush())
+    }
+}
 
 /// Starts a Parquet file with the plan's schema.
 ///
@@ -40,9 +65,11 @@ pub(super) fn encoder(
     if let Some(schema) = schema_with_uuids(plan)? {
         options = options.with_parquet_schema(schema);
     }
-    let mut encoder = ArrowWriter::try_new_with_options(sink, Arc::clone(&plan.arrow), options)?;
+    let mut encoder =
+        ArrowWriter::try_new_with_options(Held(Some(sink)), Arc::clone(&plan.arrow), options)?;
     // Iceberg's Java stores the schema under this key (`ParquetWriter`, 1.10); PyIceberg reads it when files are added.
-    let schema = serde_json::to_string(plan.schema.as_ref()).map_err(|error| ParquetError::External(Box::new(error)))?;
+    let schema = serde_json::to_string(plan.schema.as_ref())
+        .map_err(|error| ParquetError::External(Box::new(error)))?;
     encoder.append_key_value_metadata(KeyValue::new("iceberg.schema".to_owned(), schema));
     Ok(encoder)
 }
@@ -52,12 +79,21 @@ pub(super) fn encoder(
 /// Arrow has no UUID type, and Spark fails on 16 fixed bytes that aren't marked.
 fn schema_with_uuids(plan: &RowPlan) -> Result<Option<SchemaDescriptor>, ParquetError> {
     let mut ids = HashSet::new();
-    collect_uuids(&iceberg::spec::Type::Struct(plan.schema.as_struct().clone()), 0, &mut ids);
+    collect_uuids(
+        &iceberg::spec::Type::Struct(plan.schema.as_struct().clone()),
+        0,
+        &mut ids,
+    );
     if ids.is_empty() {
         return Ok(None);
     }
-    let descriptor = ArrowSchemaConverter::new().schema_root("table").convert(&plan.arrow)?;
-    Ok(Some(SchemaDescriptor::new(marked(descriptor.root_schema(), &ids)?)))
+    let descriptor = ArrowSchemaConverter::new()
+        .schema_root("table")
+        .convert(&plan.arrow)?;
+    Ok(Some(SchemaDescriptor::new(marked(
+        descriptor.root_schema(),
+        &ids,
+    )?)))
 }
 
 fn collect_uuids(kind: &iceberg::spec::Type, id: i32, ids: &mut HashSet<i32>) {
@@ -67,8 +103,13 @@ fn collect_uuids(kind: &iceberg::spec::Type, id: i32, ids: &mut HashSet<i32>) {
             ids.insert(id);
         }
         Kind::Primitive(_) => {}
-        Kind::Struct(inner) => inner.fields().iter().for_each(|field| collect_uuids(&field.field_type, field.id, ids)),
-        Kind::List(inner) => collect_uuids(&inner.element_field.field_type, inner.element_field.id, ids),
+        Kind::Struct(inner) => inner
+            .fields()
+            .iter()
+            .for_each(|field| collect_uuids(&field.field_type, field.id, ids)),
+        Kind::List(inner) => {
+            collect_uuids(&inner.element_field.field_type, inner.element_field.id, ids)
+        }
         Kind::Map(inner) => {
             collect_uuids(&inner.key_field.field_type, inner.key_field.id, ids);
             collect_uuids(&inner.value_field.field_type, inner.value_field.id, ids);
@@ -80,7 +121,9 @@ fn marked(kind: &Type, ids: &HashSet<i32>) -> Result<TypePtr, ParquetError> {
     let info = kind.get_basic_info();
     let id = info.has_id().then(|| info.id());
     if kind.is_primitive() {
-        if kind.get_physical_type() != PhysicalType::FIXED_LEN_BYTE_ARRAY || !id.is_some_and(|id| ids.contains(&id)) {
+        if kind.get_physical_type() != PhysicalType::FIXED_LEN_BYTE_ARRAY
+            || !id.is_some_and(|id| ids.contains(&id))
+        {
             return Ok(Arc::new(kind.clone()));
         }
         let uuid = Type::primitive_type_builder(kind.name(), PhysicalType::FIXED_LEN_BYTE_ARRAY)
@@ -90,7 +133,11 @@ fn marked(kind: &Type, ids: &HashSet<i32>) -> Result<TypePtr, ParquetError> {
             .with_id(id);
         return Ok(Arc::new(uuid.build()?));
     }
-    let fields = kind.get_fields().iter().map(|field| marked(field, ids)).collect::<Result<_, _>>()?;
+    let fields = kind
+        .get_fields()
+        .iter()
+        .map(|field| marked(field, ids))
+        .collect::<Result<_, _>>()?;
     let mut group = Type::group_type_builder(kind.name())
         .with_fields(fields)
         .with_converted_type(info.converted_type())
@@ -115,7 +162,9 @@ impl RowOrder {
     pub(super) fn new(order: &SortOrder, schema: &Schema) -> Option<RowOrder> {
         let leaves = leaves(schema);
         let columns = order.fields.iter().map(|field| {
-            let leaf = leaves.iter().find(|leaf| leaf.field_id == field.source_id)?;
+            let leaf = leaves
+                .iter()
+                .find(|leaf| leaf.field_id == field.source_id)?;
             let options = SortOptions {
                 descending: field.direction == SortDirection::Descending,
                 nulls_first: field.null_order == NullOrder::First,
@@ -135,7 +184,10 @@ impl RowOrder {
         let columns: Vec<SortColumn> = self
             .columns
             .iter()
-            .map(|(positions, options)| SortColumn { values: column_at(&rows, positions), options: Some(*options) })
+            .map(|(positions, options)| SortColumn {
+                values: column_at(&rows, positions),
+                options: Some(*options),
+            })
             .collect();
         take_record_batch(&rows, &lexsort_to_indices(&columns, None)?)
     }
@@ -151,7 +203,10 @@ pub(super) struct RowBuffer {
 impl RowBuffer {
     pub(super) fn push(&mut self, rows: RecordBatch) {
         // A slice counts its own rows only; `get_array_memory_size` would count the whole buffers below it every time.
-        let bytes = rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
+        let bytes = rows
+            .columns()
+            .iter()
+            .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
         self.bytes += bytes.sum::<usize>();
         self.batches.push(rows);
     }
@@ -166,8 +221,16 @@ pub(super) fn encode(encoder: &mut Encoder, rows: &RecordBatch) -> Result<(), Pa
 }
 
 /// Writes the footer and returns what is in it, the bytes written, and the sink.
-pub(super) fn finish(mut encoder: Encoder) -> Result<(ParquetMetaData, u64, Box<dyn FileSink>), ParquetError> {
+pub(super) fn finish(
+    mut encoder: Encoder,
+) -> Result<(ParquetMetaData, u64, Box<dyn FileSink>), ParquetError> {
     let metadata = encoder.finish()?;
+    encoder.sync()?;
     let bytes = encoder.bytes_written() as u64;
-    Ok((metadata, bytes, encoder.into_inner()?))
+    let sink = encoder
+        .inner_mut()
+        .0
+        .take()
+        .expect("the sink is taken once, here");
+    Ok((metadata, bytes, sink))
 }

@@ -117,10 +117,12 @@ impl OpenFile {
     fn is_full(&self, settings: &ParquetSettings, rows_max: u64) -> bool {
         let large = match &self.state {
             FileState::Encoding(encoder) => {
-                (encoder.bytes_written() + encoder.in_progress_size()) as u64 >= settings.file_bytes_target
+                (encoder.bytes_written() + encoder.in_progress_size()) as u64
+                    >= settings.file_bytes_target
             }
             FileState::Collecting(buffer) => {
-                buffer.bytes >= settings.sort_bytes_max || buffer.bytes as u64 >= settings.file_bytes_target
+                buffer.bytes >= settings.sort_bytes_max
+                    || buffer.bytes as u64 >= settings.file_bytes_target
             }
         };
         large || self.rows >= rows_max
@@ -135,7 +137,10 @@ impl WindowWriter {
     /// - `data_location`: `write.data.path`, else `{table location}/data`.
     /// - `file_name_stem`: unique to this window and line; files are `{data_location}/{partition}/{stem}-00000.parquet`.
     /// - `rows_per_file_max`: no file ever holds more rows; at least 1.
-    #[expect(clippy::too_many_arguments, reason = "each is a fact of its own that a window begins with")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a fact of its own that a window begins with"
+    )]
     pub fn new(
         plan: RowPlanRef,
         spec: PartitionSpecRef,
@@ -147,7 +152,9 @@ impl WindowWriter {
         sinks: Box<dyn FileSinks>,
     ) -> WindowWriter {
         assert!(rows_per_file_max > 0, "a file holds at least one row");
-        let row_order = sort_order.as_ref().and_then(|order| RowOrder::new(order, &plan.schema));
+        let row_order = sort_order
+            .as_ref()
+            .and_then(|order| RowOrder::new(order, &plan.schema));
         WindowWriter {
             plan,
             spec,
@@ -174,7 +181,8 @@ impl WindowWriter {
     pub fn write(&mut self, parts: Vec<Part>) -> Result<(), WriteError> {
         for part in parts {
             assert!(
-                Arc::ptr_eq(part.rows.schema_ref(), &self.plan.arrow) || part.rows.schema_ref() == &self.plan.arrow,
+                Arc::ptr_eq(part.rows.schema_ref(), &self.plan.arrow)
+                    || part.rows.schema_ref() == &self.plan.arrow,
                 "rows are placed under the plan they are written under"
             );
             self.write_part(part)?;
@@ -196,9 +204,12 @@ impl WindowWriter {
             file.rows += length as u64;
             file.nans.add(&rows);
             match &mut file.state {
-                FileState::Encoding(encoder) => encoder
-                    .write(&rows)
-                    .map_err(|source| WriteError::Encode { path: file.path.clone(), source })?,
+                FileState::Encoding(encoder) => {
+                    encoder.write(&rows).map_err(|source| WriteError::Encode {
+                        path: file.path.clone(),
+                        source,
+                    })?
+                }
                 FileState::Collecting(buffer) => buffer.push(rows),
             }
             if file.is_full(&self.settings, self.rows_per_file_max) {
@@ -216,7 +227,10 @@ impl WindowWriter {
     /// [`WriteError`]; the writer is of no more use then.
     pub fn replan(&mut self, plan: RowPlanRef) -> Result<(), WriteError> {
         self.close_all()?;
-        self.row_order = self.sort_order.as_ref().and_then(|order| RowOrder::new(order, &plan.schema));
+        self.row_order = self
+            .sort_order
+            .as_ref()
+            .and_then(|order| RowOrder::new(order, &plan.schema));
         self.plan = plan;
         Ok(())
     }
@@ -239,13 +253,23 @@ impl WindowWriter {
     /// [`WriteError`]; the writer is of no more use then.
     pub fn flush_largest(&mut self) -> Result<usize, WriteError> {
         // The number breaks ties, so that the same rows always make the same files.
-        let largest = self.open.iter().max_by_key(|(_, file)| (file.memory_bytes(), file.number));
-        let Some(value) = largest.map(|(value, _)| value.clone()) else { return Ok(0) };
-        let Some(mut file) = self.open.remove(&value) else { return Ok(0) };
+        let largest = self
+            .open
+            .iter()
+            .max_by_key(|(_, file)| (file.memory_bytes(), file.number));
+        let Some(value) = largest.map(|(value, _)| value.clone()) else {
+            return Ok(0);
+        };
+        let Some(mut file) = self.open.remove(&value) else {
+            return Ok(0);
+        };
         let before = file.memory_bytes();
         match &mut file.state {
             FileState::Encoding(encoder) => {
-                encoder.flush().map_err(|source| WriteError::Encode { path: file.path.clone(), source })?;
+                encoder.flush().map_err(|source| WriteError::Encode {
+                    path: file.path.clone(),
+                    source,
+                })?;
                 let freed = before - file.memory_bytes();
                 self.open.insert(value, file);
                 Ok(freed)
@@ -269,37 +293,72 @@ impl WindowWriter {
         // One count for all partitions: two values may share a directory, so a name must not depend on it.
         let number = self.files_started;
         self.files_started += 1;
-        let directory = if partition_path.is_empty() { String::new() } else { format!("/{partition_path}") };
-        let path = format!("{}{directory}/{}-{number:05}.parquet", self.data_location, self.file_name_stem);
+        let directory = if partition_path.is_empty() {
+            String::new()
+        } else {
+            format!("/{partition_path}")
+        };
+        let path = format!(
+            "{}{directory}/{}-{number:05}.parquet",
+            self.data_location, self.file_name_stem
+        );
         let state = match self.row_order {
             Some(_) => FileState::Collecting(RowBuffer::default()),
             None => FileState::Encoding(Box::new(self.start_encoder(&path)?)),
         };
-        Ok(OpenFile { number, path, rows: 0, nans: NanCounts::new(&self.plan.schema), state })
+        Ok(OpenFile {
+            number,
+            path,
+            rows: 0,
+            nans: NanCounts::new(&self.plan.schema),
+            state,
+        })
     }
 
     fn start_encoder(&mut self, path: &str) -> Result<Encoder, WriteError> {
-        let sink = self.sinks.open(path).map_err(|source| WriteError::Open { path: path.to_owned(), source })?;
-        encoder(&self.plan, &self.settings, sink).map_err(|source| WriteError::Encode { path: path.to_owned(), source })
+        let sink = self.sinks.open(path).map_err(|source| WriteError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+        encoder(&self.plan, &self.settings, sink).map_err(|source| WriteError::Encode {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     fn close_all(&mut self) -> Result<(), WriteError> {
         let mut open: Vec<(Struct, OpenFile)> = self.open.drain().collect();
         open.sort_by_key(|(_, file)| file.number);
-        open.into_iter().try_for_each(|(value, file)| self.close_file(value, file))
+        open.into_iter()
+            .try_for_each(|(value, file)| self.close_file(value, file))
     }
 
     fn close_file(&mut self, partition: Struct, file: OpenFile) -> Result<(), WriteError> {
-        let OpenFile { path, rows, nans, state, .. } = file;
+        let OpenFile {
+            path,
+            rows,
+            nans,
+            state,
+            ..
+        } = file;
         let encoder = match state {
             FileState::Encoding(encoder) => *encoder,
             FileState::Collecting(buffer) => self.encode_sorted(&path, &buffer)?,
         };
-        let (metadata, written, sink) =
-            finish(encoder).map_err(|source| WriteError::Encode { path: path.clone(), source })?;
-        let stored = sink.finish().map_err(|source| WriteError::Finish { path: path.clone(), source })?;
+        let (metadata, written, sink) = finish(encoder).map_err(|source| WriteError::Encode {
+            path: path.clone(),
+            source,
+        })?;
+        let stored = sink.finish().map_err(|source| WriteError::Finish {
+            path: path.clone(),
+            source,
+        })?;
         if stored != written {
-            return Err(WriteError::Size { path, written, stored });
+            return Err(WriteError::Size {
+                path,
+                written,
+                stored,
+            });
         }
         let file = Written {
             path: &path,
@@ -309,17 +368,31 @@ impl WindowWriter {
             sort_order_id: self.row_order.as_ref().map(|order| order.id),
         };
         let file = data_file(file, &metadata, &self.plan.schema, &self.settings, &nans);
-        assert_eq!(file.record_count(), rows, "a file holds the rows that were written to it");
+        assert_eq!(
+            file.record_count(),
+            rows,
+            "a file holds the rows that were written to it"
+        );
         self.closed.push(file);
         Ok(())
     }
 
     fn encode_sorted(&mut self, path: &str, buffer: &RowBuffer) -> Result<Encoder, WriteError> {
         let mut encoder = self.start_encoder(path)?;
-        let order = self.row_order.as_ref().expect("rows are collected for an order only");
-        let rows =
-            order.sorted(&buffer.batches).map_err(|source| WriteError::Sort { path: path.to_owned(), source })?;
-        encode(&mut encoder, &rows).map_err(|source| WriteError::Encode { path: path.to_owned(), source })?;
+        let order = self
+            .row_order
+            .as_ref()
+            .expect("rows are collected for an order only");
+        let rows = order
+            .sorted(&buffer.batches)
+            .map_err(|source| WriteError::Sort {
+                path: path.to_owned(),
+                source,
+            })?;
+        encode(&mut encoder, &rows).map_err(|source| WriteError::Encode {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(encoder)
     }
 }

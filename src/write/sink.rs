@@ -34,14 +34,21 @@ pub struct MemorySinks {
 impl MemorySinks {
     /// Returns the finished files by path.
     pub fn files(&self) -> BTreeMap<String, Bytes> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 impl FileSinks for MemorySinks {
     fn open(&mut self, path: &str) -> io::Result<Box<dyn FileSink>> {
         let files = Arc::clone(&self.files);
-        Ok(Box::new(MemorySink { path: path.to_owned(), bytes: Vec::new(), files }))
+        Ok(Box::new(MemorySink {
+            path: path.to_owned(),
+            bytes: Vec::new(),
+            files,
+        }))
     }
 }
 
@@ -66,10 +73,16 @@ impl FileSink for MemorySink {
     fn finish(self: Box<Self>) -> io::Result<u64> {
         let MemorySink { path, bytes, files } = *self;
         let size = bytes.len() as u64;
-        let previous = files.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), bytes.into());
+        let previous = files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(path.clone(), bytes.into());
         match previous {
             None => Ok(size),
-            Some(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("`{path}` was written twice"))),
+            Some(_) => Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("`{path}` was written twice"),
+            )),
         }
     }
 }

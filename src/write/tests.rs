@@ -2,8 +2,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, FixedSizeBinaryArray, Float32Array, Float64Array, Int32Array, Int64Array,
-    LargeBinaryArray, ListArray, MapArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
+    ArrayRef, AsArray, Decimal128Array, FixedSizeBinaryArray, Float32Array, Float64Array,
+    Int32Array, Int64Array, LargeBinaryArray, ListArray, MapArray, RecordBatch, StringArray,
+    StructArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::concat_batches;
@@ -11,8 +12,8 @@ use arrow::datatypes::{DataType, Int64Type};
 use bytes::Bytes;
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{
-    Datum, ListType, Literal, MapType, NestedField, NullOrder, PartitionSpec, PrimitiveType, Schema, SortDirection,
-    SortField, SortOrder, Struct, StructType, Transform, Type,
+    Datum, ListType, Literal, MapType, NestedField, NullOrder, PartitionSpec, PrimitiveType,
+    Schema, SortDirection, SortField, SortOrder, Struct, StructType, Transform, Type,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::LogicalType;
@@ -27,8 +28,15 @@ fn primitive(kind: PrimitiveType) -> Type {
 }
 
 fn plan(fields: Vec<NestedField>) -> RowPlanRef {
-    let schema = Schema::builder().with_fields(fields.into_iter().map(Arc::new)).build().unwrap();
-    let sources = schema.as_struct().fields().iter().map(|field| ColumnSource::Payload(vec![field.name.clone()]));
+    let schema = Schema::builder()
+        .with_fields(fields.into_iter().map(Arc::new))
+        .build()
+        .unwrap();
+    let sources = schema
+        .as_struct()
+        .fields()
+        .iter()
+        .map(|field| ColumnSource::Payload(vec![field.name.clone()]));
     Arc::new(RowPlan {
         sources: sources.collect(),
         arrow: Arc::new(schema_to_arrow_schema(&schema).unwrap()),
@@ -39,12 +47,23 @@ fn plan(fields: Vec<NestedField>) -> RowPlanRef {
 }
 
 fn rows(plan: &RowPlanRef, columns: Vec<ArrayRef>) -> RecordBatch {
-    let columns = columns.iter().zip(plan.arrow.fields()).map(|(column, field)| conform(column, field.data_type()));
-    RecordBatch::try_new(plan.arrow.clone(), columns.collect::<Result<_, _>>().unwrap()).unwrap()
+    let columns = columns
+        .iter()
+        .zip(plan.arrow.fields())
+        .map(|(column, field)| conform(column, field.data_type()));
+    RecordBatch::try_new(
+        plan.arrow.clone(),
+        columns.collect::<Result<_, _>>().unwrap(),
+    )
+    .unwrap()
 }
 
 fn part(rows: RecordBatch) -> Part {
-    Part { value: Struct::empty(), path: String::new(), rows }
+    Part {
+        value: Struct::empty(),
+        path: String::new(),
+        rows,
+    }
 }
 
 struct Setup {
@@ -55,23 +74,42 @@ struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Setup { settings: ParquetSettings::default(), sort_order: None, rows_per_file_max: u64::MAX }
+        Setup {
+            settings: ParquetSettings::default(),
+            sort_order: None,
+            rows_per_file_max: u64::MAX,
+        }
     }
 }
 
 impl Setup {
     fn writer(self, plan: &RowPlanRef, sinks: &MemorySinks) -> WindowWriter {
-        let Setup { settings, sort_order, rows_per_file_max } = self;
+        let Setup {
+            settings,
+            sort_order,
+            rows_per_file_max,
+        } = self;
         let (location, stem) = ("memory://t/data/".to_owned(), "run-1-0".to_owned());
         let spec = Arc::new(PartitionSpec::unpartition_spec());
         let sinks = Box::new(sinks.clone());
-        WindowWriter::new(plan.clone(), spec, sort_order, settings, location, stem, rows_per_file_max, sinks)
+        WindowWriter::new(
+            plan.clone(),
+            spec,
+            sort_order,
+            settings,
+            location,
+            stem,
+            rows_per_file_max,
+            sinks,
+        )
     }
 
     fn write(self, plan: &RowPlanRef, batches: Vec<RecordBatch>) -> (Vec<DataFile>, MemorySinks) {
         let sinks = MemorySinks::default();
         let mut writer = self.writer(plan, &sinks);
-        batches.into_iter().for_each(|rows| writer.write(vec![part(rows)]).unwrap());
+        batches
+            .into_iter()
+            .for_each(|rows| writer.write(vec![part(rows)]).unwrap());
         (writer.seal().unwrap(), sinks)
     }
 }
@@ -86,9 +124,16 @@ fn read(bytes: &Bytes) -> RecordBatch {
 /// A file of one optional column, with a row group per batch, and its rows read back.
 fn one_column(kind: PrimitiveType, groups: Vec<ArrayRef>, mode: MetricsMode) -> DataFile {
     let plan = plan(vec![NestedField::optional(1, "c", primitive(kind))]);
-    let settings = ParquetSettings { metrics_default: mode, ..ParquetSettings::default() };
+    let settings = ParquetSettings {
+        metrics_default: mode,
+        ..ParquetSettings::default()
+    };
     let sinks = MemorySinks::default();
-    let mut writer = Setup { settings, ..Setup::default() }.writer(&plan, &sinks);
+    let mut writer = Setup {
+        settings,
+        ..Setup::default()
+    }
+    .writer(&plan, &sinks);
     for group in groups {
         writer.write(vec![part(rows(&plan, vec![group]))]).unwrap();
         writer.flush_largest().unwrap();
@@ -108,10 +153,20 @@ fn assert_within(file: &DataFile, value: &Datum) {
 
 fn hard_text() -> impl Strategy<Value = Option<String>> {
     let chars = prop_oneof![
-        Just('\u{10FFFF}'), Just('\u{D7FF}'), Just('\u{7F}'), Just('\u{7FF}'), Just('\u{FFFF}'), Just('a'), any::<char>()
+        Just('\u{10FFFF}'),
+        Just('\u{D7FF}'),
+        Just('\u{7F}'),
+        Just('\u{7FF}'),
+        Just('\u{FFFF}'),
+        Just('a'),
+        any::<char>()
     ];
     let runs = prop::collection::vec((chars, 1..40_usize), 0..5);
-    prop::option::of(runs.prop_map(|runs| runs.iter().flat_map(|(c, n)| std::iter::repeat_n(*c, *n)).collect()))
+    prop::option::of(runs.prop_map(|runs| {
+        runs.iter()
+            .flat_map(|(c, n)| std::iter::repeat_n(*c, *n))
+            .collect()
+    }))
 }
 
 proptest! {
@@ -130,8 +185,8 @@ proptest! {
         values.iter().for_each(|value| assert_within(&file, &Datum::string(value)));
         prop_assert_eq!(file.lower_bounds().is_empty(), values.is_empty());
         if mode == MetricsMode::Full {
-            prop_assert_eq!(file.lower_bounds().get(&1), values.iter().min().map(Datum::string).as_ref());
-            prop_assert_eq!(file.upper_bounds().get(&1), values.iter().max().map(Datum::string).as_ref());
+            prop_assert_eq!(file.lower_bounds().get(&1).cloned(), values.iter().min().map(Datum::string));
+            prop_assert_eq!(file.upper_bounds().get(&1).cloned(), values.iter().max().map(Datum::string));
         }
         if let MetricsMode::Truncate(length) = mode {
             for bound in file.lower_bounds().values().chain(file.upper_bounds().values()) {
@@ -244,7 +299,9 @@ fn metrics_modes_are_honoured() {
 #[test]
 fn settings_come_from_table_properties() {
     let read = |pairs: &[(&str, &str)]| {
-        let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let pairs = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         ParquetSettings::from_properties(&pairs.collect::<HashMap<_, _>>())
     };
     assert_eq!(read(&[]), Ok(ParquetSettings::default()));
@@ -256,21 +313,36 @@ fn settings_come_from_table_properties() {
     ])
     .unwrap();
     assert_eq!(settings.compression, parquet::basic::Compression::SNAPPY);
-    assert_eq!((settings.file_bytes_target, settings.metrics_default), (1000, MetricsMode::Counts));
+    assert_eq!(
+        (settings.file_bytes_target, settings.metrics_default),
+        (1000, MetricsMode::Counts)
+    );
     assert_eq!(settings.metrics_of["a.b"], MetricsMode::Truncate(4));
     let check = |key: &str, value: &str, part: &str| {
         let error = read(&[(key, value)]).unwrap_err();
         assert!(error.contains(part) && error.contains(key), "{error}");
     };
-    check("write.parquet.compression-codec", "zip", "zstd, snappy, gzip, lz4, uncompressed");
+    check(
+        "write.parquet.compression-codec",
+        "zip",
+        "zstd, snappy, gzip, lz4, uncompressed",
+    );
     check("write.parquet.compression-level", "40", "1 to 22");
     check("write.parquet.row-group-size-bytes", "0", "above 0");
-    check("write.metadata.metrics.default", "truncate(0)", "truncate(N)");
+    check(
+        "write.metadata.metrics.default",
+        "truncate(0)",
+        "truncate(N)",
+    );
 }
 
 #[test]
 fn files_roll_at_their_target_size() {
-    let plan = plan(vec![NestedField::optional(1, "c", primitive(PrimitiveType::String))]);
+    let plan = plan(vec![NestedField::optional(
+        1,
+        "c",
+        primitive(PrimitiveType::String),
+    )]);
     let mut seed = 1_u64;
     let values: Vec<String> = std::iter::repeat_with(|| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -279,15 +351,31 @@ fn files_roll_at_their_target_size() {
     .take(100_000)
     .collect();
     let rows = rows(&plan, vec![Arc::new(StringArray::from(values))]);
-    let settings = ParquetSettings { file_bytes_target: 500_000, ..ParquetSettings::default() };
-    let (files, sinks) = Setup { settings, ..Setup::default() }.write(&plan, vec![rows]);
+    let settings = ParquetSettings {
+        file_bytes_target: 500_000,
+        ..ParquetSettings::default()
+    };
+    let (files, sinks) = Setup {
+        settings,
+        ..Setup::default()
+    }
+    .write(&plan, vec![rows]);
     assert!(files.len() > 2, "{}", files.len());
-    assert_eq!(files.iter().map(DataFile::record_count).sum::<u64>(), 100_000);
+    assert_eq!(
+        files.iter().map(DataFile::record_count).sum::<u64>(),
+        100_000
+    );
     for file in &files {
-        assert_eq!(sinks.files()[file.file_path()].len() as u64, file.file_size_in_bytes());
+        assert_eq!(
+            sinks.files()[file.file_path()].len() as u64,
+            file.file_size_in_bytes()
+        );
         assert!(file.file_size_in_bytes() < 1_500_000);
     }
-    assert_eq!(files[1].file_path(), "memory://t/data/run-1-0-00001.parquet");
+    assert_eq!(
+        files[1].file_path(),
+        "memory://t/data/run-1-0-00001.parquet"
+    );
 }
 
 fn nested_plan() -> RowPlanRef {
@@ -295,10 +383,14 @@ fn nested_plan() -> RowPlanRef {
         NestedField::optional(21, "price", primitive(PrimitiveType::Float)).into(),
         NestedField::optional(22, "at", primitive(PrimitiveType::Timestamptz)).into(),
     ]);
-    let list = ListType { element_field: NestedField::list_element(31, primitive(PrimitiveType::String), false).into() };
+    let list = ListType {
+        element_field: NestedField::list_element(31, primitive(PrimitiveType::String), false)
+            .into(),
+    };
     let map = MapType {
         key_field: NestedField::map_key_element(41, primitive(PrimitiveType::String)).into(),
-        value_field: NestedField::map_value_element(42, primitive(PrimitiveType::Uuid), false).into(),
+        value_field: NestedField::map_value_element(42, primitive(PrimitiveType::Uuid), false)
+            .into(),
     };
     plan(vec![
         NestedField::optional(1, "id", primitive(PrimitiveType::Uuid)),
@@ -310,21 +402,55 @@ fn nested_plan() -> RowPlanRef {
 
 fn nested_rows(plan: &RowPlanRef) -> RecordBatch {
     let ids = || FixedSizeBinaryArray::try_from_iter([[1_u8; 16], [2; 16]].iter()).unwrap();
-    let DataType::Struct(item) = plan.arrow.field(1).data_type() else { panic!("item is a struct") };
+    let DataType::Struct(item) = plan.arrow.field(1).data_type() else {
+        panic!("item is a struct")
+    };
     let at = TimestampMicrosecondArray::from(vec![Some(5), None]).with_timezone(UTC);
     let item = StructArray::new(
         item.clone(),
-        vec![Arc::new(Float32Array::from(vec![f32::NAN, 2.5])), Arc::new(at)],
+        vec![
+            Arc::new(Float32Array::from(vec![f32::NAN, 2.5])),
+            Arc::new(at),
+        ],
         Some(vec![false, true].into()),
     );
-    let DataType::List(element) = plan.arrow.field(2).data_type() else { panic!("tags is a list") };
+    let DataType::List(element) = plan.arrow.field(2).data_type() else {
+        panic!("tags is a list")
+    };
     let tags = StringArray::from(vec![Some("a"), None, Some("c")]);
-    let tags = ListArray::new(element.clone(), OffsetBuffer::from_lengths([3, 0]), Arc::new(tags), None);
-    let DataType::Map(entries, _) = plan.arrow.field(3).data_type() else { panic!("keys is a map") };
-    let DataType::Struct(fields) = entries.data_type() else { panic!("entries are structs") };
-    let pairs = StructArray::new(fields.clone(), vec![Arc::new(StringArray::from(vec!["x", "y"])), Arc::new(ids())], None);
-    let keys = MapArray::new(entries.clone(), OffsetBuffer::from_lengths([0, 2]), pairs, None, false);
-    rows(plan, vec![Arc::new(ids()), Arc::new(item), Arc::new(tags), Arc::new(keys)])
+    let tags = ListArray::new(
+        element.clone(),
+        OffsetBuffer::from_lengths([3, 0]),
+        Arc::new(tags),
+        None,
+    );
+    let DataType::Map(entries, _) = plan.arrow.field(3).data_type() else {
+        panic!("keys is a map")
+    };
+    let DataType::Struct(fields) = entries.data_type() else {
+        panic!("entries are structs")
+    };
+    let pairs = StructArray::new(
+        fields.clone(),
+        vec![Arc::new(StringArray::from(vec!["x", "y"])), Arc::new(ids())],
+        None,
+    );
+    let keys = MapArray::new(
+        entries.clone(),
+        OffsetBuffer::from_lengths([0, 2]),
+        pairs,
+        None,
+        false,
+    );
+    rows(
+        plan,
+        vec![
+            Arc::new(ids()),
+            Arc::new(item),
+            Arc::new(tags),
+            Arc::new(keys),
+        ],
+    )
 }
 
 #[test]
@@ -340,20 +466,44 @@ fn nested_columns_come_back_and_are_counted() {
     }
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).unwrap();
     let parquet = reader.parquet_schema();
-    let leaves: Vec<_> = parquet.columns().iter().map(|column| column.self_type().get_basic_info().clone()).collect();
-    assert_eq!(leaves.iter().map(|leaf| leaf.id()).collect::<Vec<_>>(), [1, 21, 22, 31, 41, 42]);
+    let leaves: Vec<_> = parquet
+        .columns()
+        .iter()
+        .map(|column| column.self_type().get_basic_info().clone())
+        .collect();
+    assert_eq!(
+        leaves.iter().map(|leaf| leaf.id()).collect::<Vec<_>>(),
+        [1, 21, 22, 31, 41, 42]
+    );
     assert_eq!(leaves[0].logical_type_ref(), Some(&LogicalType::Uuid));
     assert_eq!(leaves[5].logical_type_ref(), Some(&LogicalType::Uuid));
-    assert_eq!(parquet.root_schema().get_fields()[1].get_basic_info().id(), 2);
+    assert_eq!(
+        parquet.root_schema().get_fields()[1].get_basic_info().id(),
+        2
+    );
 
     let file = &files[0];
     assert_eq!(file.record_count(), 2);
-    assert_eq!(file.nan_value_counts()[&21], 0, "the NaN lies below a null struct");
-    assert_eq!((file.null_value_counts()[&21], file.value_counts()[&21]), (1, 2));
+    assert_eq!(
+        file.nan_value_counts()[&21],
+        0,
+        "the NaN lies below a null struct"
+    );
+    assert_eq!(
+        (file.null_value_counts()[&21], file.value_counts()[&21]),
+        (1, 2)
+    );
     assert_eq!(file.lower_bounds()[&21], Datum::float(2.5));
-    assert_eq!(file.null_value_counts()[&31], 2, "an empty list counts as Parquet counts it");
+    assert_eq!(
+        file.null_value_counts()[&31],
+        2,
+        "an empty list counts as Parquet counts it"
+    );
     assert!(!file.lower_bounds().contains_key(&31) && !file.lower_bounds().contains_key(&41));
-    assert_eq!(file.lower_bounds()[&1], Datum::uuid(uuid::Uuid::from_bytes([1; 16])));
+    assert_eq!(
+        file.lower_bounds()[&1],
+        Datum::uuid(uuid::Uuid::from_bytes([1; 16]))
+    );
 }
 
 #[test]
@@ -363,49 +513,109 @@ fn a_sort_order_of_columns_is_kept_and_stamped() {
         NestedField::optional(2, "b", primitive(PrimitiveType::String)),
     ]);
     let order = |transform| {
-        let field = |source_id, direction| SortField { source_id, transform, direction, null_order: NullOrder::Last };
-        let fields = vec![field(1, SortDirection::Descending), field(2, SortDirection::Ascending)];
-        Some(Arc::new(SortOrder { order_id: 7, fields }))
+        let field = |source_id, direction| SortField {
+            source_id,
+            transform,
+            direction,
+            null_order: NullOrder::Last,
+        };
+        let fields = vec![
+            field(1, SortDirection::Descending),
+            field(2, SortDirection::Ascending),
+        ];
+        Some(Arc::new(SortOrder {
+            order_id: 7,
+            fields,
+        }))
     };
     let batch = |values: Vec<Option<i64>>, texts: Vec<&str>| {
-        rows(&plan, vec![Arc::new(Int64Array::from(values)), Arc::new(StringArray::from(texts))])
+        rows(
+            &plan,
+            vec![
+                Arc::new(Int64Array::from(values)),
+                Arc::new(StringArray::from(texts)),
+            ],
+        )
     };
-    let batches = vec![batch(vec![Some(1), None, Some(3)], vec!["x", "y", "z"]), batch(vec![Some(3), Some(2)], vec!["a", "b"])];
-    let setup = Setup { sort_order: order(Transform::Identity), rows_per_file_max: 4, ..Setup::default() };
+    let batches = vec![
+        batch(vec![Some(1), None, Some(3)], vec!["x", "y", "z"]),
+        batch(vec![Some(3), Some(2)], vec!["a", "b"]),
+    ];
+    let setup = Setup {
+        sort_order: order(Transform::Identity),
+        rows_per_file_max: 4,
+        ..Setup::default()
+    };
     let (files, sinks) = setup.write(&plan, batches.clone());
-    assert_eq!(files.iter().map(DataFile::sort_order_id).collect::<Vec<_>>(), [Some(7), Some(7)]);
+    assert_eq!(
+        files
+            .iter()
+            .map(DataFile::sort_order_id)
+            .collect::<Vec<_>>(),
+        [Some(7), Some(7)]
+    );
     let found = read(&sinks.files()[files[0].file_path()]);
     let values: Vec<_> = found.column(0).as_primitive::<Int64Type>().iter().collect();
     assert_eq!(values, [Some(3), Some(3), Some(1), None]);
     assert_eq!(found.column(1).as_string::<i32>().value(0), "a");
 
-    let setup = Setup { sort_order: order(Transform::Bucket(4)), ..Setup::default() };
+    let setup = Setup {
+        sort_order: order(Transform::Bucket(4)),
+        ..Setup::default()
+    };
     let (files, _) = setup.write(&plan, batches);
     assert_eq!(files[0].sort_order_id(), None);
 }
 
 #[test]
 fn a_sorted_file_is_closed_when_its_memory_is_wanted() {
-    let plan = plan(vec![NestedField::optional(1, "a", primitive(PrimitiveType::Int))]);
+    let plan = plan(vec![NestedField::optional(
+        1,
+        "a",
+        primitive(PrimitiveType::Int),
+    )]);
     let field = SortField {
         source_id: 1,
         transform: Transform::Identity,
         direction: SortDirection::Ascending,
         null_order: NullOrder::First,
     };
-    let sort_order = Some(Arc::new(SortOrder { order_id: 1, fields: vec![field] }));
+    let sort_order = Some(Arc::new(SortOrder {
+        order_id: 1,
+        fields: vec![field],
+    }));
     let sinks = MemorySinks::default();
-    let mut writer = Setup { sort_order, ..Setup::default() }.writer(&plan, &sinks);
-    writer.write(vec![part(rows(&plan, vec![Arc::new(Int32Array::from(vec![2, 1]))]))]).unwrap();
+    let mut writer = Setup {
+        sort_order,
+        ..Setup::default()
+    }
+    .writer(&plan, &sinks);
+    writer
+        .write(vec![part(rows(
+            &plan,
+            vec![Arc::new(Int32Array::from(vec![2, 1]))],
+        ))])
+        .unwrap();
     assert!(writer.open_bytes() >= 8);
     assert!(writer.flush_largest().unwrap() >= 8);
-    assert_eq!((writer.open_bytes(), writer.open_files(), writer.flush_largest().unwrap()), (0, 0, 0));
+    assert_eq!(
+        (
+            writer.open_bytes(),
+            writer.open_files(),
+            writer.flush_largest().unwrap()
+        ),
+        (0, 0, 0)
+    );
     assert_eq!(writer.seal().unwrap().len(), 1);
 }
 
 #[test]
 fn partitions_that_share_a_directory_have_files_of_their_own() {
-    let plan = plan(vec![NestedField::optional(1, "c", primitive(PrimitiveType::String))]);
+    let plan = plan(vec![NestedField::optional(
+        1,
+        "c",
+        primitive(PrimitiveType::String),
+    )]);
     let spec = PartitionSpec::builder(plan.schema.clone())
         .with_spec_id(5)
         .add_partition_field("c", "c", Transform::Identity)
@@ -416,11 +626,26 @@ fn partitions_that_share_a_directory_have_files_of_their_own() {
     let settings = ParquetSettings::default();
     let (location, stem) = ("memory://t/data".to_owned(), "s".to_owned());
     let sink = Box::new(sinks.clone());
-    let mut writer = WindowWriter::new(plan.clone(), Arc::new(spec.clone()), None, settings, location, stem, 100, sink);
+    let mut writer = WindowWriter::new(
+        plan.clone(),
+        Arc::new(spec.clone()),
+        None,
+        settings,
+        location,
+        stem,
+        100,
+        sink,
+    );
     for text in [None, Some("null"), Some("a/../../b"), None] {
         let value = Struct::from_iter([text.map(Literal::string)]);
         let path = partition_path(&spec, &plan.schema, &value);
-        writer.write(vec![Part { value, path, rows: rows(&plan, vec![Arc::new(StringArray::from(vec![text]))]) }]).unwrap();
+        writer
+            .write(vec![Part {
+                value,
+                path,
+                rows: rows(&plan, vec![Arc::new(StringArray::from(vec![text]))]),
+            }])
+            .unwrap();
     }
     let files = writer.seal().unwrap();
     let paths: Vec<_> = files.iter().map(DataFile::file_path).collect();
@@ -432,12 +657,19 @@ fn partitions_that_share_a_directory_have_files_of_their_own() {
             "memory://t/data/c=a%2F..%2F..%2Fb/s-00002.parquet",
         ]
     );
-    assert_eq!((files[0].record_count(), files[0].partition()), (2, &Struct::from_iter([None])));
+    assert_eq!(
+        (files[0].record_count(), files[0].partition()),
+        (2, &Struct::from_iter([None]))
+    );
 }
 
 #[test]
 fn a_new_plan_begins_new_files() {
-    let narrow = plan(vec![NestedField::optional(1, "a", primitive(PrimitiveType::Int))]);
+    let narrow = plan(vec![NestedField::optional(
+        1,
+        "a",
+        primitive(PrimitiveType::Int),
+    )]);
     let wide = plan(vec![
         NestedField::optional(1, "a", primitive(PrimitiveType::Int)),
         NestedField::optional(2, "b", primitive(PrimitiveType::Int)),
@@ -445,11 +677,21 @@ fn a_new_plan_begins_new_files() {
     let sinks = MemorySinks::default();
     let mut writer = Setup::default().writer(&narrow, &sinks);
     let column = || Arc::new(Int32Array::from(vec![1])) as ArrayRef;
-    writer.write(vec![part(rows(&narrow, vec![column()]))]).unwrap();
+    writer
+        .write(vec![part(rows(&narrow, vec![column()]))])
+        .unwrap();
     writer.replan(wide.clone()).unwrap();
-    writer.write(vec![part(rows(&wide, vec![column(), column()]))]).unwrap();
+    writer
+        .write(vec![part(rows(&wide, vec![column(), column()]))])
+        .unwrap();
     let files = writer.seal().unwrap();
-    assert_eq!(files.iter().map(|file| file.value_counts().len()).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        files
+            .iter()
+            .map(|file| file.value_counts().len())
+            .collect::<Vec<_>>(),
+        [1, 2]
+    );
 }
 
 struct Failing {
@@ -459,8 +701,15 @@ struct Failing {
 
 impl FileSinks for Failing {
     fn open(&mut self, _: &str) -> io::Result<Box<dyn FileSink>> {
-        let sink = Failing { opens: self.opens, lies: self.lies };
-        if self.opens { Ok(Box::new(sink)) } else { Err(io::Error::other("no")) }
+        let sink = Failing {
+            opens: self.opens,
+            lies: self.lies,
+        };
+        if self.opens {
+            Ok(Box::new(sink))
+        } else {
+            Err(io::Error::other("no"))
+        }
     }
 }
 
@@ -475,22 +724,53 @@ impl io::Write for Failing {
 
 impl FileSink for Failing {
     fn finish(self: Box<Self>) -> io::Result<u64> {
-        if self.lies { Ok(3) } else { Err(io::Error::other("gone")) }
+        if self.lies {
+            Ok(3)
+        } else {
+            Err(io::Error::other("gone"))
+        }
     }
 }
 
 #[test]
 fn what_the_store_refuses_is_said() {
-    let plan = plan(vec![NestedField::optional(1, "a", primitive(PrimitiveType::Int))]);
+    let plan = plan(vec![NestedField::optional(
+        1,
+        "a",
+        primitive(PrimitiveType::Int),
+    )]);
     let outcome = |opens, lies| {
         let spec = Arc::new(PartitionSpec::unpartition_spec());
-        let (settings, sinks) = (ParquetSettings::default(), Box::new(Failing { opens, lies }));
-        let mut writer =
-            WindowWriter::new(plan.clone(), spec, None, settings, "d".to_owned(), "s".to_owned(), 9, sinks);
-        writer.write(vec![part(rows(&plan, vec![Arc::new(Int32Array::from(vec![1]))]))])?;
+        let (settings, sinks) = (
+            ParquetSettings::default(),
+            Box::new(Failing { opens, lies }),
+        );
+        let mut writer = WindowWriter::new(
+            plan.clone(),
+            spec,
+            None,
+            settings,
+            "d".to_owned(),
+            "s".to_owned(),
+            9,
+            sinks,
+        );
+        writer.write(vec![part(rows(
+            &plan,
+            vec![Arc::new(Int32Array::from(vec![1]))],
+        ))])?;
         writer.seal()
     };
-    assert!(matches!(outcome(false, false), Err(WriteError::Open { .. })));
-    assert!(matches!(outcome(true, false), Err(WriteError::Finish { .. })));
-    assert!(matches!(outcome(true, true), Err(WriteError::Size { stored: 3, .. })));
+    assert!(matches!(
+        outcome(false, false),
+        Err(WriteError::Open { .. })
+    ));
+    assert!(matches!(
+        outcome(true, false),
+        Err(WriteError::Finish { .. })
+    ));
+    assert!(matches!(
+        outcome(true, true),
+        Err(WriteError::Size { stored: 3, .. })
+    ));
 }

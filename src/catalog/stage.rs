@@ -8,8 +8,8 @@ use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{
     DataFile, DataFileBuilder, FormatVersion, MAIN_BRANCH, Manifest, ManifestContentType,
     ManifestEntry, ManifestFile, ManifestList, ManifestListWriter, ManifestStatus, ManifestWriter,
-    ManifestWriterBuilder, Operation, Schema, SchemaRef, Snapshot, SnapshotReference,
-    SnapshotRetention, Summary, TableMetadata,
+    ManifestWriterBuilder, Operation, Schema, SchemaRef, Snapshot, Summary, TableMetadata,
+    TableMetadataBuilder,
 };
 use iceberg::{TableRequirement, TableUpdate};
 use uuid::Uuid;
@@ -349,27 +349,23 @@ impl<'a> Stage<'a> {
             }
             None => snapshot.build(),
         };
-        Ok(self.swap_of(snapshot, change.properties))
+        self.swap_of(snapshot, change.properties)
     }
 
     fn swap_of(
         &self,
         snapshot: Snapshot,
         properties: HashMap<String, String>,
-    ) -> (Vec<TableRequirement>, Vec<TableUpdate>) {
-        // A branch keeps its own retention, if it has any.
-        let retention = self
-            .metadata
-            .snapshot_for_ref(MAIN_BRANCH)
-            .and_then(|_| main_retention(self.metadata))
-            .unwrap_or_else(|| SnapshotRetention::branch(None, None, None));
-        let mut updates = vec![
-            TableUpdate::AddSnapshot { snapshot },
-            TableUpdate::SetSnapshotRef {
-                ref_name: MAIN_BRANCH.to_string(),
-                reference: SnapshotReference::new(self.snapshot_id, retention),
-            },
-        ];
+    ) -> Result<(Vec<TableRequirement>, Vec<TableUpdate>), StageError> {
+        // Built the way a catalog will: it keeps the retention of `main`, which the crate doesn't show otherwise, and
+        // a snapshot that the table would refuse is noticed here.
+        let doing = "the table would refuse the snapshot";
+        let mut updates = TableMetadata::clone(self.metadata)
+            .into_builder(None)
+            .set_branch_snapshot(snapshot, MAIN_BRANCH)
+            .and_then(TableMetadataBuilder::build)
+            .map_err(failed(doing))?
+            .changes;
         if !properties.is_empty() {
             updates.push(TableUpdate::SetProperties {
                 updates: properties,
@@ -384,7 +380,7 @@ impl<'a> Stage<'a> {
                 snapshot_id: self.metadata.current_snapshot_id(),
             },
         ];
-        (requirements, updates)
+        Ok((requirements, updates))
     }
 
     /// Groups new files by their spec, counts them, and refuses those that don't fit.
@@ -784,10 +780,4 @@ fn with_first_row_id(
     builder
         .build()
         .map_err(|error| unsupported(format!("`{}`: {error}", file.file_path())))
-}
-
-/// The retention of `main`; the crate keeps the references to itself, but their JSON doesn't.
-fn main_retention(metadata: &TableMetadata) -> Option<SnapshotRetention> {
-    let _ = metadata;
-    None
 }

@@ -6,11 +6,13 @@
 //! 2. the pipeline file as written and as run: [`config`];
 //! 3. a record's path, pure and synchronous: [`chunk`], [`schema`], [`decode`], [`place`], [`write`];
 //! 4. decisions over Iceberg metadata, pure: [`table`]; the run as a state machine, pure: [`run`];
-//! 5. the world, one foreign system each: [`kafka`], [`catalog`], [`store`], [`sync_points`].
+//! 5. the world, one foreign system each: [`kafka`], [`catalog`], [`store`], [`sync_points`];
+//! 6. what goes beside the main table: [`dead_letters`].
 
 pub mod catalog;
 pub mod chunk;
 pub mod config;
+pub mod dead_letters;
 pub mod decode;
 pub mod error;
 pub mod kafka;

@@ -25,7 +25,7 @@ use crate::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
 use crate::schema::UnknownFields;
 use crate::shell::open::{Topic, World, chain};
 use crate::shell::perform::{self, Aside, UploadSinks};
-use crate::shell::report::{Counters, OffsetSpan, TableReport, WindowReport};
+use crate::shell::report::{Counters, OffsetSpan, TableOutcome, TableReport, WindowReport};
 use crate::shell::{RunOptions, now};
 use crate::store::Store;
 use crate::sync_points::SyncPoints;
@@ -67,13 +67,49 @@ pub(super) async fn conduct(
 ) -> TableReport {
     let started = now();
     let name = format!("{}.{}", pipeline.schema, pipeline.name);
-    let mut report = TableReport::new(name);
+    let mut report = blank(name);
     let outcome = match play(pipeline, options, &counters, stop, &mut report).await {
         Ok(outcome) => outcome,
         Err(failure) => Outcome::Failed(failure),
     };
-    report.finish(&outcome, &counters, now().since(started));
+    close(&mut report, &outcome, &counters, now().since(started));
     report
+}
+
+fn blank(table: String) -> TableReport {
+    TableReport {
+        table,
+        outcome: TableOutcome::Done,
+        exit_code: Exit::Done as u8,
+        error: None,
+        records_read: 0,
+        rows_written: 0,
+        rows_deleted: 0,
+        rejected: 0,
+        late: 0,
+        filtered: 0,
+        offsets: BTreeMap::new(),
+        windows: Vec::new(),
+        snapshots: Vec::new(),
+        files_written: 0,
+        bytes_written: 0,
+        millis: 0,
+        lag: None,
+    }
+}
+
+fn close(report: &mut TableReport, outcome: &Outcome, counters: &Counters, millis: Millis) {
+    (report.outcome, report.exit_code, report.error) = match outcome {
+        Outcome::Done => (TableOutcome::Done, Exit::Done as u8, None),
+        Outcome::Stopped => (TableOutcome::Stopped, Exit::Done as u8, None),
+        Outcome::Failed(failure) => (TableOutcome::Failed, failure.exit as u8, Some(failure.to_string())),
+    };
+    report.records_read = counters.records_read.load(Ordering::Relaxed);
+    report.rows_written = counters.rows_written.load(Ordering::Relaxed);
+    report.rejected = counters.rejected.load(Ordering::Relaxed);
+    report.filtered = counters.filtered.load(Ordering::Relaxed);
+    report.bytes_written = counters.bytes_written.load(Ordering::Relaxed);
+    report.millis = millis.0.unsigned_abs();
 }
 
 async fn play(

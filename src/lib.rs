@@ -7,12 +7,11 @@
 //! 3. a record's path, pure and synchronous: [`chunk`], [`schema`], [`decode`], [`place`], [`write`];
 //! 4. decisions over Iceberg metadata, pure: [`table`]; the run as a state machine, pure: [`run`];
 //! 5. the world, one foreign system each: [`kafka`], [`catalog`], [`store`], [`sync_points`];
-//! 6. what goes beside the main table: [`dead_letters`].
+//! 6. the shell that feeds events to the run and does what it says: [`shell`]; the command line: [`cli`].
 
 pub mod catalog;
 pub mod chunk;
 pub mod config;
-pub mod dead_letters;
 pub mod decode;
 pub mod error;
 pub mod kafka;

@@ -8,15 +8,15 @@ use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{
     DataFile, DataFileBuilder, FormatVersion, MAIN_BRANCH, Manifest, ManifestContentType,
     ManifestEntry, ManifestFile, ManifestList, ManifestListWriter, ManifestStatus, ManifestWriter,
-    ManifestWriterBuilder, Operation, Schema, SchemaRef, Snapshot, SnapshotReference,
-    SnapshotRetention, Summary, TableMetadata,
+    ManifestWriterBuilder, Operation, Schema, SchemaRef, Snapshot, Summary, TableMetadata,
+    TableMetadataBuilder,
 };
 use iceberg::{TableRequirement, TableUpdate};
 use uuid::Uuid;
 
+use super::LoadedTable;
 use super::error::store_error;
 use super::summary::{Tally, is_vector};
-use super::LoadedTable;
 
 /// Manifests read at once; each is some megabytes at most.
 const READS_AT_ONCE: usize = 8;
@@ -86,8 +86,8 @@ pub enum StageError {
     Failed {
         /// What was being done.
         doing: &'static str,
-        /// What went wrong.
-        source: iceberg::Error,
+        /// What went wrong; boxed, since it is large.
+        source: Box<iceberg::Error>,
     },
 }
 
@@ -195,9 +195,7 @@ impl Targets {
     fn concern(&self, content: ManifestContentType) -> bool {
         match content {
             ManifestContentType::Data => !self.data.is_empty(),
-            ManifestContentType::Deletes => {
-                !self.deletes.is_empty() || !self.vectors_of.is_empty()
-            }
+            ManifestContentType::Deletes => !self.deletes.is_empty() || !self.vectors_of.is_empty(),
         }
     }
 
@@ -235,7 +233,10 @@ impl Targets {
 }
 
 fn failed(doing: &'static str) -> impl Fn(iceberg::Error) -> StageError {
-    move |source| StageError::Failed { doing, source }
+    move |error| StageError::Failed {
+        doing,
+        source: Box::new(error),
+    }
 }
 
 impl<'a> Stage<'a> {
@@ -349,27 +350,23 @@ impl<'a> Stage<'a> {
             }
             None => snapshot.build(),
         };
-        Ok(self.swap_of(snapshot, change.properties))
+        self.swap_of(snapshot, change.properties)
     }
 
     fn swap_of(
         &self,
         snapshot: Snapshot,
         properties: HashMap<String, String>,
-    ) -> (Vec<TableRequirement>, Vec<TableUpdate>) {
-        // A branch keeps its own retention, if it has any.
-        let retention = self
-            .metadata
-            .snapshot_for_ref(MAIN_BRANCH)
-            .and_then(|_| main_retention(self.metadata))
-            .unwrap_or_else(|| SnapshotRetention::branch(None, None, None));
-        let mut updates = vec![
-            TableUpdate::AddSnapshot { snapshot },
-            TableUpdate::SetSnapshotRef {
-                ref_name: MAIN_BRANCH.to_string(),
-                reference: SnapshotReference::new(self.snapshot_id, retention),
-            },
-        ];
+    ) -> Result<(Vec<TableRequirement>, Vec<TableUpdate>), StageError> {
+        // Built the way a catalog will: it keeps the retention of `main`, which the crate doesn't show otherwise, and
+        // a snapshot that the table would refuse is noticed here.
+        let doing = "the table would refuse the snapshot";
+        let mut updates = TableMetadata::clone(self.metadata)
+            .into_builder(None)
+            .set_branch_snapshot(snapshot, MAIN_BRANCH)
+            .and_then(TableMetadataBuilder::build)
+            .map_err(failed(doing))?
+            .changes;
         if !properties.is_empty() {
             updates.push(TableUpdate::SetProperties {
                 updates: properties,
@@ -384,7 +381,7 @@ impl<'a> Stage<'a> {
                 snapshot_id: self.metadata.current_snapshot_id(),
             },
         ];
-        (requirements, updates)
+        Ok((requirements, updates))
     }
 
     /// Groups new files by their spec, counts them, and refuses those that don't fit.
@@ -505,10 +502,7 @@ impl<'a> Stage<'a> {
         added: &mut BTreeMap<i32, Vec<DataFile>>,
     ) -> Result<(Vec<ManifestFile>, Vec<ManifestFile>), StageError> {
         let enough = self.setting("commit.manifest.min-count-to-merge", MANIFESTS_TO_MERGE_MIN);
-        let target_bytes = self.setting(
-            "commit.manifest.target-size-bytes",
-            MANIFEST_TARGET_BYTES,
-        );
+        let target_bytes = self.setting("commit.manifest.target-size-bytes", MANIFEST_TARGET_BYTES);
         let (mut kept, mut by_spec) = (Vec::new(), BTreeMap::<i32, Vec<ManifestFile>>::new());
         for manifest in carried {
             let spec_id = manifest.partition_spec_id;
@@ -545,9 +539,7 @@ impl<'a> Stage<'a> {
     fn writable(&self, spec_id: i32) -> bool {
         self.metadata
             .partition_spec_by_id(spec_id)
-            .is_some_and(|spec| {
-                spec.partition_type(self.metadata.current_schema()).is_ok()
-            })
+            .is_some_and(|spec| spec.partition_type(self.metadata.current_schema()).is_ok())
     }
 
     async fn write_merged(
@@ -598,11 +590,7 @@ impl<'a> Stage<'a> {
             self.snapshot_id, self.sequence_number
         );
         self.files.push(path.clone());
-        let output = self
-            .base
-            .file_io
-            .new_output(&path)
-            .map_err(failed(doing))?;
+        let output = self.base.file_io.new_output(&path).map_err(failed(doing))?;
         let output = output.writer().await.map_err(failed(doing))?;
         let (id, parent) = (self.snapshot_id, self.metadata.current_snapshot_id());
         let number = self.sequence_number;
@@ -784,10 +772,4 @@ fn with_first_row_id(
     builder
         .build()
         .map_err(|error| unsupported(format!("`{}`: {error}", file.file_path())))
-}
-
-/// The retention of `main`; the crate keeps the references to itself, but their JSON doesn't.
-fn main_retention(metadata: &TableMetadata) -> Option<SnapshotRetention> {
-    let _ = metadata;
-    None
 }

@@ -56,11 +56,13 @@ impl Admin {
     }
 
     /// Returns the id of `topic`, which is another one after it was deleted and created again; `None` from brokers
-    /// that have none.
+    /// that have none, or name no controller to ask.
     ///
     /// # Errors
     /// As the broker answered; [`KafkaError::TopicMissing`] among them.
     pub fn topic_id(&self, topic: &str) -> Result<Option<String>, KafkaError> {
+        // Also makes sure that a broker is reached and the topic is there: what follows then says only one thing.
+        self.partitions(topic)?;
         // SAFETY: `self.client` lives for the whole call, and with it the pointer.
         let answer = unsafe { topic_id::describe(self.client.client().native_ptr(), topic, self.timeout) };
         answer.map_err(|(code, reason)| KafkaError::of_code(&format!("describing `{topic}`"), topic, code, reason))

@@ -11,6 +11,9 @@ use rdkafka_sys as sys;
 /// A zero id is what brokers before Kafka 2.8 answer with.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
+/// How long a cluster that was just reached may take to name its controller.
+const CONTROLLER_WAIT_MS: i32 = 2000;
+
 /// Destroys what librdkafka made when the scope ends.
 struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
 
@@ -44,6 +47,11 @@ pub(crate) unsafe fn describe(
     // null where they can be, and destroyed by `Owned` in reverse order: the event, whose parts are read below, goes
     // first. All text is NUL-terminated and copied before that.
     unsafe {
+        // DescribeTopics waits for the controller. KRaft brokers always name one; who names none (rdkafka's mock
+        // cluster) can't be asked.
+        if sys::rd_kafka_controllerid(client, CONTROLLER_WAIT_MS.min(timeout_ms)) < 0 {
+            return Ok(None);
+        }
         let queue = Owned(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy);
         let options = Owned(
             sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS),

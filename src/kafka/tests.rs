@@ -98,7 +98,6 @@ impl Member {
             let left = deadline.saturating_duration_since(Instant::now());
             let next = world.runtime.block_on(async { tokio::time::timeout(left, self.events.recv()).await });
             let event = { let Ok(event) = next else { panic!("no {what} in time") }; event }.expect("the thread lives");
-            eprintln!("DBG {event:?}");
             assert!(!matches!(event, KafkaEvent::Failed { .. }), "{event:?} while waiting for {what}");
             if let Some(found) = pick(event) {
                 return found;

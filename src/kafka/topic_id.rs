@@ -28,6 +28,8 @@ impl<T> Drop for Owned<T> {
 
 /// Asks for the id of `topic`, in base 64 as Kafka's tools print it; `None` where the broker has no ids.
 ///
+/// - `brokers`: the ids of those that the cluster's metadata lists.
+///
 /// # Errors
 /// The code and the words of the broker or of librdkafka.
 ///
@@ -36,6 +38,7 @@ impl<T> Drop for Owned<T> {
 pub(crate) unsafe fn describe(
     client: *mut sys::rd_kafka_t,
     topic: &str,
+    brokers: &[i32],
     timeout: Duration,
 ) -> Result<Option<String>, (RDKafkaErrorCode, String)> {
     let Ok(name) = CString::new(topic) else {
@@ -47,9 +50,9 @@ pub(crate) unsafe fn describe(
     // null where they can be, and destroyed by `Owned` in reverse order: the event, whose parts are read below, goes
     // first. All text is NUL-terminated and copied before that.
     unsafe {
-        // DescribeTopics waits for the controller. KRaft brokers always name one; who names none (rdkafka's mock
-        // cluster) can't be asked.
-        if sys::rd_kafka_controllerid(client, CONTROLLER_WAIT_MS.min(timeout_ms)) < 0 {
+        // DescribeTopics waits for the controller until the timeout. Who names one that isn't among the brokers (rdkafka's
+        // mock cluster) can't be asked; KRaft brokers always name a live one (KIP-590).
+        if !brokers.contains(&sys::rd_kafka_controllerid(client, CONTROLLER_WAIT_MS.min(timeout_ms))) {
             return Ok(None);
         }
         let queue = Owned(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy);

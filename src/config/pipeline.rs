@@ -1,0 +1,260 @@
+//! A pipeline as it is run: every default applied, every path absolute, nothing left to decide.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::secret::{KeysOnly, without_password};
+use crate::schema::KafkaColumn;
+use crate::units::Millis;
+
+/// One table and the topic that feeds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pipeline {
+    /// The table's name, and `source_name` in sync_points.
+    pub name: String,
+    /// The Iceberg namespace; dots separate its levels.
+    pub schema: String,
+    /// Where the table is registered.
+    pub catalog: CatalogConfig,
+    /// The directory or URI of the state, without the schema; `None`: `.aperio` under the table's own location.
+    pub state_dir: Option<String>,
+    /// The lag above which the service isn't ready; `None`: lag doesn't count.
+    pub max_lag: Option<u64>,
+    /// The topic and how it is read.
+    pub source: KafkaSource,
+    /// The declared columns in their order; `None`: inferred from samples.
+    pub columns: Option<Vec<Column>>,
+    /// The table's layout.
+    pub materialize: Materialize,
+    /// What happens to records that can't be read.
+    pub errors: Errors,
+}
+
+/// The kinds of catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CatalogKind {
+    /// A SQLite file.
+    Sql,
+    /// An Iceberg REST catalog.
+    Rest,
+}
+
+/// A catalog and how to reach it. `Debug` shows no property values.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CatalogConfig {
+    /// Its kind.
+    pub kind: CatalogKind,
+    /// The `catalog_name` column of a SQL catalog.
+    pub name: String,
+    /// `sqlite://` and an absolute path, or the REST catalog's URL.
+    pub uri: String,
+    /// An absolute path, a URI, or the name a REST catalog knows; empty: the REST catalog's own default.
+    pub warehouse: String,
+    /// Catalog and file-io properties under their Iceberg names, secrets in clear.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for CatalogConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CatalogConfig")
+            .field("kind", &self.kind)
+            .field("name", &self.name)
+            .field("uri", &without_password(&self.uri))
+            .field("warehouse", &without_password(&self.warehouse))
+            .field("properties", &KeysOnly(&self.properties))
+            .finish()
+    }
+}
+
+/// A topic and how it is read. `Debug` shows no client property values.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KafkaSource {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// The topic's name.
+    pub topic: String,
+    /// The consumer group.
+    pub group: String,
+    /// Where the very first run starts.
+    pub start: StartOffset,
+    /// A window closes at the first poll that reaches this many records; above 0.
+    pub batch_size: u64,
+    /// A window closes at this age from its first record; above 0.
+    pub batch_window: Millis,
+    /// The most records taken by one poll; above 0.
+    pub max_poll_records: u32,
+    /// Whether records of aborted transactions are left out.
+    pub read_committed: bool,
+    /// Where the event time is found; `None`: the record's own timestamp.
+    pub event_time: Option<EventTime>,
+    /// The columns about the record itself, in the order written, each once.
+    pub include: Vec<KafkaColumn>,
+    /// Whether objects inside the payload become columns named `a_b`.
+    pub flatten: bool,
+    /// librdkafka properties from `security` and `consumerConfig`, secrets in clear.
+    pub client: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for KafkaSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSource")
+            .field("brokers", &self.brokers)
+            .field("topic", &self.topic)
+            .field("group", &self.group)
+            .field("start", &self.start)
+            .field("batch_size", &self.batch_size)
+            .field("batch_window", &self.batch_window)
+            .field("max_poll_records", &self.max_poll_records)
+            .field("read_committed", &self.read_committed)
+            .field("event_time", &self.event_time)
+            .field("include", &self.include)
+            .field("flatten", &self.flatten)
+            .field("client", &KeysOnly(&self.client))
+            .finish()
+    }
+}
+
+/// Where the very first run of a table starts to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartOffset {
+    /// At the oldest record.
+    Earliest,
+    /// At the end the topic has at that moment.
+    Latest,
+    /// At the first record of this time or later.
+    Timestamp(Millis),
+}
+
+/// Where a record's event time is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventTime {
+    /// The field's path from the payload's root; never empty.
+    pub path: Vec<String>,
+    /// How it is written.
+    pub format: EventTimeFormat,
+}
+
+/// How an event time is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventTimeFormat {
+    /// Seconds since 1970.
+    EpochSeconds,
+    /// Milliseconds since 1970.
+    EpochMillis,
+    /// Microseconds since 1970.
+    EpochMicros,
+    /// Nanoseconds since 1970.
+    EpochNanos,
+    /// ISO 8601 text.
+    Iso8601,
+    /// Text of this strftime pattern, as chrono 0.4 understands it.
+    Strftime(String),
+    /// ISO 8601 for text, milliseconds since 1970 for numbers.
+    Default,
+}
+
+/// A declared column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name in the table.
+    pub name: String,
+    /// The payload field's path; never empty.
+    pub from: Vec<String>,
+    /// Its Iceberg type as written, not read yet.
+    pub type_text: String,
+    /// Whether a record without it is a reject.
+    pub required: bool,
+}
+
+/// The table's layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Materialize {
+    /// How rows are split into partitions, in the order written, each once; may be empty.
+    pub partition: Vec<PartitionField>,
+    /// What happens to fields that no column takes.
+    pub evolution: Evolution,
+    /// The Iceberg format version.
+    pub format_version: u8,
+    /// Table properties at creation.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// What happens to fields that no column takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evolution {
+    /// The table gets a column, or a wider one.
+    Evolve,
+    /// They are dropped and counted.
+    Ignore,
+    /// The run stops with exit code 3.
+    Strict,
+}
+
+/// One entry of `materialize.partition`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartitionField {
+    /// The UTC date of the event time.
+    Date,
+    /// The UTC hour of the event time.
+    Hour,
+    /// A transform of a column.
+    Transform {
+        /// The transform.
+        transform: PartitionTransform,
+        /// The column; dots lead into structs.
+        column: String,
+    },
+}
+
+/// Iceberg's partition transforms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionTransform {
+    /// The value itself.
+    Identity,
+    /// Its year.
+    Year,
+    /// Its month.
+    Month,
+    /// Its day.
+    Day,
+    /// Its hour.
+    Hour,
+    /// Its hash modulo this many buckets; above 0.
+    Bucket(u32),
+    /// Its first so many characters, or the number rounded down to a multiple; above 0.
+    Truncate(u32),
+}
+
+/// What happens to records that can't be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Errors {
+    /// What happens to one.
+    pub on_decode_error: OnDecodeError,
+    /// How many of a window are too many.
+    pub max_rejected: MaxRejected,
+}
+
+/// What happens to a record that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OnDecodeError {
+    /// It is stored; at least one of the two is named.
+    DeadLetter {
+        /// The topic it is sent to.
+        topic: Option<String>,
+        /// The table, in the same schema, that it is written to.
+        table: Option<String>,
+    },
+    /// It is counted.
+    Skip,
+    /// The run fails.
+    Fail,
+}
+
+/// How many rejects of a window are accepted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MaxRejected {
+    /// This share of its records, 0 to 1, from 10 rejects on.
+    Share(f64),
+    /// This many.
+    Count(u64),
+}

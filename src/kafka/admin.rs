@@ -1,0 +1,328 @@
+//! Questions to the brokers about a topic. All of it blocks: call it where blocking is allowed.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::{KafkaError as Cause, RDKafkaErrorCode};
+use rdkafka::{Message, Offset as Logical, TopicPartitionList};
+
+use crate::kafka::config::{self, LogContext};
+use crate::kafka::error::{KafkaError, Kind, kind};
+use crate::kafka::topic_id;
+use crate::offsets::{Offset, Offsets, Partition};
+use crate::units::Millis;
+
+/// Group of the reader of samples. It is never joined and nothing is committed for it; librdkafka wants one to assign.
+const SAMPLE_GROUP: &str = "aperio-samples";
+
+/// A client for questions; it joins no group.
+pub struct Admin {
+    brokers: String,
+    read_committed: bool,
+    properties: BTreeMap<String, String>,
+    client: BaseConsumer<LogContext>,
+    timeout: Duration,
+}
+
+impl Admin {
+    /// Makes the client; connecting is left to the first question.
+    ///
+    /// - `read_committed`: whether a partition ends at its last stable offset, or at its last record.
+    /// - `timeout`: how long one question may take.
+    ///
+    /// # Errors
+    /// [`KafkaError::Configuration`] if librdkafka refuses a property.
+    pub fn new(
+        brokers: &str,
+        read_committed: bool,
+        properties: &BTreeMap<String, String>,
+        timeout: Duration,
+    ) -> Result<Admin, KafkaError> {
+        let client = client(brokers, read_committed, properties, None)?;
+        Ok(Admin { brokers: brokers.to_owned(), read_committed, properties: properties.clone(), client, timeout })
+    }
+
+    /// Returns the cluster's id; `None` from brokers that have none.
+    ///
+    /// # Errors
+    /// [`KafkaError::Unreachable`] and [`KafkaError::Refused`] if no broker would say.
+    pub fn cluster_id(&self) -> Result<Option<String>, KafkaError> {
+        // `rd_kafka_clusterid` doesn't tell a broker without an id from none at all; metadata does.
+        self.client
+            .fetch_metadata(None, self.timeout)
+            .map_err(|cause| KafkaError::of("reading the cluster's id", "", &cause))?;
+        Ok(self.client.client().fetch_cluster_id(self.timeout))
+    }
+
+    /// Returns the id of `topic`, which is another one after it was deleted and created again; `None` from brokers
+    /// that have none.
+    ///
+    /// # Errors
+    /// As the broker answered; [`KafkaError::TopicMissing`] among them.
+    pub fn topic_id(&self, topic: &str) -> Result<Option<String>, KafkaError> {
+        // SAFETY: `self.client` lives for the whole call, and with it the pointer.
+        let answer = unsafe { topic_id::describe(self.client.client().native_ptr(), topic, self.timeout) };
+        answer.map_err(|(code, reason)| KafkaError::of_code(&format!("describing `{topic}`"), topic, code, reason))
+    }
+
+    /// Lists the names of all topics that may be seen, ascending, Kafka's own left out.
+    ///
+    /// # Errors
+    /// [`KafkaError::Unreachable`] and [`KafkaError::Refused`].
+    pub fn topics(&self) -> Result<Vec<String>, KafkaError> {
+        let metadata = self
+            .client
+            .fetch_metadata(None, self.timeout)
+            .map_err(|cause| KafkaError::of("listing topics", "", &cause))?;
+        let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with("__")).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Lists the partitions of `topic`, ascending.
+    ///
+    /// # Errors
+    /// [`KafkaError::TopicMissing`] if there is no such topic.
+    pub fn partitions(&self, topic: &str) -> Result<Vec<Partition>, KafkaError> {
+        let doing = format!("listing the partitions of `{topic}`");
+        let metadata = self
+            .client
+            .fetch_metadata(Some(topic), self.timeout)
+            .map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+            return Err(KafkaError::TopicMissing { topic: topic.to_owned() });
+        };
+        if let Some(error) = found.error() {
+            let code = RDKafkaErrorCode::from(error);
+            return Err(KafkaError::of_code(&doing, topic, code, code.to_string()));
+        }
+        let mut partitions: Vec<Partition> = found.partitions().iter().map(|found| Partition(found.id())).collect();
+        if partitions.is_empty() {
+            return Err(KafkaError::TopicMissing { topic: topic.to_owned() });
+        }
+        partitions.sort_unstable();
+        Ok(partitions)
+    }
+
+    /// Returns the end of each partition: the last stable offset with `read_committed`, so that a run which must reach
+    /// it doesn't wait for an open transaction.
+    ///
+    /// # Errors
+    /// As the brokers answered, for any of the partitions.
+    pub fn ends(&self, topic: &str) -> Result<Offsets, KafkaError> {
+        self.look_up(topic, Logical::End, "ends")?.into_iter().map(|(partition, at)| Ok((partition, at?))).collect()
+    }
+
+    /// Returns the first offset that each partition still holds.
+    ///
+    /// # Errors
+    /// As the brokers answered, for any of the partitions.
+    pub fn beginnings(&self, topic: &str) -> Result<Offsets, KafkaError> {
+        let found = self.look_up(topic, Logical::Beginning, "beginnings")?;
+        found.into_iter().map(|(partition, at)| Ok((partition, at?))).collect()
+    }
+
+    /// Returns for each partition the offset of its first record at or after `time`, or its end if there is none.
+    ///
+    /// # Errors
+    /// As the brokers answered, for any of the partitions.
+    pub fn offsets_for_time(&self, topic: &str, time: Millis) -> Result<Offsets, KafkaError> {
+        // The ends come first: a record that arrives between the two questions is then read, not skipped.
+        let mut offsets = self.ends(topic)?;
+        let found = self.look_up(topic, Logical::Offset(time.0.max(0)), "offsets by time")?;
+        for (partition, at) in found {
+            if let Ok(at) = at {
+                offsets.set(partition, at);
+            }
+        }
+        Ok(offsets)
+    }
+
+    /// One ListOffsets request to each leader. `rd_kafka_offsets_for_times` passes -1 and -2 on to the broker as they
+    /// are, so it answers for end and beginning too, under the client's `isolation.level` (librdkafka 2.12.1,
+    /// rdkafka_request.c:929). `Err` inside stands for "no such offset".
+    #[expect(clippy::type_complexity, reason = "used in this file only")]
+    fn look_up(
+        &self,
+        topic: &str,
+        what: Logical,
+        name: &str,
+    ) -> Result<Vec<(Partition, Result<Offset, KafkaError>)>, KafkaError> {
+        let doing = format!("reading the {name} of `{topic}`");
+        let partitions = self.partitions(topic)?;
+        let mut asked = TopicPartitionList::new();
+        for partition in &partitions {
+            asked
+                .add_partition_offset(topic, partition.0, what)
+                .map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
+        }
+        let answer = self
+            .client
+            .offsets_for_times(asked, self.timeout)
+            .map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
+        let mut found = Vec::with_capacity(partitions.len());
+        for element in answer.elements_for_topic(topic) {
+            element.error().map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
+            let at = match element.offset() {
+                Logical::Offset(at) if at >= 0 => Ok(Offset::new(at)),
+                other => Err(KafkaError::Failed { doing: doing.clone(), reason: format!("the answer was {other:?}") }),
+            };
+            found.push((Partition(element.partition()), at));
+        }
+        Ok(found)
+    }
+
+    /// Returns what `group` has committed for `topic`; partitions without a commit are left out.
+    ///
+    /// # Errors
+    /// As the group's coordinator answered.
+    pub fn group_offsets(&self, group: &str, topic: &str) -> Result<Offsets, KafkaError> {
+        let doing = format!("reading the offsets of group `{group}`");
+        let mut asked = TopicPartitionList::new();
+        for partition in self.partitions(topic)? {
+            asked.add_partition(topic, partition.0);
+        }
+        let client = client(&self.brokers, self.read_committed, &self.properties, Some(group))?;
+        let answer = client
+            .committed_offsets(asked, self.timeout)
+            .map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
+        let mut offsets = Offsets::default();
+        for element in answer.elements_for_topic(topic) {
+            element.error().map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
+            if let Logical::Offset(at) = element.offset()
+                && at >= 0
+            {
+                offsets.set(Partition(element.partition()), Offset::new(at));
+            }
+        }
+        Ok(offsets)
+    }
+
+    /// Reads values from every partition, half from its beginning and half before its end; nulls are left out.
+    ///
+    /// - `per_partition_max`: values of one partition; `bytes_max`: of all together, the last may exceed it.
+    /// - Ends early, with what it has, once the timeout is over: a sample is no promise.
+    ///
+    /// # Errors
+    /// As the brokers answered, if they did before anything was read.
+    pub fn samples(
+        &self,
+        topic: &str,
+        per_partition_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Vec<u8>>, KafkaError> {
+        let begins = self.beginnings(topic)?;
+        let ends = self.ends(topic)?;
+        let client = client(&self.brokers, self.read_committed, &self.properties, Some(SAMPLE_GROUP))?;
+        let mut sample =
+            Sample { client, topic, deadline: Instant::now() + self.timeout, bytes_left: bytes_max, values: Vec::new() };
+        let early = per_partition_max.div_ceil(2);
+        let reached = sample.read(&begins, &ends, early, bytes_max / 2)?;
+        let late = per_partition_max - early;
+        let mut starts = Offsets::default();
+        for (partition, at) in reached.iter() {
+            let end = ends.get(partition).unwrap_or(at);
+            let back = end.get() - i64::try_from(late).unwrap_or(i64::MAX);
+            starts.set(partition, Offset::new(back.max(at.get())));
+        }
+        sample.read(&starts, &ends, late, 0)?;
+        Ok(sample.values)
+    }
+}
+
+/// Values that are being read.
+struct Sample<'a> {
+    client: BaseConsumer<LogContext>,
+    topic: &'a str,
+    deadline: Instant,
+    bytes_left: usize,
+    values: Vec<Vec<u8>>,
+}
+
+impl Sample<'_> {
+    /// Reads up to `records_max` records of each partition, while more than `bytes_kept` bytes are left; returns where
+    /// each was left.
+    fn read(
+        &mut self,
+        starts: &Offsets,
+        ends: &Offsets,
+        records_max: usize,
+        bytes_kept: usize,
+    ) -> Result<Offsets, KafkaError> {
+        let doing = format!("reading samples of `{}`", self.topic);
+        let mut reached = starts.clone();
+        let mut list = TopicPartitionList::new();
+        let mut left: BTreeMap<Partition, usize> = BTreeMap::new();
+        for (partition, start) in starts.iter() {
+            if records_max > 0 && ends.get(partition).is_some_and(|end| start < end) {
+                left.insert(partition, records_max);
+                list.add_partition_offset(self.topic, partition.0, Logical::Offset(start.get()))
+                    .map_err(|cause| KafkaError::of(&doing, self.topic, &cause))?;
+            }
+        }
+        if left.is_empty() {
+            return Ok(reached);
+        }
+        self.client.assign(&list).map_err(|cause| KafkaError::of(&doing, self.topic, &cause))?;
+        while !left.is_empty() && self.bytes_left > bytes_kept {
+            let wait = self.deadline.saturating_duration_since(Instant::now());
+            if wait.is_zero() {
+                break;
+            }
+            match self.client.poll(wait) {
+                None => {}
+                Some(Ok(record)) => {
+                    let partition = Partition(record.partition());
+                    let Some(wanted) = left.get_mut(&partition) else { continue };
+                    let next = Offset::new(record.offset()).next();
+                    reached.set(partition, next);
+                    if let Some(value) = record.payload() {
+                        self.bytes_left = self.bytes_left.saturating_sub(value.len());
+                        self.values.push(value.to_vec());
+                    }
+                    *wanted -= 1;
+                    if *wanted == 0 || ends.get(partition).is_none_or(|end| next >= end) {
+                        left.remove(&partition);
+                    }
+                }
+                Some(Err(Cause::PartitionEOF(partition))) => {
+                    left.remove(&Partition(partition));
+                }
+                Some(Err(cause)) => match cause.rdkafka_error_code() {
+                    // Rights on the group aren't needed: it is neither joined nor committed to.
+                    Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {}
+                    // Retention moved on meanwhile; other partitions can still be read.
+                    Some(RDKafkaErrorCode::AutoOffsetReset) => {}
+                    Some(code) if kind(code) == Kind::Unreachable => {}
+                    _ if self.values.is_empty() => return Err(KafkaError::of(&doing, self.topic, &cause)),
+                    _ => break,
+                },
+            }
+        }
+        self.client.unassign().map_err(|cause| KafkaError::of(&doing, self.topic, &cause))?;
+        Ok(reached)
+    }
+}
+
+fn client(
+    brokers: &str,
+    read_committed: bool,
+    properties: &BTreeMap<String, String>,
+    group: Option<&str>,
+) -> Result<BaseConsumer<LogContext>, KafkaError> {
+    let mut config = config::base(brokers, properties);
+    config
+        .set("isolation.level", if read_committed { "read_committed" } else { "read_uncommitted" })
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "true")
+        .set("allow.auto.create.topics", "false");
+    match group {
+        Some(group) => config.set("group.id", group),
+        None => config.remove("group.id"),
+    };
+    config.create_with_context(LogContext).map_err(|cause| KafkaError::of("connecting", "", &cause))
+}

@@ -1,0 +1,102 @@
+//! Builds a chunk's columns; every byte is copied once, from librdkafka's buffer into Arrow's.
+
+use arrow::array::{BinaryBuilder, Int64Builder, ListBuilder, StringBuilder, StructBuilder};
+use arrow::datatypes::{DataType, Field};
+
+use crate::chunk::Chunk;
+use crate::kafka::batch::Record;
+use crate::offsets::{Offset, OffsetRange, Partition};
+
+/// Counted for each record beside its key and value: offset, timestamp, two ends, validity.
+const RECORD_BYTES: usize = 32;
+
+/// The columns of a chunk that is being filled.
+pub(crate) struct Columns {
+    offsets: Int64Builder,
+    timestamps: Int64Builder,
+    keys: BinaryBuilder,
+    values: BinaryBuilder,
+    headers: Option<ListBuilder<StructBuilder>>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Columns {
+    pub(crate) fn new() -> Self {
+        Columns {
+            offsets: Int64Builder::new(),
+            timestamps: Int64Builder::new(),
+            keys: BinaryBuilder::new(),
+            values: BinaryBuilder::new(),
+            headers: None,
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Returns about how much memory the columns hold.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Appends one record.
+    pub(crate) fn push(&mut self, record: &Record<'_>) {
+        let (key, value) = (record.key(), record.value());
+        self.offsets.append_value(record.offset().get());
+        self.timestamps.append_option(record.timestamp_ms());
+        self.keys.append_option(key);
+        self.values.append_option(value);
+        self.bytes += RECORD_BYTES + key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+        self.push_headers(record);
+        self.rows += 1;
+    }
+
+    /// The column appears with the first record that has a header; those before it have an empty list.
+    fn push_headers(&mut self, record: &Record<'_>) {
+        let mut headers = record.headers().peekable();
+        if self.headers.is_none() && headers.peek().is_none() {
+            return;
+        }
+        let rows = self.rows;
+        let lists = self.headers.get_or_insert_with(|| {
+            let mut lists = ListBuilder::new(header_builder());
+            (0..rows).for_each(|_| lists.append(true));
+            lists
+        });
+        for (name, value) in headers {
+            self.bytes += name.len() + value.map_or(0, <[u8]>::len);
+            let fields = lists.values();
+            fields.field_builder::<StringBuilder>(0).expect("field 0 is a string").append_value(&name);
+            fields.field_builder::<BinaryBuilder>(1).expect("field 1 is binary").append_option(value);
+            fields.append(true);
+        }
+        lists.append(true);
+    }
+
+    /// Closes the columns; `range` must hold all their offsets.
+    pub(crate) fn finish(mut self, partition: Partition, range: OffsetRange) -> Chunk {
+        let offsets = self.offsets.finish();
+        if let (Some(first), Some(last)) = (offsets.values().first(), offsets.values().last()) {
+            assert!(
+                range.contains(Offset::new(*first)) && range.contains(Offset::new(*last)),
+                "records {first} to {last} of partition {partition} lie outside {range}"
+            );
+        }
+        Chunk {
+            partition,
+            range,
+            offsets,
+            timestamps: self.timestamps.finish(),
+            keys: self.keys.finish(),
+            values: self.values.finish(),
+            headers: self.headers.map(|mut lists| lists.finish()),
+        }
+    }
+}
+
+fn header_builder() -> StructBuilder {
+    StructBuilder::new(
+        vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)],
+        vec![Box::new(StringBuilder::new()), Box::new(BinaryBuilder::new())],
+    )
+}

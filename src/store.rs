@@ -1,1 +1,676 @@
-//! store
+//! One store of objects, on a local disk or on S3: data files, Iceberg metadata and sync points all go through it.
+//!
+//! Locations are what Iceberg metadata holds: an absolute path, `file:///path`, or `s3://bucket/key` (`s3a`, `s3n`
+//! are read as `s3`). They are taken literally, never percent-decoded, as Java's and Python's Iceberg do.
+
+mod iceberg_io;
+mod upload;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::path::{Component, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use iceberg::io::{FileIO, FileIOBuilder};
+use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
+    UpdateVersion,
+};
+
+pub use upload::{BlockingUpload, PART_BYTES};
+
+/// How long one request to S3 may take; an 8 MiB part passes even at 100 KB/s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a TCP and TLS handshake with S3 may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request is retried inside the store; beyond it the run's own `--retry-for` decides.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a request is retried inside the store.
+const RETRIES_MAX: usize = 5;
+
+/// Why the store could not do what it was asked; the variants are what a caller can act on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The location's scheme isn't one this store serves.
+    #[error("no store for `{location}`: {reason}")]
+    Unsupported {
+        /// The location as given.
+        location: String,
+        /// What would be right instead.
+        reason: String,
+    },
+    /// The location lies in another bucket than this store was opened for.
+    #[error("`{location}` is outside of the store `{root}`")]
+    Elsewhere {
+        /// The location as given.
+        location: String,
+        /// The bucket or disk that this store serves.
+        root: String,
+    },
+    /// There is nothing at the location.
+    #[error("`{location}` doesn't exist")]
+    NotFound {
+        /// The location as given.
+        location: String,
+    },
+    /// The object was created or replaced by another writer since it was read.
+    #[error("`{location}` was changed by another writer")]
+    Changed {
+        /// The location as given.
+        location: String,
+    },
+    /// The store refuses these credentials.
+    #[error("access to `{location}` is refused: {message}")]
+    Unauthorized {
+        /// The location as given.
+        location: String,
+        /// The store's own words.
+        message: String,
+    },
+    /// The store can't be reached or failed; trying again may help.
+    #[error("store failed at `{location}`: {source}")]
+    Unreachable {
+        /// The location as given.
+        location: String,
+        /// What `object_store` saw.
+        source: object_store::Error,
+    },
+    /// The local disk failed.
+    #[error("disk failed at `{location}`: {source}")]
+    Disk {
+        /// The location as given.
+        location: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+}
+
+impl StoreError {
+    /// Returns whether the same call may succeed later without anyone changing the configuration.
+    pub fn retryable(&self) -> bool {
+        matches!(
+            self,
+            StoreError::Unreachable { .. } | StoreError::Changed { .. }
+        )
+    }
+
+    fn of(location: &str, error: object_store::Error) -> StoreError {
+        use object_store::Error as E;
+        let location = location.to_string();
+        match error {
+            E::NotFound { .. } => StoreError::NotFound { location },
+            E::Precondition { .. } | E::AlreadyExists { .. } => StoreError::Changed { location },
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => StoreError::Unauthorized {
+                location,
+                message: error.to_string(),
+            },
+            E::NotSupported { .. }
+            | E::InvalidPath { .. }
+            | E::UnknownConfigurationKey { .. }
+            | E::NotImplemented { .. } => StoreError::Unsupported {
+                location,
+                reason: error.to_string(),
+            },
+            source => StoreError::Unreachable { location, source },
+        }
+    }
+
+    pub(crate) fn disk(location: impl fmt::Display, source: std::io::Error) -> StoreError {
+        StoreError::Disk {
+            location: location.to_string(),
+            source,
+        }
+    }
+}
+
+/// What an object looked like when it was read; handing it back makes a write conditional on that.
+#[derive(Debug, Clone)]
+pub struct Version(UpdateVersion);
+
+/// Where a store's locations live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Root {
+    Disk,
+    Bucket(String),
+}
+
+/// A place that holds objects under Iceberg locations. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    root: Root,
+    /// The warehouse, absolute, without a trailing slash, in the form in which locations are made from it.
+    warehouse: Arc<str>,
+    properties: Arc<BTreeMap<String, String>>,
+}
+
+impl fmt::Debug for Store {
+    /// Shows the warehouse and no property: those hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("warehouse", &self.warehouse)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store that holds `warehouse`. Nothing is contacted or created yet.
+    ///
+    /// - `warehouse`: a path (made absolute against the current directory), `file://` or `s3://bucket/prefix`;
+    /// - `properties`: Iceberg's file-io names: `s3.endpoint`, `s3.access-key-id`, `s3.secret-access-key`,
+    ///   `s3.session-token`, `s3.region` (or `client.region`), `s3.path-style-access`. What isn't given is taken from
+    ///   the `AWS_…` environment. A custom endpoint is addressed path-style unless `s3.path-style-access` is `false`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] for another scheme, or properties that contradict each other.
+    pub fn open(
+        warehouse: &str,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<Store, StoreError> {
+        let unsupported = |reason: String| StoreError::Unsupported {
+            location: warehouse.to_string(),
+            reason,
+        };
+        if let Some((bucket, prefix)) = bucket_and_key(warehouse) {
+            if bucket.is_empty() {
+                return Err(unsupported(
+                    "a bucket is missing, as in `s3://bucket/prefix`".into(),
+                ));
+            }
+            let objects =
+                s3(bucket, properties).map_err(|error| StoreError::of(warehouse, error))?;
+            let warehouse = format!("s3://{bucket}/{prefix}");
+            return Ok(Store::over(
+                Arc::new(objects),
+                Root::Bucket(bucket.to_string()),
+                &warehouse,
+                properties,
+            ));
+        }
+        let (scheme, path) = match warehouse
+            .strip_prefix("file://")
+            .or_else(|| warehouse.strip_prefix("file:"))
+        {
+            Some(path) => ("file://", path),
+            None if warehouse.contains("://") => {
+                return Err(unsupported(
+                    "only local paths, file:// and s3:// are supported yet".into(),
+                ));
+            }
+            None => ("", warehouse),
+        };
+        let absolute = absolute(path).map_err(|error| StoreError::disk(warehouse, error))?;
+        let warehouse = format!("{scheme}{absolute}");
+        Ok(Store::over(
+            Arc::new(LocalFileSystem::new()),
+            Root::Disk,
+            &warehouse,
+            properties,
+        ))
+    }
+
+    fn over(
+        objects: Arc<dyn ObjectStore>,
+        root: Root,
+        warehouse: &str,
+        properties: &BTreeMap<String, String>,
+    ) -> Store {
+        Store {
+            objects,
+            root,
+            warehouse: warehouse.trim_end_matches('/').into(),
+            properties: Arc::new(properties.clone()),
+        }
+    }
+
+    /// Opens a bucket that lives in this process' memory, for tests of what only S3 does: parts and conditional puts.
+    #[cfg(test)]
+    pub(crate) fn in_memory(warehouse: &str) -> Store {
+        let (bucket, _) = bucket_and_key(warehouse).expect("tests name an s3 location");
+        let root = Root::Bucket(bucket.to_string());
+        let memory = object_store::memory::InMemory::new();
+        Store::over(Arc::new(memory), root, warehouse, &BTreeMap::new())
+    }
+
+    /// Returns the warehouse as an absolute location without a trailing slash; table locations start with it.
+    pub fn warehouse(&self) -> &str {
+        &self.warehouse
+    }
+
+    /// Returns a store that serves `location`: this one, or one for another bucket with the same properties.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn serving(&self, location: &str) -> Result<Store, StoreError> {
+        match self.path(location) {
+            Ok(_) => Ok(self.clone()),
+            Err(_) => Store::open(location, &self.properties),
+        }
+    }
+
+    /// Returns whether the objects are files of the local disk.
+    pub fn is_local(&self) -> bool {
+        self.root == Root::Disk
+    }
+
+    /// Returns the path of a location on the local disk, or `None` where the store isn't local.
+    pub fn local_path(&self, location: &str) -> Option<PathBuf> {
+        let path = self.path(location).ok()?;
+        self.is_local()
+            .then(|| PathBuf::from(format!("/{}", path.as_ref())))
+    }
+
+    /// Returns Iceberg's view of this store.
+    pub fn file_io(&self) -> FileIO {
+        FileIOBuilder::new(Arc::new(iceberg_io::StoreFactory(self.clone()))).build()
+    }
+
+    /// Reads a whole object, or `None` if there is none.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but `NotFound`.
+    pub async fn get(&self, location: &str) -> Result<Option<(Bytes, Version)>, StoreError> {
+        let path = self.path(location)?;
+        let result = match self.objects.get(&path).await {
+            Ok(result) => result,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(StoreError::of(location, error)),
+        };
+        let version = Version(UpdateVersion {
+            e_tag: result.meta.e_tag.clone(),
+            version: result.meta.version.clone(),
+        });
+        let bytes = result
+            .bytes()
+            .await
+            .map_err(|error| StoreError::of(location, error))?;
+        Ok(Some((bytes, version)))
+    }
+
+    /// Writes a whole object durably, replacing what was there.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but `NotFound` and `Changed`; whether the object was written is then unknown.
+    pub async fn put(&self, location: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let path = self.path(location)?;
+        self.objects
+            .put(&path, PutPayload::from_bytes(bytes))
+            .await
+            .map_err(|error| StoreError::of(location, error))?;
+        self.make_durable(location).await
+    }
+
+    /// Writes a whole object if it still is what it was: at `version`, or absent where that is `None`.
+    ///
+    /// Only for buckets: a local disk can't replace conditionally (take a lock there).
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] if another writer came first, and the others.
+    ///
+    /// Source: S3 conditional writes, `If-Match` and `If-None-Match: *`; `object_store` 0.13 `PutMode`.
+    pub async fn put_if(
+        &self,
+        location: &str,
+        bytes: Bytes,
+        version: Option<Version>,
+    ) -> Result<(), StoreError> {
+        let path = self.path(location)?;
+        let options = PutOptions {
+            mode: version.map_or(PutMode::Create, |v| PutMode::Update(v.0)),
+            ..PutOptions::default()
+        };
+        match self
+            .objects
+            .put_opts(&path, PutPayload::from_bytes(bytes), options)
+            .await
+        {
+            Ok(_) => Ok(()),
+            // The object that was to be replaced is gone: as good as changed.
+            Err(object_store::Error::NotFound { .. }) => Err(StoreError::Changed {
+                location: location.to_string(),
+            }),
+            Err(error) => Err(StoreError::of(location, error)),
+        }
+    }
+
+    /// Deletes an object; one that is already gone is fine.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but `NotFound`.
+    pub async fn delete(&self, location: &str) -> Result<(), StoreError> {
+        match self.objects.delete(&self.path(location)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(StoreError::of(location, error)),
+        }
+    }
+
+    /// Lists the objects under a location, any order: their locations, sizes in bytes, times of last change in ms.
+    pub fn list(
+        &self,
+        location: &str,
+    ) -> Result<BoxStream<'static, Result<(String, u64, i64), StoreError>>, StoreError> {
+        let path = self.path(location)?;
+        let (store, whole) = (self.clone(), location.to_string());
+        Ok(Box::pin(
+            self.objects
+                .list(Some(&path))
+                .map_ok(move |meta| {
+                    (
+                        store.location(&meta.location),
+                        meta.size,
+                        meta.last_modified.timestamp_millis(),
+                    )
+                })
+                .map_err(move |error| StoreError::of(&whole, error)),
+        ))
+    }
+
+    /// Turns a location into the object's path inside this store.
+    fn path(&self, location: &str) -> Result<Path, StoreError> {
+        let elsewhere = || StoreError::Elsewhere {
+            location: location.to_string(),
+            root: match &self.root {
+                Root::Disk => "local disk".to_string(),
+                Root::Bucket(bucket) => format!("s3://{bucket}"),
+            },
+        };
+        let path = match (&self.root, bucket_and_key(location)) {
+            (Root::Bucket(own), Some((bucket, key))) if own == bucket => key,
+            (Root::Bucket(_), _) | (Root::Disk, Some(_)) => return Err(elsewhere()),
+            (Root::Disk, None) => {
+                let path = location
+                    .strip_prefix("file://")
+                    .or_else(|| location.strip_prefix("file:"))
+                    .unwrap_or(location);
+                if !path.starts_with('/') {
+                    return Err(elsewhere());
+                }
+                path
+            }
+        };
+        // An empty segment means nothing on a disk; in a bucket `object_store` refuses it.
+        let path = if self.is_local() {
+            collapse(path)
+        } else {
+            path.to_string()
+        };
+        Path::parse(&path).map_err(|error| StoreError::Unsupported {
+            location: location.to_string(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Turns an object's path into a location in the form of the warehouse.
+    fn location(&self, path: &Path) -> String {
+        match &self.root {
+            Root::Bucket(bucket) => format!("s3://{bucket}/{path}"),
+            Root::Disk if self.warehouse.starts_with("file:") => format!("file:///{path}"),
+            Root::Disk => format!("/{path}"),
+        }
+    }
+
+    /// Makes a written object survive a power cut; S3 promises that with its answer, a disk only after fsync.
+    ///
+    /// `object_store` 0.13.2 never syncs (local.rs). The directories are synced up to the warehouse, since a new
+    /// partition's directory entry is as easily lost as a file.
+    async fn make_durable(&self, location: &str) -> Result<(), StoreError> {
+        let Some(path) = self.local_path(location) else {
+            return Ok(());
+        };
+        let top = self.local_path(&self.warehouse);
+        let sync = move || -> std::io::Result<()> {
+            File::open(&path)?.sync_all()?;
+            for directory in path.ancestors().skip(1) {
+                File::open(directory)?.sync_all()?;
+                let outside = top.as_ref().is_none_or(|top| !directory.starts_with(top));
+                if outside || top.as_deref() == Some(directory) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        tokio::task::spawn_blocking(sync)
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(|error| StoreError::disk(location, error))
+    }
+}
+
+/// Splits an S3 location into bucket and key; `None` for anything else.
+fn bucket_and_key(location: &str) -> Option<(&str, &str)> {
+    let rest = ["s3://", "s3a://", "s3n://"]
+        .iter()
+        .find_map(|scheme| location.strip_prefix(scheme))?;
+    Some(rest.split_once('/').unwrap_or((rest, "")))
+}
+
+/// Makes a path absolute and takes `.`, `..` and empty segments out, without asking the disk.
+fn absolute(path: &str) -> std::io::Result<String> {
+    let mut clean = PathBuf::new();
+    for component in std::path::absolute(path)?.components() {
+        match component {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::CurDir => {}
+            other => clean.push(other),
+        }
+    }
+    clean.into_os_string().into_string().map_err(|path| {
+        std::io::Error::other(format!("{} is not UTF-8", path.to_string_lossy()))
+    })
+}
+
+fn collapse(path: &str) -> String {
+    let segments: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
+    segments.join("/")
+}
+
+fn s3(
+    bucket: &str,
+    properties: &BTreeMap<String, String>,
+) -> object_store::Result<object_store::aws::AmazonS3> {
+    let get = |key: &str| properties.get(key).map(String::as_str);
+    let client = ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT);
+    let retry = RetryConfig {
+        max_retries: RETRIES_MAX,
+        retry_timeout: RETRY_TIMEOUT,
+        ..RetryConfig::default()
+    };
+    let mut builder = AmazonS3Builder::from_env()
+        .with_client_options(client)
+        .with_bucket_name(bucket)
+        .with_retry(retry)
+        .with_conditional_put(S3ConditionalPut::ETagMatch);
+    if let Some(region) = get("s3.region").or_else(|| get("client.region")) {
+        builder = builder.with_region(region);
+    }
+    if let Some(id) = get("s3.access-key-id") {
+        builder = builder.with_access_key_id(id);
+    }
+    if let Some(secret) = get("s3.secret-access-key") {
+        builder = builder.with_secret_access_key(secret);
+    }
+    if let Some(token) = get("s3.session-token") {
+        builder = builder.with_token(token);
+    }
+    let path_style = get("s3.path-style-access").map(|v| v.eq_ignore_ascii_case("true"));
+    match (get("s3.endpoint"), path_style) {
+        (Some(endpoint), Some(false)) => {
+            // Host-style: `object_store` wants the bucket in the endpoint then.
+            let endpoint = endpoint.replacen("://", &format!("://{bucket}."), 1);
+            builder = builder
+                .with_allow_http(endpoint.starts_with("http://"))
+                .with_virtual_hosted_style_request(true)
+                .with_endpoint(endpoint);
+        }
+        (Some(endpoint), _) => {
+            builder = builder
+                .with_allow_http(endpoint.starts_with("http://"))
+                .with_virtual_hosted_style_request(false)
+                .with_endpoint(endpoint.trim_end_matches('/'));
+        }
+        (None, style) => {
+            builder = builder.with_virtual_hosted_style_request(style == Some(false));
+        }
+    }
+    builder.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::StreamExt;
+    use std::io::Write;
+
+    fn none() -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    #[test]
+    fn a_warehouse_keeps_the_form_it_was_given_in() {
+        let check = |given: &str, expect: &str| {
+            let store = Store::open(given, &none()).expect(given);
+            assert_eq!(store.warehouse(), expect);
+        };
+        check("/a/./b/../c/", "/a/c");
+        check("file:///a/c", "file:///a/c");
+        check("s3a://bucket/a/b/", "s3://bucket/a/b");
+        check("s3://bucket", "s3://bucket");
+    }
+
+    #[test]
+    fn other_schemes_and_other_buckets_are_refused() {
+        assert!(matches!(
+            Store::open("gs://b/x", &none()),
+            Err(StoreError::Unsupported { .. })
+        ));
+        assert!(matches!(
+            Store::open("s3:///x", &none()),
+            Err(StoreError::Unsupported { .. })
+        ));
+        let store = Store::in_memory("s3://b/x");
+        assert!(matches!(
+            store.path("s3://c/x"),
+            Err(StoreError::Elsewhere { .. })
+        ));
+        assert!(matches!(
+            store.path("/etc/x"),
+            Err(StoreError::Elsewhere { .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn iceberg_reads_back_what_it_wrote_under_awkward_names() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let root = directory.path().to_str().expect("utf-8").to_string();
+        for warehouse in [root.clone(), format!("file://{root}")] {
+            let store = Store::open(&warehouse, &none()).expect("open");
+            let io = store.file_io();
+            let location = format!("{warehouse}/n/c=a%2Fb c#d?é/x.bin");
+            io.new_output(&location)
+                .expect("output")
+                .write("hello".into())
+                .await
+                .expect("write");
+            assert!(
+                directory.path().join("n/c=a%2Fb c#d?é/x.bin").exists(),
+                "taken literally"
+            );
+            assert!(io.exists(&location).await.expect("exists"));
+            let input = io.new_input(&location).expect("input");
+            assert_eq!(input.metadata().await.expect("metadata").size, 5);
+            assert_eq!(
+                input
+                    .reader()
+                    .await
+                    .expect("reader")
+                    .read(1..3)
+                    .await
+                    .expect("range"),
+                "el"
+            );
+            let listed: Vec<_> = store
+                .list(&warehouse)
+                .expect("list")
+                .map(|r| r.expect("row").0)
+                .collect()
+                .await;
+            assert_eq!(listed, [location.clone()]);
+            io.delete(&location).await.expect("delete");
+            io.delete(&location).await.expect("deleted is fine");
+            assert!(!io.exists(&location).await.expect("exists"));
+            io.delete_prefix(&warehouse).await.expect("nothing to do");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_conditional_put_loses_to_whoever_came_first() {
+        let store = Store::in_memory("s3://b/w");
+        let at = "s3://b/w/x";
+        store
+            .put_if(at, "1".into(), None)
+            .await
+            .expect("absent, as expected");
+        assert!(matches!(
+            store.put_if(at, "2".into(), None).await,
+            Err(StoreError::Changed { .. })
+        ));
+        let (_, version) = store.get(at).await.expect("get").expect("there");
+        store
+            .put_if(at, "3".into(), Some(version.clone()))
+            .await
+            .expect("unchanged");
+        assert!(matches!(
+            store.put_if(at, "4".into(), Some(version)).await,
+            Err(StoreError::Changed { .. })
+        ));
+    }
+
+    #[test]
+    fn a_thread_uploads_small_and_large_files_and_drops_leave_nothing() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .expect("runtime");
+        let local =
+            Store::open(directory.path().to_str().expect("utf-8"), &none()).expect("open");
+        for store in [local, Store::in_memory("s3://b/w")] {
+            for size in [0, 10, PART_BYTES, 2 * PART_BYTES + 17] {
+                let location = format!("{}/d/{size}", store.warehouse());
+                let mut upload = store.blocking_writer(runtime.handle().clone(), &location);
+                let block: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+                for piece in block.chunks(1_000_003) {
+                    upload.write_all(piece).expect("write");
+                }
+                assert_eq!(upload.finish().expect("finish"), size as u64);
+                let read = runtime.block_on(store.get(&location)).expect("get");
+                assert_eq!(read.expect("there").0, block);
+            }
+            let location = format!("{}/dropped", store.warehouse());
+            let mut upload = store.blocking_writer(runtime.handle().clone(), &location);
+            upload
+                .write_all(&vec![1; 2 * PART_BYTES])
+                .expect("write");
+            drop(upload);
+            assert!(
+                runtime
+                    .block_on(store.get(&location))
+                    .expect("get")
+                    .is_none()
+            );
+        }
+    }
+}

@@ -1,1 +1,155 @@
-//! catalog
+//! The catalogs that say which metadata file a table is at, and swap it: SQL on SQLite, and REST.
+//!
+//! A swap is one attempt against one base: it never reloads, re-applies or retries, since only the ledger's admission
+//! may decide that. (`iceberg` 0.10.1's own `Transaction::commit` reloads on every attempt, so two writers from one
+//! base both succeed; hence this module.)
+
+mod error;
+mod rest;
+mod sql;
+pub mod stage;
+mod summary;
+
+use std::collections::{BTreeMap, HashMap};
+
+use iceberg::TableIdent;
+use iceberg::io::FileIO;
+use iceberg::spec::{FormatVersion, Schema, TableMetadataRef, UnboundPartitionSpec};
+use iceberg::{TableRequirement, TableUpdate};
+
+use crate::store::Store;
+
+pub use error::CatalogError;
+pub use rest::RestCatalog;
+pub use sql::SqlCatalog;
+
+/// The catalog of a pipeline. Cheap to share behind an `Arc`; all calls may run at once.
+#[derive(Debug)]
+pub enum Catalog {
+    /// A SQLite file in the layout of Java's JDBC catalog, which Spark, Trino and PyIceberg read too.
+    Sql(SqlCatalog),
+    /// A server that speaks the Iceberg REST protocol.
+    Rest(RestCatalog),
+}
+
+/// A table as the catalog held it at one moment.
+#[derive(Debug, Clone)]
+pub struct LoadedTable {
+    /// The table's name in the catalog.
+    pub ident: TableIdent,
+    /// The metadata at [`LoadedTable::metadata_location`].
+    pub metadata: TableMetadataRef,
+    /// The metadata file that the catalog pointed at.
+    pub metadata_location: String,
+    /// Reads and writes the table's files, with the credentials the catalog gave for them.
+    pub file_io: FileIO,
+    /// The store behind `file_io`; data files are uploaded through it.
+    pub store: Store,
+}
+
+/// What a table is created with.
+#[derive(Debug, Clone)]
+pub struct NewTable {
+    /// Columns; their ids are assigned anew, so use those of the answer.
+    pub schema: Schema,
+    /// Partition fields, whose source ids are those of `schema`.
+    pub spec: UnboundPartitionSpec,
+    /// Iceberg table properties.
+    pub properties: HashMap<String, String>,
+    /// Wanted version; a REST catalog may silently make an older one (Nessie 0.99 does), so look at the answer.
+    pub format_version: FormatVersion,
+}
+
+/// What became of one attempt to swap a table's metadata.
+#[must_use]
+#[derive(Debug)]
+pub enum SwapAnswer {
+    /// The table now is at this metadata, and this attempt made it so.
+    Committed(LoadedTable),
+    /// The table had moved: nothing was changed. Reload and admit again.
+    Conflict,
+    /// It can't be told whether the swap happened, or still will. Reload and look for the snapshot; delete nothing.
+    Unknown(CatalogError),
+    /// Nothing was changed; trying again as it is helps only if the error is [`CatalogError::retryable`].
+    Rejected(CatalogError),
+}
+
+impl Catalog {
+    /// Opens the SQLite catalog; see [`SqlCatalog::open`].
+    ///
+    /// # Errors
+    /// [`CatalogError::Unsupported`] and [`CatalogError::Storage`], both for what the configuration says.
+    pub fn sql(
+        name: &str,
+        uri: &str,
+        warehouse: &str,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<Catalog, CatalogError> {
+        SqlCatalog::open(name, uri, warehouse, properties).map(Catalog::Sql)
+    }
+
+    /// Opens a REST catalog; see [`RestCatalog::open`].
+    ///
+    /// # Errors
+    /// [`CatalogError::Unsupported`] for what the configuration says.
+    pub fn rest(
+        uri: &str,
+        warehouse: Option<&str>,
+        properties: &BTreeMap<String, String>,
+    ) -> Result<Catalog, CatalogError> {
+        RestCatalog::open(uri, warehouse, properties).map(Catalog::Rest)
+    }
+
+    /// Asks the catalog for a sign of life, with our credentials.
+    ///
+    /// # Errors
+    /// Any [`CatalogError`].
+    pub async fn reach(&self) -> Result<(), CatalogError> {
+        match self {
+            Catalog::Sql(sql) => sql.reach().await,
+            Catalog::Rest(rest) => rest.reach().await,
+        }
+    }
+
+    /// Loads a table as it is now, or `None` if the catalog has none of that name.
+    ///
+    /// # Errors
+    /// Any [`CatalogError`].
+    pub async fn load(&self, ident: &TableIdent) -> Result<Option<LoadedTable>, CatalogError> {
+        match self {
+            Catalog::Sql(sql) => sql.load(ident).await,
+            Catalog::Rest(rest) => rest.load(ident).await,
+        }
+    }
+
+    /// Creates a table, and its namespace if that is missing. If another instance creates it first, returns theirs.
+    ///
+    /// # Errors
+    /// Any [`CatalogError`]; after a retryable one the table may exist, so load before trying again.
+    pub async fn create(
+        &self,
+        ident: &TableIdent,
+        creation: NewTable,
+    ) -> Result<LoadedTable, CatalogError> {
+        match self {
+            Catalog::Sql(sql) => sql.create(ident, creation).await,
+            Catalog::Rest(rest) => rest.create(ident, creation).await,
+        }
+    }
+
+    /// Makes one attempt to move the table from `base` to `base` with `updates`, admitted only under `requirements`.
+    pub async fn swap(
+        &self,
+        base: &LoadedTable,
+        requirements: Vec<TableRequirement>,
+        updates: Vec<TableUpdate>,
+    ) -> SwapAnswer {
+        match self {
+            Catalog::Sql(sql) => sql.swap(base, requirements, updates).await,
+            Catalog::Rest(rest) => rest.swap(base, requirements, updates).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

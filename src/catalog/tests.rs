@@ -1,0 +1,472 @@
+//! Tables in a temporary directory and a SQLite file; a server that answers what it is told.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestContentType, ManifestList,
+    ManifestStatus, NestedField, PrimitiveType, Struct, Type,
+};
+use uuid::Uuid;
+
+use super::stage::{Change, StageError, Staged, fresh_snapshot_id, schema_change, stage};
+use super::*;
+
+fn none() -> BTreeMap<String, String> {
+    BTreeMap::new()
+}
+
+fn ident() -> TableIdent {
+    TableIdent::from_strs(["sales", "events"]).expect("ident")
+}
+
+fn schema() -> Schema {
+    let id = NestedField::required(1, "id", Type::Primitive(PrimitiveType::Long));
+    Schema::builder()
+        .with_fields([id.into()])
+        .build()
+        .expect("schema")
+}
+
+fn new_table(format_version: FormatVersion, properties: &[(&str, &str)]) -> NewTable {
+    let properties = properties.iter();
+    NewTable {
+        schema: schema(),
+        spec: UnboundPartitionSpec::default(),
+        properties: properties
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect(),
+        format_version,
+    }
+}
+
+fn sql(directory: &tempfile::TempDir) -> Catalog {
+    let root = directory.path().to_str().expect("utf-8");
+    let uri = format!("sqlite://{root}/made/catalog.db");
+    Catalog::sql("aperio", &uri, root, &none()).expect("open")
+}
+
+fn file(content: DataContentType, path: &str, records: u64) -> (i32, DataFile) {
+    let mut builder = DataFileBuilder::default();
+    builder
+        .content(content)
+        .file_path(path.to_string())
+        .file_format(DataFileFormat::Parquet)
+        .partition(Struct::empty())
+        .partition_spec_id(0)
+        .record_count(records)
+        .file_size_in_bytes(1000);
+    (0, builder.build().expect("data file"))
+}
+
+fn data(path: &str, records: u64) -> (i32, DataFile) {
+    file(DataContentType::Data, path, records)
+}
+
+fn change(base: &LoadedTable, added_data: Vec<(i32, DataFile)>) -> Change {
+    Change {
+        added_data,
+        added_deletes: Vec::new(),
+        removed_data: BTreeSet::new(),
+        removed_deletes: BTreeSet::new(),
+        summary: BTreeMap::from([("aperio.ledger".to_string(), "{}".to_string())]),
+        properties: HashMap::from([("aperio.ledger".to_string(), "{}".to_string())]),
+        snapshot_id: fresh_snapshot_id(&base.metadata),
+        commit_uuid: Uuid::now_v7(),
+        now_ms: 1000,
+    }
+}
+
+async fn swap(catalog: &Catalog, base: &LoadedTable, staged: Staged) -> SwapAnswer {
+    catalog
+        .swap(base, staged.requirements, staged.updates)
+        .await
+}
+
+async fn commit(catalog: &Catalog, base: &LoadedTable, change: Change) -> LoadedTable {
+    let staged = stage(base, change).await.expect("stage");
+    match swap(catalog, base, staged).await {
+        SwapAnswer::Committed(table) => table,
+        other => panic!("not committed: {other:?}"),
+    }
+}
+
+/// The live files of a table: content, path, data sequence number; ascending.
+async fn live(table: &LoadedTable) -> Vec<(ManifestContentType, String, i64)> {
+    let mut files = Vec::new();
+    for manifest in manifests(table).await {
+        let content = manifest
+            .load_manifest(&table.file_io)
+            .await
+            .expect("manifest");
+        for entry in content.entries() {
+            if entry.status() != ManifestStatus::Deleted {
+                let number = entry.sequence_number().expect("inherited");
+                files.push((manifest.content, entry.file_path().to_string(), number));
+            }
+        }
+    }
+    files.sort_by(|a, b| a.1.cmp(&b.1));
+    files
+}
+
+async fn manifests(table: &LoadedTable) -> Vec<iceberg::spec::ManifestFile> {
+    let snapshot = table.metadata.current_snapshot().expect("snapshot");
+    let input = table
+        .file_io
+        .new_input(snapshot.manifest_list())
+        .expect("input");
+    let bytes = input.read().await.expect("read");
+    let version = table.metadata.format_version();
+    let list = ManifestList::parse_with_version(&bytes, version).expect("parse");
+    list.entries().to_vec()
+}
+
+fn total<'a>(table: &'a LoadedTable, name: &str) -> &'a str {
+    let snapshot = table.metadata.current_snapshot().expect("snapshot");
+    let summary = &snapshot.summary().additional_properties;
+    summary.get(name).map_or("", String::as_str)
+}
+
+#[tokio::test]
+async fn appends_are_read_back_with_their_counts() {
+    for version in [FormatVersion::V2, FormatVersion::V3] {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let catalog = sql(&directory);
+        assert!(catalog.load(&ident()).await.expect("load").is_none());
+        let created = catalog.create(&ident(), new_table(version, &[])).await;
+        let table = created.expect("create");
+        let table = commit(&catalog, &table, change(&table, vec![data("/d/1", 10)])).await;
+        let two = vec![data("/d/2", 20), data("/d/3", 3)];
+        let table = commit(&catalog, &table, change(&table, two)).await;
+        let table = commit(&catalog, &table, change(&table, vec![])).await;
+
+        let loaded = catalog.load(&ident()).await.expect("load").expect("there");
+        assert_eq!(loaded.metadata, table.metadata);
+        assert_eq!(loaded.metadata_location, table.metadata_location);
+        let counts: Vec<_> = live(&loaded).await.into_iter().map(|f| (f.1, f.2)).collect();
+        let expect = [("/d/1", 1), ("/d/2", 2), ("/d/3", 2)].map(|(p, n)| (p.to_string(), n));
+        assert_eq!(counts, expect);
+        assert_eq!(manifests(&loaded).await.len(), 2, "an empty change adds none");
+        assert_eq!(total(&loaded, "total-records"), "33");
+        assert_eq!(total(&loaded, "total-data-files"), "3");
+        assert_eq!(total(&loaded, "total-files-size"), "3000");
+        assert_eq!(total(&loaded, "changed-partition-count"), "0");
+        assert_eq!(total(&loaded, "added-records"), "");
+        assert_eq!(total(&loaded, "engine-name"), "aperio");
+        assert!(loaded.metadata.properties().contains_key("aperio.ledger"));
+        let last = loaded.metadata.current_snapshot().expect("snapshot");
+        assert!(last.timestamp_ms() > 1000, "never before the table's own time");
+        if version == FormatVersion::V3 {
+            assert_eq!(loaded.metadata.next_row_id(), 33);
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_two_writers_from_one_base_exactly_one_commits() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let (one, two) = (sql(&directory), sql(&directory));
+    let new = || new_table(FormatVersion::V2, &[]);
+    let base = one.create(&ident(), new()).await.expect("create");
+    let again = two.create(&ident(), new()).await.expect("a race is a load");
+    assert_eq!(again.metadata.uuid(), base.metadata.uuid());
+
+    let a = stage(&base, change(&base, vec![data("/d/a", 1)])).await.expect("a");
+    let b = stage(&base, change(&base, vec![data("/d/b", 1)])).await.expect("b");
+    let (a, b) = tokio::join!(swap(&one, &base, a), swap(&two, &base, b));
+    let answers = [a, b];
+    let committed = answers
+        .iter()
+        .filter(|a| matches!(a, SwapAnswer::Committed(_)));
+    let conflicts = answers.iter().filter(|a| matches!(a, SwapAnswer::Conflict));
+    assert_eq!((committed.count(), conflicts.count()), (1, 1), "{answers:?}");
+    let table = one.load(&ident()).await.expect("load").expect("there");
+    assert_eq!(live(&table).await.len(), 1);
+
+    // The loser's metadata file is gone: creation, and one commit.
+    let metadata = directory.path().join("sales/events/metadata");
+    let files = std::fs::read_dir(metadata).expect("directory");
+    let names = files.map(|f| f.expect("file").file_name().into_string().expect("utf-8"));
+    assert_eq!(names.filter(|n| n.ends_with(".metadata.json")).count(), 2);
+
+    // Requirements of an older snapshot are a conflict on a newer base, too.
+    let late = stage(&base, change(&base, vec![])).await.expect("late");
+    assert!(matches!(swap(&one, &table, late).await, SwapAnswer::Conflict));
+}
+
+#[tokio::test]
+async fn deletes_and_replacements_keep_the_numbers_of_what_stays() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let catalog = sql(&directory);
+    let new = new_table(FormatVersion::V2, &[]);
+    let table = catalog.create(&ident(), new).await.expect("create");
+    let two = vec![data("/d/1", 10), data("/d/2", 20)];
+    let table = commit(&catalog, &table, change(&table, two)).await;
+
+    let mut row_delta = change(&table, vec![data("/d/3", 5)]);
+    row_delta.added_deletes = vec![file(DataContentType::PositionDeletes, "/d/x", 2)];
+    let table = commit(&catalog, &table, row_delta).await;
+    assert_eq!(total(&table, "total-position-deletes"), "2");
+    assert_eq!(total(&table, "total-delete-files"), "1");
+
+    let mut replace = change(&table, vec![data("/d/4", 8)]);
+    replace.removed_data = BTreeSet::from(["/d/1".to_string()]);
+    replace.removed_deletes = BTreeSet::from([("/d/x".to_string(), None)]);
+    replace
+        .summary
+        .insert("operation".to_string(), "replace".to_string());
+    let again = replace.clone();
+    let table = commit(&catalog, &table, replace).await;
+    let expect = [("/d/2", 1), ("/d/3", 2), ("/d/4", 3)]
+        .map(|(p, n)| (ManifestContentType::Data, p.to_string(), n));
+    assert_eq!(live(&table).await, expect);
+    assert_eq!(total(&table, "total-records"), "33");
+    assert_eq!(total(&table, "total-delete-files"), "0");
+    assert_eq!(total(&table, "deleted-records"), "10");
+    let snapshot = table.metadata.current_snapshot().expect("snapshot");
+    assert_eq!(snapshot.summary().operation.as_str(), "replace");
+
+    let gone = stage(&table, again).await.expect_err("gone");
+    let StageError::TargetsGone { files } = gone else {
+        panic!("{gone}");
+    };
+    assert_eq!(files, ["/d/1", "/d/x"]);
+}
+
+#[tokio::test]
+async fn manifests_are_merged_and_old_metadata_is_let_go() {
+    for version in [FormatVersion::V2, FormatVersion::V3] {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let catalog = sql(&directory);
+        let properties = [
+            ("commit.manifest.min-count-to-merge", "3"),
+            ("write.metadata.delete-after-commit.enabled", "true"),
+            ("write.metadata.previous-versions-max", "2"),
+        ];
+        let new = new_table(version, &properties);
+        let mut table = catalog.create(&ident(), new).await.expect("create");
+        for n in 0..7 {
+            let added = vec![data(&format!("/d/{n}"), 10)];
+            table = commit(&catalog, &table, change(&table, added)).await;
+        }
+        assert!(manifests(&table).await.len() < 3);
+        let numbers: Vec<_> = live(&table).await.into_iter().map(|f| f.2).collect();
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(total(&table, "total-records"), "70");
+        let metadata = directory.path().join("sales/events/metadata");
+        let files = std::fs::read_dir(metadata).expect("directory");
+        let names = files.map(|f| f.expect("file").file_name().into_string().expect("utf-8"));
+        assert_eq!(names.filter(|n| n.ends_with(".metadata.json")).count(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_column_is_added_once() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let catalog = sql(&directory);
+    let new = new_table(FormatVersion::V2, &[]);
+    let base = catalog.create(&ident(), new).await.expect("create");
+    let more = NestedField::optional(2, "more", Type::Primitive(PrimitiveType::String));
+    let fields = base.metadata.current_schema().as_struct().fields().to_vec();
+    let schema = Schema::builder()
+        .with_fields(fields.into_iter().chain([more.into()]))
+        .build()
+        .expect("schema");
+    let (requirements, updates) = schema_change(&base, schema);
+    let answer = catalog
+        .swap(&base, requirements.clone(), updates.clone())
+        .await;
+    let SwapAnswer::Committed(table) = answer else {
+        panic!("{answer:?}");
+    };
+    assert!(table.metadata.current_schema().field_by_name("more").is_some());
+    let answer = catalog.swap(&table, requirements, updates).await;
+    assert!(matches!(answer, SwapAnswer::Conflict), "{answer:?}");
+}
+
+#[test]
+fn what_no_catalog_is_behind_is_refused() {
+    let open = |uri| Catalog::sql("aperio", uri, "/w", &none()).expect_err(uri).to_string();
+    assert!(!open("postgresql://u:secret@host/db").contains("secret"));
+    assert!(open("sqlite://").contains("sqlite:///path"));
+    let signed = BTreeMap::from([("rest.sigv4-enabled".to_string(), "true".to_string())]);
+    assert!(matches!(
+        Catalog::rest("http://h", None, &signed),
+        Err(CatalogError::Unsupported(_))
+    ));
+}
+
+/// A server that gives its answers in order, one a connection, and notes the requests; `0` hangs up unanswered.
+struct Server {
+    uri: String,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+fn serve(answers: Vec<(u16, String)>) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let uri = format!("http://{}", listener.local_addr().expect("address"));
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let noted = requests.clone();
+    std::thread::spawn(move || {
+        for (status, body) in answers {
+            let (mut stream, _) = listener.accept().expect("accept");
+            let mut bytes = Vec::new();
+            let mut block = [0; 4096];
+            loop {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                if let Some((head, rest)) = text.split_once("\r\n\r\n") {
+                    let length = head.lines().find_map(|line| {
+                        let (name, value) = line.split_once(": ")?;
+                        let is = name.eq_ignore_ascii_case("content-length");
+                        is.then(|| value.parse::<usize>().expect("length"))
+                    });
+                    if rest.len() >= length.unwrap_or(0) {
+                        break;
+                    }
+                }
+                let read = stream.read(&mut block).expect("read");
+                assert!(read > 0, "the client hung up");
+                bytes.extend_from_slice(&block[..read]);
+            }
+            noted
+                .lock()
+                .expect("lock")
+                .push(String::from_utf8(bytes).expect("utf-8"));
+            if status != 0 {
+                let length = body.len();
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+                );
+                stream
+                    .write_all(format!("{head}{body}").as_bytes())
+                    .expect("write");
+            }
+        }
+    });
+    Server { uri, requests }
+}
+
+fn error_body(message: &str) -> String {
+    format!(r#"{{"error":{{"message":"{message}","type":"T","code":1}}}}"#)
+}
+
+fn config() -> (u16, String) {
+    let body = r#"{"defaults":{"prefix":"a/b"},"overrides":{}}"#;
+    (200, body.to_string())
+}
+
+async fn base(directory: &tempfile::TempDir) -> LoadedTable {
+    let new = new_table(FormatVersion::V2, &[]);
+    let created = sql(directory).create(&ident(), new).await;
+    created.expect("create")
+}
+
+fn table_body(table: &LoadedTable) -> String {
+    let metadata = serde_json::to_value(&*table.metadata).expect("json");
+    serde_json::json!({"metadata-location": table.metadata_location, "metadata": metadata,
+        "config": {"k": "v"}})
+    .to_string()
+}
+
+#[tokio::test]
+async fn a_rest_answer_is_read_no_better_than_it_is() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let base = base(&directory).await;
+    let cases: Vec<(u16, String, &str)> = vec![
+        (200, table_body(&base), "Committed"),
+        (200, "{".to_string(), "Unknown"),
+        (409, error_body("moved"), "Conflict"),
+        (400, error_body("Cannot add snapshot with sequence number 3"), "Conflict"),
+        (400, error_body("first-row-id is behind: Row ID"), "Conflict"),
+        (400, error_body("Invalid snapshot timestamp 5"), "Conflict"),
+        (400, error_body("no such field"), "Rejected"),
+        (401, error_body("who?"), "Rejected"),
+        (404, error_body("no table"), "Rejected"),
+        (408, String::new(), "Unknown"),
+        (500, error_body("oops"), "Unknown"),
+        (502, "<html>".to_string(), "Unknown"),
+        (503, String::new(), "Unknown"),
+        (504, String::new(), "Unknown"),
+        (0, String::new(), "Unknown"),
+    ];
+    for (status, body, expect) in cases {
+        let server = serve(vec![config(), (status, body.clone())]);
+        let catalog = Catalog::rest(&server.uri, Some("a warehouse"), &none()).expect("open");
+        let staged = stage(&base, change(&base, vec![])).await.expect("stage");
+        let answer = format!("{:?}", swap(&catalog, &base, staged).await);
+        assert!(answer.starts_with(expect), "{status} {body}: {answer}");
+        let requests = server.requests.lock().expect("lock");
+        assert!(requests[0].starts_with("GET /v1/config?warehouse=a%20warehouse "));
+        assert!(requests[1].starts_with("POST /v1/a/b/namespaces/sales/tables/events "));
+        assert!(requests[1].contains(r#""type":"assert-ref-snapshot-id""#));
+    }
+    let closed = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr();
+    let uri = format!("http://{}", closed.expect("address"));
+    let catalog = Catalog::rest(&uri, None, &none()).expect("open");
+    let error = catalog.reach().await.expect_err("nobody listens");
+    assert!(error.retryable(), "{error}");
+}
+
+#[tokio::test]
+async fn an_ended_token_is_renewed_once() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let base = base(&directory).await;
+    let token = |value: &str| {
+        let body = format!(r#"{{"access_token":"{value}","token_type":"bearer","expires_in":3600}}"#);
+        (200, body)
+    };
+    let server = serve(vec![
+        token("first"),
+        config(),
+        (401, error_body("ended")),
+        token("second"),
+        (200, table_body(&base)),
+        (419, error_body("ended")),
+        token("third"),
+        (401, error_body("still")),
+    ]);
+    let credential = BTreeMap::from([("credential".to_string(), "id:s&cret".to_string())]);
+    let catalog = Catalog::rest(&server.uri, None, &credential).expect("open");
+    let staged = stage(&base, change(&base, vec![])).await.expect("stage");
+    let answer = swap(&catalog, &base, staged).await;
+    assert!(matches!(answer, SwapAnswer::Committed(_)), "{answer:?}");
+    let staged = stage(&base, change(&base, vec![])).await.expect("stage");
+    let answer = swap(&catalog, &base, staged).await;
+    assert!(
+        matches!(answer, SwapAnswer::Rejected(CatalogError::Unauthorized(_))),
+        "{answer:?}"
+    );
+    let requests = server.requests.lock().expect("lock");
+    assert!(requests[0].contains("client_secret=s%26cret"));
+    assert!(requests[4].contains("Bearer second"));
+    assert!(!format!("{catalog:?}").contains("cret"));
+}
+
+#[tokio::test]
+async fn a_rest_table_is_created_with_its_namespace_and_loaded() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let base = base(&directory).await;
+    let server = serve(vec![
+        config(),
+        (404, error_body("no namespace")),
+        (409, error_body("another made it")),
+        (409, error_body("another made this too")),
+        (200, table_body(&base)),
+        (404, error_body("no table")),
+        (403, error_body("not yours")),
+    ]);
+    let catalog = Catalog::rest(&server.uri, None, &none()).expect("open");
+    let new = new_table(FormatVersion::V3, &[]);
+    let table = catalog.create(&ident(), new).await.expect("create");
+    assert_eq!(table.metadata, base.metadata);
+    let deep = TableIdent::from_strs(["a", "b", "t"]).expect("ident");
+    assert!(catalog.load(&deep).await.expect("load").is_none());
+    let refused = catalog.load(&deep).await.expect_err("403");
+    assert!(matches!(refused, CatalogError::Unauthorized(_)) && !refused.retryable());
+    let requests = server.requests.lock().expect("lock");
+    assert!(requests[1].contains(r#""format-version":"3""#));
+    assert!(requests[5].starts_with("GET /v1/a/b/namespaces/a%1Fb/tables/t "));
+}

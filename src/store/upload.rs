@@ -1,0 +1,167 @@
+//! Writes of objects that arrive piece by piece: in parts once they are large, in one put while they are small.
+
+use std::io;
+
+use bytes::Bytes;
+use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
+use tokio::runtime::Handle;
+
+use super::{Store, StoreError};
+
+/// Size of a part; S3 takes at least 5 MiB and at most 10,000 parts, so a file may reach 80 GB.
+pub const PART_BYTES: usize = 8 * 1024 * 1024;
+/// Parts of one file in flight at once: with the open one it bounds a file's memory to 24 MiB.
+const PARTS_IN_FLIGHT_MAX: usize = 2;
+
+/// An object that is being written. It can be read by nobody until it is finished.
+#[derive(Debug)]
+pub(super) struct Upload {
+    store: Store,
+    location: String,
+    /// Bytes not handed on yet; empty once `parts` exists.
+    start: Vec<u8>,
+    parts: Option<WriteMultipart>,
+    written: u64,
+}
+
+impl Upload {
+    pub(super) fn new(store: Store, location: &str) -> Upload {
+        Upload {
+            store,
+            location: location.to_string(),
+            start: Vec::new(),
+            parts: None,
+            written: 0,
+        }
+    }
+
+    /// Takes bytes in when they needn't wait for the network, and returns whether it did.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        if self.parts.is_some() || self.start.len() + bytes.len() >= PART_BYTES {
+            return false;
+        }
+        self.start.extend_from_slice(bytes);
+        self.written += bytes.len() as u64;
+        true
+    }
+
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.take(bytes) {
+            return Ok(());
+        }
+        let parts = match &mut self.parts {
+            Some(parts) => parts,
+            none => {
+                let path = self.store.path(&self.location)?;
+                let upload = self
+                    .store
+                    .objects
+                    .put_multipart(&path)
+                    .await
+                    .map_err(|error| StoreError::of(&self.location, error))?;
+                let parts = none.insert(WriteMultipart::new_with_chunk_size(upload, PART_BYTES));
+                parts.write(&std::mem::take(&mut self.start));
+                parts
+            }
+        };
+        parts
+            .wait_for_capacity(PARTS_IN_FLIGHT_MAX)
+            .await
+            .map_err(|error| StoreError::of(&self.location, error))?;
+        parts.write(bytes);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the object visible and durable; returns its size in bytes.
+    pub(super) async fn finish(mut self) -> Result<u64, StoreError> {
+        let path = self.store.path(&self.location)?;
+        let done = match self.parts.take() {
+            Some(parts) => parts.finish().await,
+            None => {
+                let bytes = Bytes::from(std::mem::take(&mut self.start));
+                self.store
+                    .objects
+                    .put(&path, PutPayload::from_bytes(bytes))
+                    .await
+            }
+        };
+        done.map_err(|error| StoreError::of(&self.location, error))?;
+        self.store.make_durable(&self.location).await?;
+        Ok(self.written)
+    }
+
+    async fn abort(mut self) {
+        if let Some(parts) = self.parts.take()
+            && let Err(error) = parts.abort().await
+        {
+            // The bucket's own lifecycle rule for incomplete uploads is the backstop.
+            tracing::debug!(location = %self.location, %error, "an unfinished upload was left behind");
+        }
+    }
+}
+
+/// An object written from an ordinary thread, such as a line's; it waits for the network there.
+///
+/// Nobody sees the object before [`BlockingUpload::finish`]; dropped before that, it never exists.
+#[derive(Debug)]
+pub struct BlockingUpload {
+    runtime: Handle,
+    upload: Option<Upload>,
+}
+
+impl Store {
+    /// Starts an object that a thread outside of the runtime writes. Nothing is sent before the first 8 MiB are full.
+    pub fn blocking_writer(&self, handle: Handle, path: &str) -> BlockingUpload {
+        BlockingUpload {
+            runtime: handle,
+            upload: Some(Upload::new(self.clone(), path)),
+        }
+    }
+}
+
+impl BlockingUpload {
+    /// Makes the object visible and durable (on a local disk: fsync of file and directories); returns its bytes.
+    ///
+    /// # Errors
+    /// Holds a [`StoreError`]; the object may then exist and is referenced by nothing.
+    ///
+    /// # Panics
+    /// If it is called on a thread of the runtime.
+    pub fn finish(mut self) -> io::Result<u64> {
+        let upload = self.upload.take().ok_or_else(closed)?;
+        self.runtime
+            .block_on(upload.finish())
+            .map_err(io::Error::other)
+    }
+}
+
+impl io::Write for BlockingUpload {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let upload = self.upload.as_mut().ok_or_else(closed)?;
+        if !upload.take(bytes) {
+            self.runtime
+                .block_on(upload.write(bytes))
+                .map_err(io::Error::other)?;
+        }
+        Ok(bytes.len())
+    }
+
+    /// Does nothing: bytes become visible only by [`BlockingUpload::finish`].
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for BlockingUpload {
+    fn drop(&mut self) {
+        if let Some(upload) = self.upload.take() {
+            // Spawned, since a drop may happen on a thread of the runtime, where waiting panics.
+            drop(self.runtime.spawn(upload.abort()));
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the upload was finished already")
+}

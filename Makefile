@@ -1,3 +1,39 @@
-.PHONY: test
-test:
+# The commands of a working day. A fresh Debian or Ubuntu machine needs Rust and a C compiler; `make setup`, which
+# `build`, `demo`, `test` and `bench` run by themselves, gets the rest or says what to install.
+
+SETUP := tests/setup/setup.sh
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aperio
+# Holds cmake where the system has none.
+export PATH := $(PATH):$(CACHE)/bin
+
+.PHONY: help setup build test demo bench lint lock clean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+setup: ## Get what building and testing need, into ~/.cache/aperio (fast when it is there)
+	@$(SETUP)
+
+build: ## Build the release binary, target/release/aperio
+	@$(SETUP) build
+	cargo build --locked --release
+
+test: setup ## Run all tests, those against real Kafka, catalogs and query engines too
 	cargo test --locked
+
+demo: ## Show it at work: an embedded broker, made-up events, a local table
+	@$(SETUP) build
+	cargo run --locked -- demo
+
+bench: setup ## Measure a whole run over 5 million events: records/s, CPU per record, memory
+	cargo bench --locked --bench whole_process
+
+lint: ## Check formatting and lints, as CI does
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+lock: ## After a change of a pom.xml in tests/setup: write its jars.lock anew (needs Maven)
+	@$(SETUP) lock
+
+clean: ## Remove what cargo built; what `make setup` got stays in ~/.cache/aperio
+	cargo clean

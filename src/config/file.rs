@@ -6,6 +6,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::choices::{
+    Apply, CatalogType, CommitAfter, DecodeErrorAction, Deleted, EnvelopeType, Format, Include, IncompatibleSchema,
+    IncrementalMode, IsolationLevel, KeyFormat, LateName, MissingSchema, Mode, Nested, Protocol, SchemaEvolution,
+    SourceType, StartAt, Strategy, TableFormat,
+};
 use super::formats::{Instant, ShareOrCount, Span};
 use super::secret::Secret;
 
@@ -44,17 +49,6 @@ pub(super) struct Catalog {
     pub schema: Option<String>,
     /// Catalog and file-io properties under their Iceberg names: credential, token, scope, s3.endpoint, …
     pub properties: Option<BTreeMap<String, Scalar>>,
-}
-
-/// The kinds of catalog.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum CatalogType {
-    Sql,
-    Rest,
-    Glue,
-    S3tables,
-    Hms,
 }
 
 /// When the service counts as ready.
@@ -146,39 +140,6 @@ pub(super) struct Source {
     pub consumer_config: Option<BTreeMap<String, Scalar>>,
 }
 
-/// The kinds of source.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum SourceType {
-    Kafka,
-}
-
-/// How values are encoded.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Format {
-    Json,
-    Avro,
-    Protobuf,
-    String,
-    Bytes,
-    Messagepack,
-}
-
-/// How keys are encoded; int and long are big-endian.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum KeyFormat {
-    Json,
-    Avro,
-    Protobuf,
-    String,
-    Bytes,
-    Messagepack,
-    Int,
-    Long,
-}
-
 /// A registry's URL, or a map with credentials.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -213,14 +174,6 @@ pub(super) struct RegistryEntry {
     pub subject: Option<String>,
 }
 
-/// Append, or upsert by key.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Mode {
-    Kstream,
-    Ktable,
-}
-
 /// One text or a list of them.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
@@ -239,15 +192,6 @@ pub(super) enum Envelope {
     Full(EnvelopeEntry),
 }
 
-/// The known wrappings.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum EnvelopeType {
-    None,
-    Debezium,
-    Cdc,
-}
-
 /// A wrapping and how it is applied.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -259,52 +203,6 @@ pub(super) struct EnvelopeEntry {
     pub apply: Option<Apply>,
     /// Whether a change may be seen twice.
     pub idempotent: Option<bool>,
-}
-
-/// Whether changes become rows, or are kept as events.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Apply {
-    Rows,
-    Events,
-}
-
-/// What becomes of objects inside the payload.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Nested {
-    Keep,
-    Flatten,
-}
-
-/// Where the very first run starts.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum StartAt {
-    Earliest,
-    Latest,
-    Timestamp,
-}
-
-/// Whether records of open and aborted transactions are read.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum IsolationLevel {
-    ReadCommitted,
-    ReadUncommitted,
-}
-
-/// What `include` can add.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Include {
-    Partition,
-    Offset,
-    Timestamp,
-    Key,
-    Headers,
-    Topic,
-    SchemaId,
 }
 
 /// How to log in to the brokers.
@@ -327,16 +225,6 @@ pub(super) struct Security {
     pub key: Option<String>,
     /// The password of the client's key.
     pub key_password: Option<Secret>,
-}
-
-/// The protocols of Kafka.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum Protocol {
-    Plaintext,
-    Ssl,
-    SaslPlaintext,
-    SaslSsl,
 }
 
 /// The ways to log in that this build of librdkafka has.
@@ -415,41 +303,6 @@ pub(super) struct MaterializeEntry {
     pub table_properties: Option<BTreeMap<String, Scalar>>,
 }
 
-/// How tables are stored.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum TableFormat {
-    Iceberg,
-    Parquet,
-}
-
-/// What happens to fields that no column takes.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum SchemaEvolution {
-    Evolve,
-    Ignore,
-    Strict,
-}
-
-/// ktable: how changes are applied.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Strategy {
-    MergeOnRead,
-    CopyOnWrite,
-    DeleteInsert,
-    AppendDedupe,
-}
-
-/// ktable: what a tombstone does.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Deleted {
-    Delete,
-    Mark,
-}
-
 /// What happens to rows that come late.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -466,14 +319,6 @@ pub(super) struct Lateness {
 pub(super) enum LateAction {
     Name(LateName),
     Table(LateTable),
-}
-
-/// Late rows are written, or dropped and counted.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum LateName {
-    Write,
-    Drop,
 }
 
 /// A table for late rows.
@@ -494,20 +339,6 @@ pub(super) struct Incremental {
     pub commit_after: Option<CommitAfter>,
 }
 
-/// How the run goes on.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum IncrementalMode {
-    Streaming,
-}
-
-/// What the offsets wait for.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum CommitAfter {
-    Iceberg,
-}
-
 /// What happens to records that can't be read.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -525,15 +356,6 @@ pub(super) struct ErrorsEntry {
     pub on_incompatible_schema: Option<IncompatibleSchema>,
 }
 
-/// What happens to a record that can't be read.
-#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum DecodeErrorAction {
-    DeadLetter,
-    Skip,
-    Fail,
-}
-
 /// Where dead letters go: a topic, a table, or both.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -542,23 +364,6 @@ pub(super) struct DeadLetterEntry {
     pub topic: Option<String>,
     /// A table in the same schema.
     pub table: Option<String>,
-}
-
-/// When the registry lacks a record's schema; default decodes with `schemaFile`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum MissingSchema {
-    Fail,
-    DeadLetter,
-    Default,
-}
-
-/// When a record's schema doesn't fit the table.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum IncompatibleSchema {
-    Fail,
-    DeadLetter,
 }
 
 /// Returns the JSON Schema of the pipeline file, for editors.

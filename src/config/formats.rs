@@ -52,19 +52,31 @@ fn duration(text: &str) -> Result<Millis, Wrong> {
         return Err((format!("`{text}` has no unit"), advice("duration", text.trim())));
     }
     let span = humantime::parse_duration(text.trim()).map_err(|_| {
-        (format!("`{text}` is not a duration"), Some("write it like `60s`, `1 minute` or `2h`".to_owned()))
+        (
+            format!("`{text}` is not a duration"),
+            Some("write it like `60s`, `1 minute` or `2h`".to_owned()),
+        )
     })?;
     Ok(Millis::from(span))
 }
 
 fn timestamp(text: &str) -> Result<Millis, Wrong> {
-    let parsed = chrono::DateTime::parse_from_rfc3339(text.trim())
-        .map_err(|_| (format!("`{text}` is not a point in time with its zone"), advice("timestamp", text)))?;
+    let parsed = chrono::DateTime::parse_from_rfc3339(text.trim()).map_err(|_| {
+        (
+            format!("`{text}` is not a point in time with its zone"),
+            advice("timestamp", text),
+        )
+    })?;
     Ok(Millis(parsed.timestamp_millis()))
 }
 
 fn share_or_count(text: &str) -> Result<MaxRejected, Wrong> {
-    let wrong = || (format!("`{text}` is neither a share nor a count"), advice("percent-or-count", text));
+    let wrong = || {
+        (
+            format!("`{text}` is neither a share nor a count"),
+            advice("percent-or-count", text),
+        )
+    };
     match text.trim().strip_suffix('%') {
         Some(percent) => match percent.trim().parse::<f64>() {
             Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(MaxRejected::Share(percent / 100.0)),
@@ -155,9 +167,15 @@ pub(super) fn partition(text: &str) -> Result<PartitionField, Wrong> {
     let text = text.trim();
     let field = |transform, column: &str| {
         if column.is_empty() || column.split('.').any(str::is_empty) {
-            return Err((format!("`{text}` names no column"), Some("write it like `day(created_at)`".to_owned())));
+            return Err((
+                format!("`{text}` names no column"),
+                Some("write it like `day(created_at)`".to_owned()),
+            ));
         }
-        Ok(PartitionField::Transform { transform, column: column.to_owned() })
+        Ok(PartitionField::Transform {
+            transform,
+            column: column.to_owned(),
+        })
     };
     match text {
         "date" => return Ok(PartitionField::Date),
@@ -186,25 +204,32 @@ pub(super) fn partition(text: &str) -> Result<PartitionField, Wrong> {
         ("hour", [column]) => field(PartitionTransform::Hour, column),
         ("bucket" | "truncate", [width, column]) => {
             // Iceberg stores the width as an int: https://iceberg.apache.org/spec/#partition-transforms
-            let width =
-                width.parse::<i32>().ok().and_then(|width| u32::try_from(width).ok()).filter(|width| *width > 0);
+            let width = width
+                .parse::<i32>()
+                .ok()
+                .and_then(|width| u32::try_from(width).ok())
+                .filter(|width| *width > 0);
             let Some(width) = width else {
                 return Err((
                     format!("`{text}` needs a number above 0 first"),
                     Some(format!("write it like `{function}(16, user_id)`")),
                 ));
             };
-            let transform =
-                if function == "bucket" { PartitionTransform::Bucket } else { PartitionTransform::Truncate };
+            let transform = if function == "bucket" {
+                PartitionTransform::Bucket
+            } else {
+                PartitionTransform::Truncate
+            };
             field(transform(width), column)
         }
         ("bucket" | "truncate", _) => Err((
             format!("`{function}` takes a number and a column"),
             Some(format!("write it like `{function}(16, user_id)`")),
         )),
-        (known, _) if TRANSFORMS.contains(&known) => {
-            Err((format!("`{known}` takes one column"), Some(format!("write it like `{known}(created_at)`"))))
-        }
+        (known, _) if TRANSFORMS.contains(&known) => Err((
+            format!("`{known}` takes one column"),
+            Some(format!("write it like `{known}(created_at)`")),
+        )),
         _ => {
             let hint =
                 did_you_mean(function, TRANSFORMS).or_else(|| Some(format!("known are {}", TRANSFORMS.join(", "))));
@@ -213,7 +238,13 @@ pub(super) fn partition(text: &str) -> Result<PartitionField, Wrong> {
     }
 }
 
-const TIME_FORMATS: [&str; 5] = ["epoch_seconds", "epoch_millis", "epoch_micros", "epoch_nanos", "ISO8601"];
+const TIME_FORMATS: [&str; 5] = [
+    "epoch_seconds",
+    "epoch_millis",
+    "epoch_micros",
+    "epoch_nanos",
+    "ISO8601",
+];
 
 /// Reads `eventTimeFormat`: one of the names, or a strftime pattern.
 ///
@@ -230,7 +261,10 @@ pub(super) fn event_time(text: &str) -> Result<EventTimeFormat, Wrong> {
     }
     if !text.contains('%') {
         let hint = did_you_mean(text, TIME_FORMATS).or_else(|| {
-            Some(format!("write one of {}, or a strftime pattern like `%Y-%m-%d %H:%M:%S`", TIME_FORMATS.join(", ")))
+            Some(format!(
+                "write one of {}, or a strftime pattern like `%Y-%m-%d %H:%M:%S`",
+                TIME_FORMATS.join(", ")
+            ))
         });
         return Err((format!("`{text}` is not a time format"), hint));
     }
@@ -255,7 +289,10 @@ mod tests {
     }
 
     fn of(transform: PartitionTransform, column: &str) -> Result<PartitionField, &'static str> {
-        Ok(PartitionField::Transform { transform, column: column.to_owned() })
+        Ok(PartitionField::Transform {
+            transform,
+            column: column.to_owned(),
+        })
     }
 
     #[test]
@@ -268,7 +305,10 @@ mod tests {
         check_partition("truncate(4,country)", of(PartitionTransform::Truncate(4), "country"));
         check_partition("day(ts)", of(PartitionTransform::Day, "ts"));
         check_partition("year( a.b )", of(PartitionTransform::Year, "a.b"));
-        check_partition("buckt(16, a)", Err("`buckt` is not a partition transform; did you mean `bucket`?"));
+        check_partition(
+            "buckt(16, a)",
+            Err("`buckt` is not a partition transform; did you mean `bucket`?"),
+        );
         check_partition(
             "void(a)",
             Err("`void` is not a partition transform; known are identity, year, month, day, hour, bucket, truncate"),
@@ -281,11 +321,20 @@ mod tests {
             "bucket(0, a)",
             Err("`bucket(0, a)` needs a number above 0 first; write it like `bucket(16, user_id)`"),
         );
-        check_partition("bucket(a)", Err("`bucket` takes a number and a column; write it like `bucket(16, user_id)`"));
-        check_partition("day(a, b)", Err("`day` takes one column; write it like `day(created_at)`"));
+        check_partition(
+            "bucket(a)",
+            Err("`bucket` takes a number and a column; write it like `bucket(16, user_id)`"),
+        );
+        check_partition(
+            "day(a, b)",
+            Err("`day` takes one column; write it like `day(created_at)`"),
+        );
         check_partition("day()", Err("`day()` names no column; write it like `day(created_at)`"));
         check_partition("day(a", Err("`day(a` has no closing parenthesis; "));
-        check_partition("a b", Err("`a b` is not a partition expression; write it like `bucket(16, user_id)`"));
+        check_partition(
+            "a b",
+            Err("`a b` is not a partition expression; write it like `bucket(16, user_id)`"),
+        );
         check_partition("", Err("`` names no column; write it like `day(created_at)`"));
     }
 
@@ -318,7 +367,10 @@ mod tests {
     fn time_formats_are_read() {
         assert_eq!(event_time("ISO8601"), Ok(EventTimeFormat::Iso8601));
         assert_eq!(event_time("%Y"), Ok(EventTimeFormat::Strftime("%Y".to_owned())));
-        assert_eq!(event_time("epoch_milis").map_err(|e| e.1), Err(Some("did you mean `epoch_millis`?".to_owned())));
+        assert_eq!(
+            event_time("epoch_milis").map_err(|e| e.1),
+            Err(Some("did you mean `epoch_millis`?".to_owned()))
+        );
         assert!(event_time("%Q9").is_err());
     }
 }

@@ -7,16 +7,34 @@ const OWNED: &[(&str, &str)] = &[
     ("bootstrap.servers", "write it as `source.brokers`"),
     ("metadata.broker.list", "write it as `source.brokers`"),
     ("group.id", "write it as `source.consumerGroup`"),
-    ("auto.offset.reset", "write `source.startOffset` for the first run; later runs start where the table ends"),
+    (
+        "auto.offset.reset",
+        "write `source.startOffset` for the first run; later runs start where the table ends",
+    ),
     ("isolation.level", "write it as `source.isolationLevel`"),
-    ("enable.auto.commit", "offsets are stored after the Iceberg commit, never before"),
-    ("auto.commit.enable", "offsets are stored after the Iceberg commit, never before"),
-    ("auto.commit.interval.ms", "offsets are stored after the Iceberg commit, never before"),
-    ("enable.auto.offset.store", "offsets are stored after the Iceberg commit, never before"),
+    (
+        "enable.auto.commit",
+        "offsets are stored after the Iceberg commit, never before",
+    ),
+    (
+        "auto.commit.enable",
+        "offsets are stored after the Iceberg commit, never before",
+    ),
+    (
+        "auto.commit.interval.ms",
+        "offsets are stored after the Iceberg commit, never before",
+    ),
+    (
+        "enable.auto.offset.store",
+        "offsets are stored after the Iceberg commit, never before",
+    ),
     ("offset.store.method", "offsets are stored in the table"),
     ("offset.store.path", "offsets are stored in the table"),
     ("offset.store.sync.interval.ms", "offsets are stored in the table"),
-    ("partition.assignment.strategy", "instances of one table must agree on it"),
+    (
+        "partition.assignment.strategy",
+        "instances of one table must agree on it",
+    ),
     ("group.protocol", "instances of one table must agree on it"),
     ("group.remote.assignor", "instances of one table must agree on it"),
     ("enable.partition.eof", "`--once` relies on it"),
@@ -32,7 +50,10 @@ const JAVA: &[(&str, &str)] = &[
     ("key.deserializer", "write `source.keyFormat`"),
     ("value.deserializer", "write `source.format`"),
     ("schema.registry.url", "write `source.schemaRegistry`"),
-    ("sasl.jaas.config", "write `source.security.saslUsername` and `saslPassword`"),
+    (
+        "sasl.jaas.config",
+        "write `source.security.saslUsername` and `saslPassword`",
+    ),
     ("ssl.truststore.location", "write the CA as PEM in `source.security.ca`"),
     ("fetch.max.wait.ms", "librdkafka calls it `fetch.wait.max.ms`"),
     ("default.api.timeout.ms", "it is a property of the Java client only"),
@@ -178,7 +199,10 @@ pub(super) struct Refused {
 /// [`Refused`] if the property is aperio's own or librdkafka has none of that name.
 pub(super) fn check(key: &str) -> Result<(), Refused> {
     if let Some((_, instead)) = OWNED.iter().find(|(owned, _)| *owned == key) {
-        return Err(Refused { message: format!("`{key}` is set by aperio"), hint: Some((*instead).to_owned()) });
+        return Err(Refused {
+            message: format!("`{key}` is set by aperio"),
+            hint: Some((*instead).to_owned()),
+        });
     }
     if KNOWN.binary_search(&key).is_ok() {
         return Ok(());
@@ -211,7 +235,13 @@ mod tests {
     fn librdkafka_properties_pass_and_others_do_not() {
         assert!(KNOWN.is_sorted(), "binary search needs an ascending list");
         assert!(JAVA.iter().all(|(key, _)| KNOWN.binary_search(key).is_err()));
-        for key in ["fetch.min.bytes", "session.timeout.ms", "client.id", "sasl.password", "ssl.ca.location"] {
+        for key in [
+            "fetch.min.bytes",
+            "session.timeout.ms",
+            "client.id",
+            "sasl.password",
+            "ssl.ca.location",
+        ] {
             assert_eq!(check(key), Ok(()), "{key}");
         }
         refused(

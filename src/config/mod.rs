@@ -3,6 +3,7 @@
 //! [`load`] reads YAML into a tree that knows its lines, fills in `${…}`, checks the tree against the file's own JSON
 //! Schema, merges `defaults`, and resolves what is left. Every problem of every file is reported at once.
 
+mod choices;
 #[expect(
     dead_code,
     reason = "the file has keys that are read for their spelling only: fixed choices, other modes' keys"
@@ -10,14 +11,18 @@
 mod file;
 mod formats;
 mod kafka_keys;
+mod names;
 mod pipeline;
 mod problem;
 mod report;
 mod resolve;
 mod secret;
+mod source;
 mod tree;
 mod walk;
 
+#[cfg(test)]
+mod refusals;
 #[cfg(test)]
 mod tests;
 
@@ -56,7 +61,11 @@ fn load_with(paths: &[PathBuf], variable: &dyn Fn(&str) -> Option<String>) -> Re
     }
     check_together(&origins, &mut problems);
     problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
-    if problems.is_empty() { Ok(origins.into_iter().map(|origin| origin.pipeline).collect()) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(origins.into_iter().map(|origin| origin.pipeline).collect())
+    } else {
+        Err(problems)
+    }
 }
 
 /// A pipeline and where it was written.
@@ -79,7 +88,10 @@ fn files(paths: &[PathBuf], problems: &mut Vec<Problem>) -> Vec<PathBuf> {
                 .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
                 .unwrap_or_default();
             found.retain(|file| {
-                file.is_file() && file.extension().is_some_and(|ending| ending == "yaml" || ending == "yml")
+                file.is_file()
+                    && file
+                        .extension()
+                        .is_some_and(|ending| ending == "yaml" || ending == "yml")
             });
             found.sort();
             if found.is_empty() {
@@ -109,15 +121,19 @@ fn read(
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let directory = absolute.parent().unwrap_or(Path::new("/"));
     let around = Surroundings { variable, directory };
-    let Some(mut root) = tree::parse(file, text, &around, problems) else { return vec![] };
+    let Some(mut root) = tree::parse(file, text, &around, problems) else {
+        return vec![];
+    };
     let removed = walk::check(file, &mut root, &json_schema(), problems);
     tree::merge_defaults(&mut root);
     let written = match serde_json::from_value(root.to_json()) {
         Ok(written) => written,
         Err(error) => {
             // serde's own text may quote a secret; its category doesn't.
-            problems
-                .push(whole_file(file, format!("doesn't fit the types it was checked for ({:?})", error.classify())));
+            problems.push(whole_file(
+                file,
+                format!("doesn't fit the types it was checked for ({:?})", error.classify()),
+            ));
             return vec![];
         }
     };
@@ -145,9 +161,18 @@ fn check_together(origins: &[Origin], problems: &mut Vec<Problem>) {
     let mut tables = BTreeMap::new();
     let mut groups = BTreeMap::new();
     for origin in origins {
-        let Pipeline { name, schema, source, catalog, .. } = &origin.pipeline;
+        let Pipeline {
+            name,
+            schema,
+            source,
+            catalog,
+            ..
+        } = &origin.pipeline;
         let named = !name.is_empty();
-        if let Some(first) = tables.insert((&catalog.uri, &catalog.warehouse, schema, name), origin).filter(|_| named) {
+        if let Some(first) = tables
+            .insert((&catalog.uri, &catalog.warehouse, schema, name), origin)
+            .filter(|_| named)
+        {
             let message = format!("the table `{}` is declared twice", origin.name_shown);
             let hint = format!("the other is {}:{}", first.file.display(), first.name_line);
             problems.push(origin.problem("name", origin.name_line, message, hint));
@@ -156,8 +181,14 @@ fn check_together(origins: &[Origin], problems: &mut Vec<Problem>) {
         let mut brokers: Vec<&str> = source.brokers.split(',').map(str::trim).collect();
         brokers.sort_unstable();
         let complete = named && !source.topic.is_empty();
-        if let Some(first) = groups.insert((brokers, &source.topic, &source.group), origin).filter(|_| complete) {
-            let message = format!("shares its consumer group on this topic with the table `{}`", first.name_shown);
+        if let Some(first) = groups
+            .insert((brokers, &source.topic, &source.group), origin)
+            .filter(|_| complete)
+        {
+            let message = format!(
+                "shares its consumer group on this topic with the table `{}`",
+                first.name_shown
+            );
             let hint = format!(
                 "give one of them another `consumerGroup`; the other is {}:{}",
                 first.file.display(),
@@ -167,12 +198,23 @@ fn check_together(origins: &[Origin], problems: &mut Vec<Problem>) {
         }
     }
     for origin in origins {
-        let Pipeline { schema, catalog, errors, .. } = &origin.pipeline;
-        let OnDecodeError::DeadLetter { table: Some(dead), .. } = &errors.on_decode_error else { continue };
+        let Pipeline {
+            schema,
+            catalog,
+            errors,
+            ..
+        } = &origin.pipeline;
+        let OnDecodeError::DeadLetter { table: Some(dead), .. } = &errors.on_decode_error else {
+            continue;
+        };
         let declared = tables.get(&(&catalog.uri, &catalog.warehouse, schema, dead));
         if let Some(other) = declared.filter(|other| !std::ptr::eq(**other, origin)) {
             let message = "is a table that is declared itself".to_owned();
-            let hint = format!("name another table; the other is {}:{}", other.file.display(), other.name_line);
+            let hint = format!(
+                "name another table; the other is {}:{}",
+                other.file.display(),
+                other.name_line
+            );
             problems.push(origin.problem("errors.deadLetter.table", origin.name_line, message, hint));
         }
     }
@@ -181,10 +223,24 @@ fn check_together(origins: &[Origin], problems: &mut Vec<Problem>) {
 impl Origin {
     fn problem(&self, key: &str, line: usize, message: String, hint: String) -> Problem {
         let path = format!("{}.{key}", self.path);
-        Problem { file: self.file.clone(), line, path, value: None, message, hint: Some(hint) }
+        Problem {
+            file: self.file.clone(),
+            line,
+            path,
+            value: None,
+            message,
+            hint: Some(hint),
+        }
     }
 }
 
 fn whole_file(file: &Path, message: String) -> Problem {
-    Problem { file: file.to_owned(), line: 0, path: String::new(), value: None, message, hint: None }
+    Problem {
+        file: file.to_owned(),
+        line: 0,
+        path: String::new(),
+        value: None,
+        message,
+        hint: None,
+    }
 }

@@ -62,7 +62,10 @@ pub(super) fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item
 }
 
 fn plain(text: &str) -> String {
-    text.chars().filter(|c| !matches!(c, '_' | '-' | '.' | ' ')).flat_map(char::to_lowercase).collect()
+    text.chars()
+        .filter(|c| !matches!(c, '_' | '-' | '.' | ' '))
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 #[cfg(test)]
@@ -70,7 +73,11 @@ mod tests {
     use super::*;
 
     fn check(written: &str, expect: Option<&str>) {
-        assert_eq!(nearest(written, ["batchSize", "batchWindow", "brokers", "key"]), expect, "{written}");
+        assert_eq!(
+            nearest(written, ["batchSize", "batchWindow", "brokers", "key"]),
+            expect,
+            "{written}"
+        );
     }
 
     #[test]

@@ -19,13 +19,21 @@ pub(super) struct Report<'a> {
 impl<'a> Report<'a> {
     /// Starts a report; what is said about a path in `removed` follows from another problem and is left out.
     pub fn new(file: &'a Path, tree: &'a Node, removed: BTreeSet<String>) -> Self {
-        Report { file, tree, removed, problems: Vec::new() }
+        Report {
+            file,
+            tree,
+            removed,
+            problems: Vec::new(),
+        }
     }
 
     /// Adds a problem at `path`; a value inherited from `defaults` is reported for the first table only.
     pub fn add(&mut self, path: &str, message: &str, hint: Option<&str>) {
         // Below a list or a map that was taken out, nothing can be said either.
-        let mut above = self.removed.iter().filter_map(|removed| path.strip_prefix(removed.as_str()));
+        let mut above = self
+            .removed
+            .iter()
+            .filter_map(|removed| path.strip_prefix(removed.as_str()));
         if self.removed.contains("") || above.any(|rest| rest.is_empty() || rest.starts_with(['.', '['])) {
             return;
         }

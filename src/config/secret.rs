@@ -60,21 +60,35 @@ pub(super) struct KeysOnly<'a>(pub &'a BTreeMap<String, String>);
 
 impl fmt::Debug for KeysOnly<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.0.keys().map(|key| (key, Secret(String::new())))).finish()
+        f.debug_map()
+            .entries(self.0.keys().map(|key| (key, Secret(String::new()))))
+            .finish()
     }
 }
 
 /// Says whether a key's name announces a secret.
 pub(super) fn named_like_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    let parts = ["password", "passwd", "passphrase", "token", "credential", "secret", "key.pem", "jaas", "account-key"];
+    let parts = [
+        "password",
+        "passwd",
+        "passphrase",
+        "token",
+        "credential",
+        "secret",
+        "key.pem",
+        "jaas",
+        "account-key",
+    ];
     // `token-refresh-enabled` and the like are hidden too: a hidden switch costs less than a printed token.
     parts.iter().any(|part| key.contains(part))
 }
 
 /// Returns `uri` with the password in its authority hidden.
 pub(super) fn without_password(uri: &str) -> String {
-    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return uri.to_owned();
+    };
     let authority_end = rest.find('/').unwrap_or(rest.len());
     match rest[..authority_end].rfind('@') {
         Some(at) => format!("{scheme}://{HIDDEN}{}", &rest[at..]),

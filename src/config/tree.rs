@@ -49,22 +49,45 @@ pub(super) struct Surroundings<'a> {
 /// Returns `None` if the text isn't YAML at all; the problem is then the only one.
 pub(super) fn parse(file: &Path, text: &str, around: &Surroundings<'_>, problems: &mut Vec<Problem>) -> Option<Node> {
     let mut report = |line: usize, path: &str, message: String, hint: Option<String>| {
-        problems.push(Problem { file: file.to_owned(), line, path: path.to_owned(), value: None, message, hint });
+        problems.push(Problem {
+            file: file.to_owned(),
+            line,
+            path: path.to_owned(),
+            value: None,
+            message,
+            hint,
+        });
     };
     let documents = match MarkedYaml::load_from_str(text.trim_start_matches('\u{feff}')) {
         Ok(documents) => documents,
         Err(error) => {
             let hint = "look for a tab, a missing space after `:`, an open quote or a key written twice".to_owned();
-            report(error.marker().line(), "", format!("is not YAML: {}", error.info()), Some(hint));
+            report(
+                error.marker().line(),
+                "",
+                format!("is not YAML: {}", error.info()),
+                Some(hint),
+            );
             return None;
         }
     };
     let [document] = documents.as_slice() else {
         let hint = (!documents.is_empty()).then(|| "remove the `---` lines".to_owned());
-        report(0, "", format!("holds {} YAML documents instead of 1", documents.len()), hint);
+        report(
+            0,
+            "",
+            format!("holds {} YAML documents instead of 1", documents.len()),
+            hint,
+        );
         return None;
     };
-    Some(Builder { around, report: &mut report }.node(document, document.span.start.line(), "", false))
+    Some(
+        Builder {
+            around,
+            report: &mut report,
+        }
+        .node(document, document.span.start.line(), "", false),
+    )
 }
 
 struct Builder<'a> {
@@ -75,7 +98,13 @@ struct Builder<'a> {
 impl Builder<'_> {
     // Recursion ends: saphyr refuses documents that nest too deeply, and resolves aliases within a limit.
     fn node(&mut self, yaml: &MarkedYaml<'_>, line: usize, path: &str, secret: bool) -> Node {
-        let mut node = Node { line, secret, filled: false, inherited: false, value: Value::Null };
+        let mut node = Node {
+            line,
+            secret,
+            filled: false,
+            inherited: false,
+            value: Value::Null,
+        };
         node.value = match &yaml.data {
             YamlData::Tagged(_, inner) => return self.node(inner, line, path, secret),
             YamlData::Value(YamlScalar::Null) => Value::Null,
@@ -137,7 +166,11 @@ fn key_text(key: &MarkedYaml<'_>) -> Option<String> {
 
 /// Returns the path of `key` inside `path`.
 pub(super) fn joined(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 /// Fills in every `${NAME}`, `${NAME:-default}` and `${file:/path}`; `$${` stands for `${`. `None`: nothing to fill in.
@@ -270,18 +303,29 @@ impl Node {
 /// Takes `defaults` out of the file's tree and merges it under every table.
 pub(super) fn merge_defaults(root: &mut Node) {
     let Value::Map(entries) = &mut root.value else { return };
-    let Some(at) = entries.iter().position(|(key, _)| key == "defaults") else { return };
+    let Some(at) = entries.iter().position(|(key, _)| key == "defaults") else {
+        return;
+    };
     let (_, mut defaults) = entries.remove(at);
     defaults.inherit();
     let tables = entries.iter_mut().find(|(key, _)| key == "partitionedTables");
-    if let Some((_, Node { value: Value::List(tables), .. })) = tables {
+    if let Some((
+        _,
+        Node {
+            value: Value::List(tables),
+            ..
+        },
+    )) = tables
+    {
         tables.iter_mut().for_each(|table| merge(&defaults, table));
     }
 }
 
 // Maps merge key by key; anything else that `over` says wins whole, an explicit null too.
 fn merge(under: &Node, over: &mut Node) {
-    let (Value::Map(under), Value::Map(over)) = (&under.value, &mut over.value) else { return };
+    let (Value::Map(under), Value::Map(over)) = (&under.value, &mut over.value) else {
+        return;
+    };
     for (key, node) in under {
         match over.iter_mut().find(|(name, _)| name == key) {
             Some((_, held)) => merge(node, held),
@@ -302,9 +346,16 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         };
-        let around = Surroundings { variable: &variable, directory: directory.path() };
+        let around = Surroundings {
+            variable: &variable,
+            directory: directory.path(),
+        };
         let found = fill(text, &around).map_err(|(message, _)| message);
-        assert_eq!(found, expect.map(|text| text.map(str::to_owned)).map_err(str::to_owned), "{text}");
+        assert_eq!(
+            found,
+            expect.map(|text| text.map(str::to_owned)).map_err(str::to_owned),
+            "{text}"
+        );
     }
 
     #[test]
@@ -319,14 +370,20 @@ mod tests {
         check_fill("${file:password}", Ok(Some("hunter2")));
         check_fill("$${SET}", Ok(Some("${SET}")));
         check_fill("${UNSET}", Err("the environment variable `UNSET` is not set"));
-        check_fill("${file:absent}", Err("the file `absent` can't be read: entity not found"));
+        check_fill(
+            "${file:absent}",
+            Err("the file `absent` can't be read: entity not found"),
+        );
         check_fill("${SET", Err("has a `${` without `}`"));
         check_fill("${}", Err("`${}` names no environment variable"));
         check_fill("${a b}", Err("`${a b}` names no environment variable"));
     }
 
     fn tree(text: &str) -> Node {
-        let around = Surroundings { variable: &|_| None, directory: Path::new(".") };
+        let around = Surroundings {
+            variable: &|_| None,
+            directory: Path::new("."),
+        };
         let mut problems = Vec::new();
         let node = parse(Path::new("a.yaml"), text, &around, &mut problems);
         assert_eq!(problems, vec![]);
@@ -350,8 +407,12 @@ mod tests {
     #[test]
     fn a_path_finds_its_line_or_the_nearest_above() {
         let root = tree("a:\n  b.c: 1\n  b:\n    - x\n    - {d: 2}\n");
-        for (path, line, exact) in [("a.b.c", 2, true), ("a.b[1].d", 5, true), ("a.b[1].e", 5, false), ("z", 1, false)]
-        {
+        for (path, line, exact) in [
+            ("a.b.c", 2, true),
+            ("a.b[1].d", 5, true),
+            ("a.b[1].e", 5, false),
+            ("z", 1, false),
+        ] {
             let (node, found) = root.find(path);
             assert_eq!((node.line, found), (line, exact), "{path}");
         }

@@ -13,7 +13,12 @@ use super::tree::{Node, Value, joined};
 ///
 /// Returns the paths of what was taken out; each has its problem.
 pub(super) fn check(file: &Path, root: &mut Node, schema: &Schema, problems: &mut Vec<Problem>) -> BTreeSet<String> {
-    let mut walk = Walk { file, root: schema, problems, removed: BTreeSet::new() };
+    let mut walk = Walk {
+        file,
+        root: schema,
+        problems,
+        removed: BTreeSet::new(),
+    };
     if !walk.node(root, schema, "") {
         root.value = Value::Map(Vec::new());
     }
@@ -49,8 +54,11 @@ impl<'a> Walk<'a> {
             (Value::List(items), Some(leaf)) => {
                 let mut stays = true;
                 for (index, item) in items.iter_mut().enumerate() {
-                    stays &=
-                        self.node(item, leaf.get("items").unwrap_or(&Schema::Bool(true)), &format!("{path}[{index}]"));
+                    stays &= self.node(
+                        item,
+                        leaf.get("items").unwrap_or(&Schema::Bool(true)),
+                        &format!("{path}[{index}]"),
+                    );
                 }
                 stays
             }
@@ -68,7 +76,9 @@ impl<'a> Walk<'a> {
     }
 
     fn map(&mut self, node: &mut Node, schema: &'a Schema, path: &str) -> bool {
-        let Value::Map(entries) = &mut node.value else { return true };
+        let Value::Map(entries) = &mut node.value else {
+            return true;
+        };
         let none = &Schema::Null;
         let properties = schema.get("properties").unwrap_or(none);
         let additional = schema.get("additionalProperties").unwrap_or(none);
@@ -90,8 +100,12 @@ impl<'a> Walk<'a> {
                 kept.push((key, child));
             }
         }
-        let required =
-            schema.get("required").and_then(Schema::as_array).into_iter().flatten().filter_map(Schema::as_str);
+        let required = schema
+            .get("required")
+            .and_then(Schema::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Schema::as_str);
         let missing: Vec<&str> = required
             .filter(|name| !kept.iter().any(|(key, _)| key == name) && !self.removed.contains(&joined(path, name)))
             .collect();
@@ -101,13 +115,19 @@ impl<'a> Walk<'a> {
         }
         // A value that was taken out may be a required one, so the whole entry can't be read without it.
         let required_gone = schema.get("required").and_then(Schema::as_array).is_some_and(|names| {
-            names.iter().filter_map(Schema::as_str).any(|name| self.removed.contains(&joined(path, name)))
+            names
+                .iter()
+                .filter_map(Schema::as_str)
+                .any(|name| self.removed.contains(&joined(path, name)))
         });
         missing.is_empty() && !required_gone
     }
 
     fn right_key(&self, key: &str, properties: &Schema) -> Option<String> {
-        let names = properties.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str));
+        let names = properties
+            .as_object()
+            .into_iter()
+            .flat_map(|map| map.keys().map(String::as_str));
         did_you_mean(key, names).or_else(|| {
             let mut homes = Vec::new();
             self.homes(key, self.root, "", 0, &mut homes);
@@ -132,7 +152,9 @@ impl<'a> Walk<'a> {
             if let Some(items) = leaf.get("items") {
                 self.homes(key, items, &format!("{path}[]"), depth + 1, homes);
             }
-            let Some(properties) = leaf.get("properties").and_then(Schema::as_object) else { continue };
+            let Some(properties) = leaf.get("properties").and_then(Schema::as_object) else {
+                continue;
+            };
             if properties.contains_key(key) {
                 homes.push((depth, path.to_owned()));
             }
@@ -152,15 +174,28 @@ impl<'a> Walk<'a> {
                 return true;
             }
             // The hint would tell what a secret is like.
-            let near = if node.secret { None } else { nearest(text, known.iter().copied()) };
+            let near = if node.secret {
+                None
+            } else {
+                nearest(text, known.iter().copied())
+            };
             let hint = match near {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("write one of {}", known.join(", ")),
             };
-            self.report(node, path, Some(shown.clone()), format!("`{shown}` is not known"), Some(hint));
+            self.report(
+                node,
+                path,
+                Some(shown.clone()),
+                format!("`{shown}` is not known"),
+                Some(hint),
+            );
             return false;
         }
-        let notation = fitting.iter().find_map(|leaf| leaf.get("x-format")).and_then(Schema::as_str);
+        let notation = fitting
+            .iter()
+            .find_map(|leaf| leaf.get("x-format"))
+            .and_then(Schema::as_str);
         match notation.map_or(Ok(()), |notation| formats::check(notation, text)) {
             Ok(()) => true,
             Err((message, hint)) if !node.secret => {
@@ -195,11 +230,18 @@ impl<'a> Walk<'a> {
     }
 
     fn wrong_type(&mut self, node: &Node, leaves: &[&Schema], path: &str) {
-        let mut expected: Vec<&str> =
-            leaves.iter().flat_map(|leaf| types(leaf)).filter(|name| *name != "null").map(named).collect();
+        let mut expected: Vec<&str> = leaves
+            .iter()
+            .flat_map(|leaf| types(leaf))
+            .filter(|name| *name != "null")
+            .map(named)
+            .collect();
         expected.dedup();
         let shown = node.shown();
-        let notation = leaves.iter().find_map(|leaf| leaf.get("x-format")).and_then(Schema::as_str);
+        let notation = leaves
+            .iter()
+            .find_map(|leaf| leaf.get("x-format"))
+            .and_then(Schema::as_str);
         let takes_text = expected.contains(&"a text");
         let scalar = matches!(node.value, Value::Int(_) | Value::Float(_) | Value::Bool(_));
         let hint = match notation {
@@ -234,11 +276,18 @@ impl<'a> Walk<'a> {
 
     /// Collects the alternatives of `schema`, references followed.
     fn leaves(&self, schema: &'a Schema, leaves: &mut Vec<&'a Schema>) {
-        let referred = schema.get("$ref").and_then(Schema::as_str).and_then(|name| name.strip_prefix('#'));
+        let referred = schema
+            .get("$ref")
+            .and_then(Schema::as_str)
+            .and_then(|name| name.strip_prefix('#'));
         if let Some(target) = referred.and_then(|pointer| self.root.pointer(pointer)) {
             return self.leaves(target, leaves);
         }
-        match schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Schema::as_array) {
+        match schema
+            .get("anyOf")
+            .or_else(|| schema.get("oneOf"))
+            .and_then(Schema::as_array)
+        {
             Some(branches) => branches.iter().for_each(|branch| self.leaves(branch, leaves)),
             None => leaves.push(schema),
         }
@@ -278,7 +327,9 @@ fn names(leaf: &Schema) -> Vec<&str> {
 }
 
 fn accepts(leaf: &Schema, kind: &str) -> bool {
-    types(leaf).iter().any(|name| *name == kind || (*name == "number" && kind == "integer"))
+    types(leaf)
+        .iter()
+        .any(|name| *name == kind || (*name == "number" && kind == "integer"))
 }
 
 fn kind(value: &Value) -> &'static str {

@@ -2,11 +2,33 @@
 //!
 //! Decoding never fails: a bad record is data, not an error, and never costs its neighbours.
 
+pub(crate) mod column;
 pub mod json;
+pub(crate) mod lexer;
+pub(crate) mod scalar;
 
 use arrow::array::RecordBatch;
 
+use crate::chunk::Chunk;
 use crate::schema::infer::Shape;
+
+use self::json::JsonDecoder;
+
+/// A decoder, by the format of the topic.
+#[derive(Debug)]
+pub enum Decoder {
+    /// `format: json`.
+    Json(JsonDecoder),
+}
+
+impl Decoder {
+    /// Decodes one chunk.
+    pub fn decode(&mut self, chunk: &Chunk) -> Decoded {
+        match self {
+            Decoder::Json(json) => json.decode(chunk),
+        }
+    }
+}
 
 /// What a decoder made of one chunk. `rows.num_rows() + rejects.len() + filtered` equals the chunk's records.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::DefaultProducerContext;
 use rdkafka::mocking::MockCluster;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -24,7 +24,7 @@ const P0: Partition = Partition(0);
 const P1: Partition = Partition(1);
 
 struct World {
-    cluster: MockCluster<'static, DefaultClientContext>,
+    cluster: MockCluster<'static, DefaultProducerContext>,
     runtime: Runtime,
 }
 

@@ -1,1 +1,558 @@
-//! place
+//! Placing: every row gets its event time and its partition value, and rows of one value go together.
+
+mod columns;
+mod event_time;
+mod partition;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, RecordBatch,
+    StringArray, TimestampMicrosecondArray, UInt32Array, new_null_array,
+};
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::compute::{cast, filter, filter_record_batch, take, take_record_batch};
+use arrow::datatypes::{
+    DataType, Date32Type, Int32Type, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
+};
+use arrow::row::{RowConverter, SortField};
+use iceberg::arrow::arrow_primitive_to_literal;
+use iceberg::spec::{PartitionSpecRef, Struct, Transform, Type};
+use iceberg::transform::{BoxedTransformFunction, create_transform_function};
+
+pub use self::columns::{Leaf, column_at, conform, leaves};
+pub use self::event_time::{EventTimeFormat, EventTimes, UTC};
+pub use self::partition::{PartitionField, partition_path, partition_spec};
+use crate::chunk::Chunk;
+use crate::decode::{Decoded, Reject, Stage};
+use crate::schema::{ColumnSource, KafkaColumn, RowPlanRef};
+
+const US_PER_HOUR: i64 = 3_600_000_000;
+const US_PER_DAY: i64 = 24 * US_PER_HOUR;
+
+/// Rows that share a partition value.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// The partition value, of the spec's partition type; empty where the table has no partitions.
+    pub value: Struct,
+    /// The directory of the partition, escaped, relative to the data location; empty where there are no partitions.
+    pub path: String,
+    /// The rows, with the schema of the plan; at least one, in the order they were decoded.
+    pub rows: RecordBatch,
+}
+
+/// What placing made of one chunk's rows.
+#[derive(Debug)]
+pub struct Placed {
+    /// One part per distinct partition value, ascending by path.
+    pub parts: Vec<Part>,
+    /// The decoder's rejects and the rows that couldn't be placed, ascending by index.
+    pub rejects: Vec<Reject>,
+    /// The latest event time of the placed rows, microseconds UTC; `None` without rows or where none is computed.
+    pub event_time_max_us: Option<i64>,
+}
+
+/// Why rows can't be placed under a plan and spec at all.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// The spec partitions by a column that the schema doesn't have, or has inside a list or map.
+    #[error(
+        "partition `{partition}` needs the column with field id {source_id}, which the table doesn't have"
+    )]
+    NoSource {
+        /// The partition's name.
+        partition: String,
+        /// The field id of the column it is taken of.
+        source_id: i32,
+    },
+    /// The transform can't be computed here.
+    #[error("partition `{partition}` can't be computed")]
+    Transform {
+        /// The partition's name.
+        partition: String,
+        /// Why.
+        source: iceberg::Error,
+    },
+}
+
+/// Places decoded rows: makes them whole, reads their event time, splits them by partition value.
+#[derive(Debug)]
+pub struct Placer {
+    plan: RowPlanRef,
+    spec: PartitionSpecRef,
+    topic: String,
+    event_time: Option<(Vec<String>, EventTimeFormat)>,
+    keys: Vec<PartitionKey>,
+}
+
+/// How one partition value is computed from a row.
+#[derive(Debug)]
+struct PartitionKey {
+    name: String,
+    positions: Vec<usize>,
+    transform: Transform,
+    function: BoxedTransformFunction,
+    kind: Type,
+}
+
+impl Placer {
+    /// Makes a placer for the rows of one plan.
+    ///
+    /// - `topic`: what `_kafka_topic` holds.
+    /// - `event_time`: the path of `eventTimeField` from the payload's root and its format; `None` takes the records'
+    ///   timestamps where the plan has `_event_time`, and else computes no event time.
+    ///
+    /// # Errors
+    /// [`PlaceError`] if the spec doesn't belong to the plan's schema.
+    pub fn new(
+        plan: RowPlanRef,
+        spec: PartitionSpecRef,
+        topic: &str,
+        event_time: Option<(Vec<String>, EventTimeFormat)>,
+    ) -> Result<Placer, PlaceError> {
+        let leaves = leaves(&plan.schema);
+        let nothing = RecordBatch::new_empty(Arc::clone(&plan.arrow));
+        let mut keys = Vec::with_capacity(spec.fields().len());
+        for field in spec.fields() {
+            let failed = |source| PlaceError::Transform {
+                partition: field.name.clone(),
+                source,
+            };
+            // A void partition stays in a spec after its source column was dropped; its value is null whatever the source.
+            let leaf = leaves
+                .iter()
+                .find(|leaf| leaf.field_id == field.source_id)
+                .ok_or_else(|| PlaceError::NoSource {
+                    partition: field.name.clone(),
+                    source_id: field.source_id,
+                })?;
+            let key = PartitionKey {
+                name: field.name.clone(),
+                positions: leaf.positions.clone(),
+                transform: field.transform,
+                function: create_transform_function(&field.transform).map_err(failed)?,
+                kind: field
+                    .transform
+                    .result_type(&Type::Primitive(leaf.kind.clone()))
+                    .map_err(failed)?,
+            };
+            key.function
+                .transform(truncatable(column_at(&nothing, &key.positions)))
+                .map_err(failed)?;
+            keys.push(key);
+        }
+        Ok(Placer {
+            plan,
+            spec,
+            topic: topic.to_owned(),
+            event_time,
+            keys,
+        })
+    }
+
+    /// Places the rows decoded from `chunk`.
+    ///
+    /// A row without a readable event time or a partition value becomes a reject of stage [`Stage::Place`]; the rows of
+    /// all parts and all rejects together are the rows and rejects that went in.
+    ///
+    /// # Panics
+    /// If `decoded` doesn't fit the plan or the chunk.
+    pub fn place(&self, decoded: Decoded, chunk: &Chunk) -> Placed {
+        assert_eq!(
+            decoded.rows.num_rows(),
+            decoded.indexes.len(),
+            "every row has the index of its record"
+        );
+        let Decoded {
+            rows,
+            indexes,
+            mut rejects,
+            ..
+        } = decoded;
+        let mut indexes = UInt32Array::from(indexes);
+        let mut rows = rows;
+        let mut timestamps_ms = of_rows(&chunk.timestamps, &indexes).as_primitive().clone();
+
+        let mut failures = self.unwritable_timestamps(&timestamps_ms);
+        let mut event_times = None;
+        if let Some(times) = self.event_times(&rows, &timestamps_ms) {
+            failures.extend(times.failures);
+            event_times = Some(times.times);
+        }
+        if !failures.is_empty() {
+            let kept = reject(failures, &indexes, &mut rejects);
+            rows = filter_record_batch(&rows, &kept).expect("the mask has the length of the rows");
+            timestamps_ms = kept_of(&timestamps_ms, &kept).as_primitive().clone();
+            indexes = kept_of(&indexes, &kept).as_primitive().clone();
+            event_times = event_times.map(|times| kept_of(&times, &kept).as_primitive().clone());
+        }
+
+        let mut batch = self.assemble(&rows, chunk, &indexes, &timestamps_ms, event_times.as_ref());
+        let failures = self.unplaceable(&batch);
+        if !failures.is_empty() {
+            let kept = reject(failures, &indexes, &mut rejects);
+            batch =
+                filter_record_batch(&batch, &kept).expect("the mask has the length of the rows");
+            event_times = event_times.map(|times| kept_of(&times, &kept).as_primitive().clone());
+        }
+        rejects.sort_by_key(|reject| reject.index);
+        Placed {
+            parts: self.split(batch),
+            rejects,
+            event_time_max_us: event_times.as_ref().and_then(arrow::compute::max),
+        }
+    }
+
+    fn event_times(&self, rows: &RecordBatch, timestamps_ms: &Int64Array) -> Option<EventTimes> {
+        let Some((path, format)) = &self.event_time else {
+            let wanted = self.plan.sources.contains(&ColumnSource::EventTime);
+            return wanted
+                .then(|| EventTimes::compute(&EventTimeFormat::Default, None, timestamps_ms));
+        };
+        let mut times = match self.payload_column(rows, path) {
+            Some(column) => EventTimes::compute(format, Some(&column), timestamps_ms),
+            // No record so far had a value there, else the table would have the column.
+            None => {
+                let nothing = new_null_array(&DataType::Utf8, rows.num_rows());
+                EventTimes::compute(format, Some(&nothing), timestamps_ms)
+            }
+        };
+        for (_, reason) in &mut times.failures {
+            *reason = format!("event time field `{}`: {reason}", path.join("."));
+        }
+        Some(times)
+    }
+
+    /// Finds the column of a payload field: the source with the longest matching path, then down its structs.
+    fn payload_column(&self, rows: &RecordBatch, path: &[String]) -> Option<ArrayRef> {
+        let payloads = self.plan.sources.iter().filter_map(|source| match source {
+            ColumnSource::Payload(path) => Some(path),
+            _ => None,
+        });
+        let matches = |source: &[String], exact: bool| {
+            source.len() <= path.len()
+                && source.iter().zip(path).all(|(a, b)| {
+                    if exact {
+                        a == b
+                    } else {
+                        a.eq_ignore_ascii_case(b)
+                    }
+                })
+        };
+        let found = |exact: bool| {
+            let fitting = payloads
+                .clone()
+                .enumerate()
+                .filter(|(_, source)| matches(source, exact));
+            fitting.max_by_key(|(_, source)| source.len())
+        };
+        let (position, source) = found(true).or_else(|| found(false))?;
+        columns::column_below(rows.column(position), &path[source.len()..])
+    }
+
+    /// Finds the rows whose Kafka timestamp doesn't fit a column of microseconds.
+    fn unwritable_timestamps(&self, timestamps_ms: &Int64Array) -> Vec<(u32, String)> {
+        if !self
+            .plan
+            .sources
+            .contains(&ColumnSource::Kafka(KafkaColumn::Timestamp))
+        {
+            return Vec::new();
+        }
+        failures_of(timestamps_ms.len(), |row| {
+            (timestamps_ms.is_valid(row) && timestamps_ms.value(row).checked_mul(1000).is_none())
+                .then(|| {
+                    format!(
+                        "the record's timestamp, {} ms, lies outside what a column can hold",
+                        timestamps_ms.value(row)
+                    )
+                })
+        })
+    }
+
+    fn assemble(
+        &self,
+        rows: &RecordBatch,
+        chunk: &Chunk,
+        indexes: &UInt32Array,
+        timestamps_ms: &Int64Array,
+        event_times: Option<&TimestampMicrosecondArray>,
+    ) -> RecordBatch {
+        let mut payload = rows.columns().iter();
+        let mut columns = Vec::with_capacity(self.plan.sources.len());
+        for (source, field) in self.plan.sources.iter().zip(self.plan.arrow.fields()) {
+            let column: ArrayRef = match source {
+                ColumnSource::Payload(_) => Arc::clone(
+                    payload
+                        .next()
+                        .expect("the decoder fills every payload column of the plan"),
+                ),
+                ColumnSource::Kafka(column) => {
+                    self.kafka_column(*column, chunk, indexes, timestamps_ms)
+                }
+                ColumnSource::EventTime => {
+                    Arc::new(event_times.expect("the plan has an event time").clone())
+                }
+                ColumnSource::Absent => new_null_array(field.data_type(), indexes.len()),
+            };
+            columns.push(
+                conform(&column, field.data_type())
+                    .expect("a column's source has the column's type"),
+            );
+        }
+        assert!(
+            payload.next().is_none(),
+            "every decoded column has its place in the plan"
+        );
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(indexes.len()));
+        RecordBatch::try_new_with_options(Arc::clone(&self.plan.arrow), columns, &options)
+            .expect("the decoder rejects a record that lacks a required column")
+    }
+
+    fn kafka_column(
+        &self,
+        column: KafkaColumn,
+        chunk: &Chunk,
+        indexes: &UInt32Array,
+        timestamps_ms: &Int64Array,
+    ) -> ArrayRef {
+        let rows = indexes.len();
+        match column {
+            KafkaColumn::Topic => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
+                &self.topic,
+                rows,
+            ))),
+            KafkaColumn::Partition => Arc::new(Int32Array::from_value(chunk.partition.0, rows)),
+            KafkaColumn::Offset => of_rows(&chunk.offsets, indexes),
+            KafkaColumn::Timestamp => {
+                let times: TimestampMicrosecondArray =
+                    timestamps_ms.unary_opt(|timestamp_ms: i64| timestamp_ms.checked_mul(1000));
+                Arc::new(times.with_timezone(UTC))
+            }
+            KafkaColumn::Key => of_rows(&chunk.keys, indexes),
+            KafkaColumn::Headers => match &chunk.headers {
+                Some(headers) => of_rows(headers, indexes),
+                None => Arc::new(ListArray::new_null(header_field(), rows)),
+            },
+        }
+    }
+
+    /// Finds the rows for which a partition by time has no value that every engine reads.
+    fn unplaceable(&self, batch: &RecordBatch) -> Vec<(u32, String)> {
+        let mut failures = Vec::new();
+        for key in self.keys.iter().filter(|key| is_temporal(key.transform)) {
+            let column = column_at(batch, &key.positions);
+            // A date and nanoseconds in 64 bits never leave the range of an int; the years of dates are checked here too.
+            let times = match column.data_type() {
+                DataType::Timestamp(TimeUnit::Microsecond, _) => column,
+                DataType::Date32 => {
+                    cast(&column, &DataType::Timestamp(TimeUnit::Microsecond, None))
+                        .expect("arrow casts a date to microseconds")
+                }
+                _ => continue,
+            };
+            let times = times.as_primitive::<TimestampMicrosecondType>();
+            failures.extend(failures_of(times.len(), |row| {
+                (times.is_valid(row) && !event_time::readable_everywhere(times.value(row))).then(|| {
+                    format!("no value for partition `{}`: its time lies outside the years 1 to 9999", key.name)
+                })
+            }));
+        }
+        failures
+    }
+
+    fn split(&self, batch: RecordBatch) -> Vec<Part> {
+        if batch.num_rows() == 0 {
+            return Vec::new();
+        }
+        let values: Vec<ArrayRef> = self
+            .keys
+            .iter()
+            .map(|key| key.values(column_at(&batch, &key.positions)))
+            .collect();
+        if values.iter().all(is_uniform) {
+            return vec![self.part(&values, 0, batch)];
+        }
+        let groups = groups_of(&values);
+        let mut parts: Vec<Part> = groups
+            .into_iter()
+            .map(|group| {
+                let (first, last) = (group[0] as usize, group[group.len() - 1] as usize);
+                let rows = if last - first + 1 == group.len() {
+                    batch.slice(first, group.len())
+                } else {
+                    take_record_batch(&batch, &UInt32Array::from(group))
+                        .expect("a group holds rows of the batch")
+                };
+                self.part(&values, first, rows)
+            })
+            .collect();
+        parts.sort_by(|a, b| a.path.cmp(&b.path));
+        parts
+    }
+
+    fn part(&self, values: &[ArrayRef], row: usize, rows: RecordBatch) -> Part {
+        let literals = self.keys.iter().zip(values).map(|(key, values)| {
+            let literal = arrow_primitive_to_literal(&values.slice(row, 1), &key.kind);
+            literal
+                .expect("a transform's result is of its result type")
+                .pop()
+                .expect("one row has one value")
+        });
+        let value = Struct::from_iter(literals.collect::<Vec<_>>());
+        let path = partition_path(&self.spec, &self.plan.schema, &value);
+        Part { value, path, rows }
+    }
+}
+
+impl PartitionKey {
+    /// Computes the partition values of a column.
+    fn values(&self, column: ArrayRef) -> ArrayRef {
+        // Day and hour are counted here: iceberg 0.10.1 puts the last second before a midnight that precedes 1970 into the
+        // wrong day, since it truncates the seconds toward zero.
+        match (self.transform, column.data_type()) {
+            (Transform::Day, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
+                let times = column.as_primitive::<TimestampMicrosecondType>();
+                Arc::new(
+                    times.unary::<_, Date32Type>(|time_us| time_us.div_euclid(US_PER_DAY) as i32),
+                )
+            }
+            (Transform::Hour, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
+                let times = column.as_primitive::<TimestampMicrosecondType>();
+                Arc::new(
+                    times.unary::<_, Int32Type>(|time_us| time_us.div_euclid(US_PER_HOUR) as i32),
+                )
+            }
+            (Transform::Day, DataType::Timestamp(TimeUnit::Nanosecond, _)) => {
+                let times = column.as_primitive::<TimestampNanosecondType>();
+                Arc::new(
+                    times.unary::<_, Date32Type>(|time_ns| {
+                        time_ns.div_euclid(1000 * US_PER_DAY) as i32
+                    }),
+                )
+            }
+            (Transform::Hour, DataType::Timestamp(TimeUnit::Nanosecond, _)) => {
+                let times = column.as_primitive::<TimestampNanosecondType>();
+                Arc::new(
+                    times.unary::<_, Int32Type>(|time_ns| {
+                        time_ns.div_euclid(1000 * US_PER_HOUR) as i32
+                    }),
+                )
+            }
+            _ => self
+                .function
+                .transform(truncatable(column))
+                .expect("the transform took an empty column of this type in `new`"),
+        }
+    }
+}
+
+/// The crate truncates binary columns, but not the large ones that its own Arrow schemas have.
+fn truncatable(column: ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::LargeBinary => {
+            cast(&column, &DataType::Binary).expect("a chunk's payload is below 2 GiB")
+        }
+        _ => column,
+    }
+}
+
+fn is_temporal(transform: Transform) -> bool {
+    matches!(
+        transform,
+        Transform::Year | Transform::Month | Transform::Day | Transform::Hour
+    )
+}
+
+/// Says whether all rows have one value, nulls being equal to each other.
+fn is_uniform(values: &ArrayRef) -> bool {
+    let pairs = values.len() - 1;
+    let same = not_distinct(&values.slice(0, pairs), &values.slice(1, pairs))
+        .expect("partition values compare");
+    same.true_count() == pairs
+}
+
+/// Groups rows by their values: one group per distinct value in order of first sight, rows ascending in each.
+fn groups_of(values: &[ArrayRef]) -> Vec<Vec<u32>> {
+    let fields = values
+        .iter()
+        .map(|column| SortField::new(column.data_type().clone()))
+        .collect();
+    let converter = RowConverter::new(fields).expect("partition values are primitive");
+    let rows = converter
+        .convert_columns(values)
+        .expect("the columns have the types the converter was made for");
+    let mut numbers: HashMap<&[u8], usize> = HashMap::new();
+    let mut groups: Vec<Vec<u32>> = Vec::new();
+    let mut current: Option<(&[u8], usize)> = None;
+    for row in 0..rows.num_rows() {
+        let value = rows.row(row).data();
+        let number = match current {
+            // Neighbours mostly share a value, and comparing is cheaper than hashing.
+            Some((last, number)) if last == value => number,
+            _ => *numbers.entry(value).or_insert_with(|| {
+                groups.push(Vec::new());
+                groups.len() - 1
+            }),
+        };
+        current = Some((value, number));
+        groups[number].push(u32::try_from(row).expect("a chunk's rows fit 32 bits"));
+    }
+    groups
+}
+
+fn of_rows(column: &dyn Array, indexes: &UInt32Array) -> ArrayRef {
+    // The indexes ascend without repeats, so as many of them as records means all records.
+    if indexes.len() == column.len() {
+        return column.slice(0, column.len());
+    }
+    take(column, indexes, None).expect("an index names a record of the chunk")
+}
+
+fn kept_of(column: &dyn Array, kept: &BooleanArray) -> ArrayRef {
+    filter(column, kept).expect("the mask has the length of the rows")
+}
+
+fn failures_of(rows: usize, reason: impl Fn(usize) -> Option<String>) -> Vec<(u32, String)> {
+    let failed = |row| {
+        reason(row).map(|reason| {
+            (
+                u32::try_from(row).expect("a chunk's rows fit 32 bits"),
+                reason,
+            )
+        })
+    };
+    (0..rows).filter_map(failed).collect()
+}
+
+/// Turns failed rows into rejects, one per row, and returns the mask of the rows that stay.
+fn reject(
+    mut failures: Vec<(u32, String)>,
+    indexes: &UInt32Array,
+    rejects: &mut Vec<Reject>,
+) -> BooleanArray {
+    failures.sort_by_key(|(row, _)| *row);
+    failures.dedup_by_key(|(row, _)| *row);
+    let mut kept = vec![true; indexes.len()];
+    for (row, reason) in failures {
+        kept[row as usize] = false;
+        rejects.push(Reject {
+            index: indexes.value(row as usize),
+            stage: Stage::Place,
+            reason,
+        });
+    }
+    BooleanArray::from(kept)
+}
+
+fn header_field() -> arrow::datatypes::FieldRef {
+    use arrow::datatypes::{Field, Fields};
+    let fields = Fields::from(vec![
+        Field::new("key", DataType::Utf8, false),
+        Field::new("value", DataType::Binary, true),
+    ]);
+    Arc::new(Field::new("element", DataType::Struct(fields), false))
+}

@@ -1,36 +1,60 @@
-//! Runs pipelines.
+//! The shell: async tasks that feed what happens to [`crate::run::Run`] and do what it says, one conductor a pipeline.
 
+mod conductor;
+mod open;
+mod perform;
 pub mod report;
+mod tables;
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use crate::config::Pipeline;
 use crate::shell::report::{Counters, TableReport};
 use crate::units::Millis;
 
-/// How pipelines are run.
-#[derive(Debug, Clone)]
+/// What the command line says about a run.
+#[derive(Debug, Clone, Copy)]
 pub struct RunOptions {
-    /// The run's id.
-    pub run: Uuid,
-    /// End at the ends that the topics have now.
+    /// End when the tables reach the ends that the topics had at the start.
     pub once: bool,
-    /// The bound on the process's memory, in bytes.
+    /// The most memory the process should use, in bytes, shared by its pipelines.
     pub memory: u64,
-    /// How long something remote may be down.
+    /// How long something remote may fail.
     pub retry_for: Millis,
 }
 
-/// Runs pipelines side by side, each failing alone.
+/// Runs all pipelines at once, each failing alone, until they are done or `stop` says so.
+///
+/// - `counters`: one per pipeline, in their order.
+/// - returns one report per pipeline, in their order.
+///
+/// # Panics
+/// If a pipeline's task panicked: a bug, which ends the process.
 pub async fn run_all(
     pipelines: Vec<Pipeline>,
     options: RunOptions,
     counters: Vec<Arc<Counters>>,
     stop: watch::Receiver<bool>,
 ) -> Vec<TableReport> {
-    drop((pipelines, options, counters, stop));
-    Vec::new()
+    let share = options.memory / pipelines.len().max(1) as u64;
+    let tasks: Vec<_> = pipelines
+        .into_iter()
+        .zip(counters)
+        .map(|(pipeline, counters)| {
+            let options = RunOptions { memory: share, ..options };
+            tokio::spawn(conductor::conduct(pipeline, options, counters, stop.clone()))
+        })
+        .collect();
+    let mut reports = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        reports.push(task.await.expect("a pipeline's task ends with a report"));
+    }
+    reports
+}
+
+/// The time now.
+pub(crate) fn now() -> Millis {
+    Millis(chrono::Utc::now().timestamp_millis())
 }

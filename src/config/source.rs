@@ -1,0 +1,256 @@
+//! Resolves `source`: the topic, how it is read, and how to log in to its brokers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::choices::{Include, IsolationLevel, Nested, Protocol, StartAt};
+use super::file::{SaslMechanism, Scalar, Security, Source};
+use super::formats;
+use super::kafka_keys;
+use super::names::{absolute, check_topic, dotted, required, texts};
+use super::pipeline::{EventTime, EventTimeFormat, KafkaSource, StartOffset};
+use super::report::Report;
+use super::secret::Secret;
+use crate::schema::KafkaColumn;
+use crate::units::Millis;
+
+const BATCH_SIZE: u64 = 1_000_000;
+const BATCH_WINDOW: Millis = Millis(60_000);
+const MAX_POLL_RECORDS: u32 = 8192;
+
+/// Resolves `source` of the table called `name`; `at` is the table's path.
+pub(super) fn kafka_source(
+    entry: Source,
+    name: &str,
+    at: &str,
+    directory: &Path,
+    report: &mut Report<'_>,
+) -> KafkaSource {
+    let at = &format!("{at}.source");
+    let brokers = required(entry.brokers, at, "brokers", report);
+    if brokers.split(',').any(|broker| broker.trim().is_empty()) && !brokers.is_empty() {
+        report.add(
+            &format!("{at}.brokers"),
+            "has an empty entry",
+            Some("write it like `kafka-1:9092,kafka-2:9092`"),
+        );
+    }
+    let topic = required(entry.topic, at, "topic", report);
+    check_topic(&topic, &format!("{at}.topic"), report);
+    if entry.consumer_group.as_deref().is_some_and(str::is_empty) {
+        report.add(
+            &format!("{at}.consumerGroup"),
+            "is empty",
+            Some("leave it out for `aperio-{name}`"),
+        );
+    }
+    let start = match (entry.start_offset.unwrap_or(StartAt::Earliest), entry.start_timestamp) {
+        (StartAt::Earliest, _) => StartOffset::Earliest,
+        (StartAt::Latest, _) => StartOffset::Latest,
+        (StartAt::Timestamp, Some(time)) => StartOffset::Timestamp(time.0),
+        (StartAt::Timestamp, None) => {
+            let path = format!("{at}.startTimestamp");
+            report.add(
+                &path,
+                "`startOffset: timestamp` needs `startTimestamp`",
+                Some("write it like `\"2024-01-01T00:00:00Z\"`"),
+            );
+            StartOffset::Earliest
+        }
+    };
+    let batch_window = entry.batch_window.map_or(BATCH_WINDOW, |span| span.0);
+    if batch_window.0 == 0 {
+        report.add(
+            &format!("{at}.batchWindow"),
+            "is not above 0",
+            Some("write it like `60s`"),
+        );
+    }
+    let event_time = event_time(entry.event_time_field, entry.event_time_format, at, report);
+    let mut include = Vec::new();
+    let written = entry
+        .include
+        .unwrap_or_else(|| vec![Include::Partition, Include::Offset, Include::Timestamp]);
+    for (index, column) in written.iter().filter_map(|column| kafka_column(*column)).enumerate() {
+        if include.contains(&column) {
+            report.add(&format!("{at}.include[{index}]"), "is listed twice", None);
+        } else {
+            include.push(column);
+        }
+    }
+    KafkaSource {
+        group: entry.consumer_group.unwrap_or_else(|| format!("aperio-{name}")),
+        brokers,
+        topic,
+        start,
+        batch_size: entry.batch_size.unwrap_or(BATCH_SIZE),
+        batch_window,
+        max_poll_records: entry.max_poll_records.unwrap_or(MAX_POLL_RECORDS),
+        read_committed: entry.isolation_level.unwrap_or(IsolationLevel::ReadCommitted) == IsolationLevel::ReadCommitted,
+        event_time,
+        include,
+        flatten: entry.nested == Some(Nested::Flatten),
+        client: client(entry.security, entry.consumer_config, at, directory, report),
+    }
+}
+
+/// Stands for a source that is missing; the problem is reported, so nobody runs it.
+pub(super) fn no_source() -> KafkaSource {
+    KafkaSource {
+        brokers: String::new(),
+        topic: String::new(),
+        group: String::new(),
+        start: StartOffset::Earliest,
+        batch_size: BATCH_SIZE,
+        batch_window: BATCH_WINDOW,
+        max_poll_records: MAX_POLL_RECORDS,
+        read_committed: true,
+        event_time: None,
+        include: vec![],
+        flatten: false,
+        client: BTreeMap::new(),
+    }
+}
+
+fn event_time(field: Option<String>, format: Option<String>, at: &str, report: &mut Report<'_>) -> Option<EventTime> {
+    let format = match format.as_deref().map(formats::event_time) {
+        None => EventTimeFormat::Default,
+        Some(Ok(format)) => format,
+        Some(Err(wrong)) => {
+            report.add_wrong(&format!("{at}.eventTimeFormat"), wrong);
+            EventTimeFormat::Default
+        }
+    };
+    let path = dotted(&field?, &format!("{at}.eventTimeField"), report);
+    Some(EventTime { path, format })
+}
+
+fn kafka_column(column: Include) -> Option<KafkaColumn> {
+    match column {
+        Include::Partition => Some(KafkaColumn::Partition),
+        Include::Offset => Some(KafkaColumn::Offset),
+        Include::Timestamp => Some(KafkaColumn::Timestamp),
+        Include::Key => Some(KafkaColumn::Key),
+        Include::Headers => Some(KafkaColumn::Headers),
+        Include::Topic => Some(KafkaColumn::Topic),
+        Include::SchemaId => None,
+    }
+}
+
+fn client(
+    security: Option<Security>,
+    config: Option<BTreeMap<String, Scalar>>,
+    at: &str,
+    directory: &Path,
+    report: &mut Report<'_>,
+) -> BTreeMap<String, String> {
+    let mut client = security
+        .map(|entry| login(entry, at, directory, report))
+        .unwrap_or_default();
+    for (key, value) in texts(config) {
+        let path = format!("{at}.consumerConfig.{key}");
+        if let Err(refused) = kafka_keys::check(&key) {
+            report.add(&path, &refused.message, refused.hint.as_deref());
+        } else if client.contains_key(&key) {
+            report.add(
+                &path,
+                &format!("`{key}` is set by `security` too"),
+                Some("keep one of the two"),
+            );
+        } else {
+            client.insert(key, value);
+        }
+    }
+    client
+}
+
+fn login(entry: Security, at: &str, directory: &Path, report: &mut Report<'_>) -> BTreeMap<String, String> {
+    let at = &format!("{at}.security");
+    let (protocol, sasl, tls) = match entry.protocol.unwrap_or(Protocol::Plaintext) {
+        Protocol::Plaintext => ("PLAINTEXT", false, false),
+        Protocol::Ssl => ("SSL", false, true),
+        Protocol::SaslPlaintext => ("SASL_PLAINTEXT", true, false),
+        Protocol::SaslSsl => ("SASL_SSL", true, true),
+    };
+    let mechanism = entry.sasl_mechanism.map(|mechanism| match mechanism {
+        SaslMechanism::Plain => "PLAIN",
+        SaslMechanism::Scram256 => "SCRAM-SHA-256",
+        SaslMechanism::Scram512 => "SCRAM-SHA-512",
+        SaslMechanism::OauthBearer => "OAUTHBEARER",
+    });
+    let file = |path: Option<String>| path.map(|path| absolute(&path, directory));
+    let username_needed = mechanism.is_some_and(|mechanism| mechanism != "OAUTHBEARER");
+    let secret = |secret: Option<Secret>| secret.map(|secret| secret.expose().to_owned());
+    let properties = [
+        (
+            "saslMechanism",
+            "sasl.mechanism",
+            mechanism.map(str::to_owned),
+            sasl,
+            sasl,
+        ),
+        (
+            "saslUsername",
+            "sasl.username",
+            entry.sasl_username,
+            sasl,
+            sasl && username_needed,
+        ),
+        (
+            "saslPassword",
+            "sasl.password",
+            secret(entry.sasl_password),
+            sasl,
+            sasl && username_needed,
+        ),
+        ("ca", "ssl.ca.location", file(entry.ca), tls, false),
+        ("cert", "ssl.certificate.location", file(entry.cert), tls, false),
+        ("key", "ssl.key.location", file(entry.key), tls, false),
+        (
+            "keyPassword",
+            "ssl.key.password",
+            secret(entry.key_password),
+            tls,
+            false,
+        ),
+    ];
+    let mut client = BTreeMap::from([("security.protocol".to_owned(), protocol.to_owned())]);
+    for (key, property, value, fits, needed) in properties {
+        match value {
+            Some(value) if fits => {
+                client.insert(property.to_owned(), value);
+            }
+            Some(_) => {
+                let hint = if key.starts_with("sasl") {
+                    "write `protocol: SASL_SSL` or leave it out"
+                } else {
+                    "write `protocol: SSL` or `SASL_SSL`, or leave it out"
+                };
+                report.add(
+                    &format!("{at}.{key}"),
+                    &format!("`{key}` contradicts `protocol: {protocol}`"),
+                    Some(hint),
+                );
+            }
+            None if needed => report.add(
+                &format!("{at}.{key}"),
+                &format!("`protocol: {protocol}` needs `{key}`"),
+                None,
+            ),
+            None => {}
+        }
+    }
+    client
+}
+
+/// Returns the name of the column that `include` adds.
+pub(super) fn column_name(column: KafkaColumn) -> &'static str {
+    match column {
+        KafkaColumn::Topic => "_kafka_topic",
+        KafkaColumn::Partition => "_kafka_partition",
+        KafkaColumn::Offset => "_kafka_offset",
+        KafkaColumn::Timestamp => "_kafka_timestamp",
+        KafkaColumn::Key => "_kafka_key",
+        KafkaColumn::Headers => "_kafka_headers",
+    }
+}

@@ -1,0 +1,255 @@
+//! The path of a record in one function, and the thread that walks it: chunks in, files out.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use iceberg::spec::{PartitionSpecRef, SortOrderRef};
+
+use crate::chunk::Chunk;
+use crate::dead_letters::DeadLetter;
+use crate::decode::json::JsonDecoder;
+use crate::decode::{Decoded, Decoder};
+use crate::offsets::Partition;
+use crate::place::{EventTimeFormat, PlaceError, Placer};
+use crate::schema::infer::Shape;
+use crate::schema::{RowPlanRef, UnknownFields};
+use crate::table::{Tally, WindowFile, WindowId};
+use crate::write::{FileSinks, ParquetSettings, WindowWriter, WriteError};
+
+/// Everything that the files of a window depend on; replaced as a whole when the table's schema changes.
+#[derive(Clone)]
+pub struct LinePlan {
+    /// How columns are filled.
+    pub rows: RowPlanRef,
+    /// The spec that new files are written for.
+    pub spec: PartitionSpecRef,
+    /// The table's sort order, if it has one.
+    pub sort_order: Option<SortOrderRef>,
+    /// Parquet properties of the table.
+    pub settings: ParquetSettings,
+    /// Where data files go.
+    pub data_location: String,
+}
+
+/// What stays the same for a line as long as it lives.
+pub struct LineSettings {
+    /// The topic's name.
+    pub topic: String,
+    /// `eventTimeField` and its format.
+    pub event_time: Option<(Vec<String>, EventTimeFormat)>,
+    /// No file holds more rows than this.
+    pub rows_per_file_max: u64,
+    /// `onDecodeError: deadLetter`: rejects are kept, to be stored.
+    pub keeps_rejects: bool,
+}
+
+/// Why a line can't go on. A record that can't be decoded isn't among these.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    /// The rows can't be placed under the table's spec at all.
+    #[error("the table's partitions can't be computed")]
+    Place(#[from] PlaceError),
+    /// The files can't be written.
+    #[error("the files of the window can't be written")]
+    Write(#[from] WriteError),
+    /// Nobody could give the table the columns that the records need.
+    #[error("{0}")]
+    Schema(String),
+}
+
+/// What a line is asked to do, in order: a seal can't overtake a chunk.
+pub enum Order {
+    /// Put a chunk into a window. `ticket` is released when the chunk's rows are encoded.
+    Take {
+        /// The window.
+        window: WindowId,
+        /// The records.
+        chunk: Chunk,
+        /// What the chunk holds of the byte budget.
+        ticket: Box<dyn Send>,
+    },
+    /// Complete the files of a window and answer with [`Reply::Sealed`].
+    Seal(WindowId),
+    /// Forget a window.
+    Drop(WindowId),
+}
+
+/// What a line answers.
+pub enum Reply {
+    /// A chunk is in its window.
+    Staged(Tally),
+    /// The records hold fields that the table has no column for; the line waits for the new plan.
+    Unseen {
+        /// The fields and their types.
+        shape: Shape,
+        /// Where the answer goes; an error ends the run.
+        plan: SyncSender<Result<LinePlan, String>>,
+    },
+    /// A window's files are complete.
+    Sealed(Box<LineWindow>),
+    /// The line can't go on.
+    Failed(LineError),
+}
+
+/// A window as one line filled it.
+pub struct LineWindow {
+    /// Its name.
+    pub id: WindowId,
+    /// Its files.
+    pub files: Vec<WindowFile>,
+    /// Where its records went.
+    pub tally: Tally,
+    /// Rejects, to be stored before the commit.
+    pub aside: Vec<DeadLetter>,
+    /// The first reasons of rejection, for the log.
+    pub reasons: Vec<String>,
+    /// The greatest event time per partition, microseconds UTC.
+    pub event_times: BTreeMap<Partition, i64>,
+}
+
+/// Reasons kept of one window: a person reads a few, never a million.
+const REASONS_MAX: usize = 5;
+
+/// Turns fresh sinks on for each window.
+pub type SinkMaker = Box<dyn Fn() -> Box<dyn FileSinks> + Send>;
+
+/// One worker's assembly line.
+pub struct Line {
+    settings: LineSettings,
+    plan: LinePlan,
+    decoder: Decoder,
+    placer: Placer,
+    sinks: SinkMaker,
+    open: Option<Open>,
+}
+
+/// The window that is being filled.
+struct Open {
+    window: LineWindow,
+    writer: WindowWriter,
+}
+
+impl Line {
+    /// Makes a line.
+    ///
+    /// # Errors
+    /// [`LineError::Place`] if the spec doesn't fit the plan.
+    pub fn new(settings: LineSettings, plan: LinePlan, sinks: SinkMaker) -> Result<Self, LineError> {
+        let (decoder, placer) = Line::tools(&settings, &plan)?;
+        Ok(Line { settings, plan, decoder, placer, sinks, open: None })
+    }
+
+    /// Works off orders until the sender is gone.
+    pub fn work(mut self, orders: Receiver<Order>, mut answer: impl FnMut(Reply)) {
+        while let Ok(order) = orders.recv() {
+            let done = match order {
+                Order::Take { window, chunk, ticket } => {
+                    let taken = self.take(window, &chunk, &mut answer).map(|tally| answer(Reply::Staged(tally)));
+                    drop(ticket);
+                    taken
+                }
+                Order::Seal(window) => self.seal(window).map(|sealed| answer(Reply::Sealed(Box::new(sealed)))),
+                Order::Drop(window) => {
+                    self.open.take_if(|open| open.window.id == window);
+                    Ok(())
+                }
+            };
+            if let Err(error) = done {
+                answer(Reply::Failed(error));
+                return;
+            }
+        }
+    }
+
+    /// Takes one chunk all the way into the window's open files.
+    fn take(&mut self, id: WindowId, chunk: &Chunk, answer: &mut impl FnMut(Reply)) -> Result<Tally, LineError> {
+        let decoded = self.decode(chunk, answer)?;
+        let (filtered, decode_rejects) = (decoded.filtered, decoded.rejects.len());
+        let placed = self.placer.place(decoded, chunk);
+        let rows = placed.parts.iter().map(|part| part.rows.num_rows() as u64).sum();
+        let tally = Tally { records: chunk.len() as u64, rows, rejected: placed.rejects.len() as u64, filtered };
+        tally.assert_complete();
+        assert!(decode_rejects <= placed.rejects.len(), "placing keeps the decoder's rejects");
+        if self.open.as_ref().is_none_or(|open| open.window.id != id) {
+            self.open = Some(self.open_window(id));
+        }
+        let open = self.open.as_mut().expect("opened above");
+        open.writer.write(placed.parts)?;
+        open.window.tally.add(tally);
+        if let Some(time) = placed.event_time_max_us {
+            let greatest = open.window.event_times.entry(chunk.partition).or_insert(time);
+            *greatest = (*greatest).max(time);
+        }
+        for reject in &placed.rejects {
+            if open.window.reasons.len() < REASONS_MAX {
+                let offset = chunk.offset(reject.index as usize);
+                open.window.reasons.push(format!("{}/{offset}: {}", chunk.partition, reject.reason));
+            }
+            if self.settings.keeps_rejects {
+                open.window.aside.push(DeadLetter::of(&self.settings.topic, chunk, reject));
+            }
+        }
+        Ok(tally)
+    }
+
+    /// Decodes; where the table lacks columns for what is there, waits until it has them and decodes again. Every round
+    /// adds columns, so the second finds nothing more to add.
+    fn decode(&mut self, chunk: &Chunk, answer: &mut impl FnMut(Reply)) -> Result<Decoded, LineError> {
+        let decoded = self.decoder.decode(chunk);
+        let evolves = matches!(self.plan.rows.unknown, UnknownFields::Evolve | UnknownFields::Strict);
+        let Some(shape) = decoded.unseen.clone().filter(|_| evolves) else { return Ok(decoded) };
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        answer(Reply::Unseen { shape, plan: sender });
+        let plan = receiver
+            .recv()
+            .map_err(|_| LineError::Schema("the run ended while the table's schema was changed".into()))?
+            .map_err(LineError::Schema)?;
+        (self.decoder, self.placer) = Line::tools(&self.settings, &plan)?;
+        if let Some(open) = &mut self.open {
+            open.writer.replan(plan.rows.clone())?;
+        }
+        self.plan = plan;
+        Ok(self.decoder.decode(chunk))
+    }
+
+    fn seal(&mut self, id: WindowId) -> Result<LineWindow, LineError> {
+        let open = match self.open.take_if(|open| open.window.id == id) {
+            Some(open) => open,
+            None => self.open_window(id),
+        };
+        let Open { mut window, writer } = open;
+        let spec_id = self.plan.spec.spec_id();
+        window.files = writer.seal()?.into_iter().map(|file| WindowFile { spec_id, file }).collect();
+        Ok(window)
+    }
+
+    fn open_window(&self, id: WindowId) -> Open {
+        let window = LineWindow {
+            id,
+            files: Vec::new(),
+            tally: Tally::default(),
+            aside: Vec::new(),
+            reasons: Vec::new(),
+            event_times: BTreeMap::new(),
+        };
+        let stem = format!("{}-{:05}", id.run.simple(), id.sequence);
+        let plan = self.plan.clone();
+        let writer = WindowWriter::new(
+            plan.rows,
+            plan.spec,
+            plan.sort_order,
+            plan.settings,
+            plan.data_location,
+            stem,
+            self.settings.rows_per_file_max,
+            (self.sinks)(),
+        );
+        Open { window, writer }
+    }
+
+    fn tools(settings: &LineSettings, plan: &LinePlan) -> Result<(Decoder, Placer), LineError> {
+        let decoder = Decoder::Json(JsonDecoder::new(plan.rows.clone()));
+        let placer = Placer::new(plan.rows.clone(), plan.spec.clone(), &settings.topic, settings.event_time.clone())?;
+        Ok((decoder, placer))
+    }
+}

@@ -1,0 +1,657 @@
+//! The conductor of one pipeline: feeds events to the run and hands its actions on. It alone owns the run.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::catalog::LoadedTable;
+use crate::chunk::Chunk;
+use crate::config::{MaxRejected, OnDecodeError, Pipeline};
+use crate::error::{Exit, Failure};
+use crate::kafka::budget::{Budget, Permit};
+use crate::kafka::consumer::{Consumer, ConsumerSettings, KafkaEvent};
+use crate::line::{Line, LineSettings, LineWindow, Order, Reply};
+use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
+use crate::run::window::{RejectLimit, SealReason};
+use crate::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
+use crate::schema::UnknownFields;
+use crate::shell::open::{Topic, World, chain};
+use crate::shell::perform::{self, Aside, UploadSinks};
+use crate::shell::report::{Counters, OffsetSpan, TableOutcome, TableReport, WindowReport};
+use crate::shell::{RunOptions, now};
+use crate::store::Store;
+use crate::sync_points::SyncPoints;
+use crate::table::ledger::Ledger;
+use crate::table::{SealedWindow, TableView, WindowId};
+use crate::units::Millis;
+
+/// How often the run is told that time has passed.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How often a service looks again at a topic that was empty and whose columns nobody declared.
+const EMPTY_TOPIC_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a stop waits for the window under way: Kubernetes kills after 30 s.
+const GRACE: Millis = Millis(25_000);
+
+/// The part of `--memory` that chunks may hold between Kafka and the lines.
+const CHUNK_SHARE: u64 = 4;
+
+/// The part of `--memory` that librdkafka may hold in its queues.
+const QUEUE_SHARE: u64 = 8;
+
+/// A chunk's size: large enough for columns to pay, small enough that several are on their way at once.
+const CHUNK_BYTES_MAX: usize = 4 << 20;
+
+/// Answers of effects that run beside the conductor.
+enum Answer {
+    Event(Event),
+    Loaded(Result<(LoadedTable, TableView), String>),
+    Swapped(Swapped, Option<LoadedTable>),
+}
+
+/// Runs one pipeline from its first look at the world to its report.
+pub(super) async fn conduct(
+    pipeline: Pipeline,
+    options: RunOptions,
+    counters: Arc<Counters>,
+    stop: watch::Receiver<bool>,
+) -> TableReport {
+    let started = now();
+    let name = format!("{}.{}", pipeline.schema, pipeline.name);
+    let mut report = blank(name);
+    let outcome = match play(pipeline, options, &counters, stop, &mut report).await {
+        Ok(outcome) => outcome,
+        Err(failure) => Outcome::Failed(failure),
+    };
+    close(&mut report, &outcome, &counters, now().since(started));
+    report
+}
+
+fn blank(table: String) -> TableReport {
+    TableReport {
+        table,
+        outcome: TableOutcome::Done,
+        exit_code: Exit::Done as u8,
+        error: None,
+        records_read: 0,
+        rows_written: 0,
+        rows_deleted: 0,
+        rejected: 0,
+        late: 0,
+        filtered: 0,
+        offsets: BTreeMap::new(),
+        windows: Vec::new(),
+        snapshots: Vec::new(),
+        files_written: 0,
+        bytes_written: 0,
+        millis: 0,
+        lag: None,
+    }
+}
+
+fn close(report: &mut TableReport, outcome: &Outcome, counters: &Counters, millis: Millis) {
+    (report.outcome, report.exit_code, report.error) = match outcome {
+        Outcome::Done => (TableOutcome::Done, Exit::Done as u8, None),
+        Outcome::Stopped => (TableOutcome::Stopped, Exit::Done as u8, None),
+        Outcome::Failed(failure) => (TableOutcome::Failed, failure.exit as u8, Some(failure.to_string())),
+    };
+    report.records_read = counters.records_read.load(Ordering::Relaxed);
+    report.rows_written = counters.rows_written.load(Ordering::Relaxed);
+    report.rejected = counters.rejected.load(Ordering::Relaxed);
+    report.filtered = counters.filtered.load(Ordering::Relaxed);
+    report.bytes_written = counters.bytes_written.load(Ordering::Relaxed);
+    report.millis = millis.0.unsigned_abs();
+}
+
+async fn play(
+    pipeline: Pipeline,
+    options: RunOptions,
+    counters: &Arc<Counters>,
+    mut stop: watch::Receiver<bool>,
+    report: &mut TableReport,
+) -> Result<Outcome, Failure> {
+    let world = Arc::new(World::new(pipeline, options.retry_for)?);
+    let opening = async {
+        // Ends: a topic that stays empty is looked at until the service is stopped.
+        loop {
+            let topic = world.topic().await?;
+            match world.table().await? {
+                Some(table) => return Ok(Some((topic, table))),
+                None if options.once => return Ok(None),
+                None => tokio::time::sleep(EMPTY_TOPIC_WAIT).await,
+            }
+        }
+    };
+    let opened = tokio::select! {
+        opened = opening => opened?,
+        _ = stop.wait_for(|stop| *stop) => return Ok(Outcome::Stopped),
+    };
+    let Some((topic, table)) = opened else {
+        info!(topic = world.pipeline.source.topic, "the topic is empty and no columns are declared: no table yet");
+        return Ok(Outcome::Done);
+    };
+    Conductor::new(world, options, counters.clone(), &topic, table)?.play(topic, stop, report).await
+}
+
+struct Conductor {
+    world: Arc<World>,
+    run: Run,
+    once: bool,
+    memory: u64,
+    counters: Arc<Counters>,
+    table: LoadedTable,
+    store: Arc<Store>,
+    points: Arc<SyncPoints>,
+    aside: Arc<Aside>,
+    topic_id: Option<String>,
+    consumer: Option<Consumer>,
+    kafka: (UnboundedSender<KafkaEvent>, UnboundedReceiver<KafkaEvent>),
+    answers: (UnboundedSender<Answer>, UnboundedReceiver<Answer>),
+    replies: UnboundedReceiver<Reply>,
+    orders: mpsc::Sender<Order>,
+    /// The rebalance that brought each partition, and whether it has been started in librdkafka.
+    generations: BTreeMap<Partition, u64>,
+    started: BTreeSet<Partition>,
+    revoke: Option<mpsc::SyncSender<()>>,
+    sealing: HashMap<WindowId, (OffsetRanges, SealReason)>,
+    sealed: HashMap<WindowId, LineWindow>,
+    unreachable_since: Option<(Millis, String)>,
+}
+
+impl Conductor {
+    fn new(
+        world: Arc<World>,
+        options: RunOptions,
+        counters: Arc<Counters>,
+        topic: &Topic,
+        table: LoadedTable,
+    ) -> Result<Conductor, Failure> {
+        let source = &world.pipeline.source;
+        let config = RunConfig {
+            run: Uuid::now_v7(),
+            once: options.once,
+            batch_size: source.batch_size,
+            batch_window: source.batch_window,
+            retry_for: options.retry_for,
+            grace: GRACE,
+            source: topic.source.clone(),
+            reject_limit: match world.pipeline.errors.max_rejected {
+                MaxRejected::Share(share) => RejectLimit::Share(share),
+                MaxRejected::Count(most) => RejectLimit::Count(most),
+            },
+        };
+        let settings = LineSettings {
+            topic: source.topic.clone(),
+            event_time: world.event_time(),
+            rows_per_file_max: source.batch_size,
+            keeps_rejects: matches!(world.pipeline.errors.on_decode_error, OnDecodeError::DeadLetter { .. }),
+        };
+        let store = Arc::new(table.store.clone());
+        let (handle, line_store) = (Handle::current(), table.store.clone());
+        let sinks = Box::new(move || {
+            let sinks = UploadSinks { store: line_store.clone(), handle: handle.clone() };
+            Box::new(sinks) as Box<dyn crate::write::FileSinks>
+        });
+        let line = Line::new(settings, world.line_plan(&table)?, sinks).map_err(|error| {
+            Failure::new(Exit::Config, format!("table `{}` can't be written", world.ident)).detail(chain(&error))
+        })?;
+        let (orders, inbox) = mpsc::channel();
+        let (outbox, replies) = unbounded_channel();
+        std::thread::Builder::new()
+            .name("line-0".into())
+            .spawn(move || {
+                // A conductor that is gone wants no answers.
+                line.work(inbox, |reply| drop(outbox.send(reply)));
+            })
+            .map_err(|error| Failure::new(Exit::Remote, format!("no thread for the line: {error}")))?;
+        let points = world.sync_points(Some(table.metadata.location()))?.expect("the table's location is known");
+        let aside = Aside::open(&world, &store)?;
+        Ok(Conductor {
+            run: Run::new(config),
+            once: options.once,
+            memory: options.memory,
+            counters,
+            store,
+            points: Arc::new(points),
+            aside: Arc::new(aside),
+            topic_id: topic.source.topic_id.clone(),
+            consumer: None,
+            kafka: unbounded_channel(),
+            answers: unbounded_channel(),
+            replies,
+            orders,
+            generations: BTreeMap::new(),
+            started: BTreeSet::new(),
+            revoke: None,
+            sealing: HashMap::new(),
+            sealed: HashMap::new(),
+            unreachable_since: None,
+            table,
+            world,
+        })
+    }
+
+    async fn play(
+        mut self,
+        topic: Topic,
+        mut stop: watch::Receiver<bool>,
+        report: &mut TableReport,
+    ) -> Result<Outcome, Failure> {
+        let ends = if self.once { topic.ends } else { Offsets::default() };
+        let view = perform::view(&self.table)?;
+        let begin = view.ledger.as_ref().map(|ledger| ledger.offsets.clone());
+        let total: u64 = ends
+            .iter()
+            .map(|(partition, end)| end.since(begin.as_ref().and_then(|held| held.get(partition)).unwrap_or(Offset::ZERO)))
+            .sum();
+        self.counters.position_total.store(total, Ordering::Relaxed);
+        let opened = Event::Opened { view, partitions: topic.partitions, ends };
+        let mut finished = self.tell(opened, None, report);
+        let mut tick = tokio::time::interval(TICK);
+        let mut stopping = false;
+        // Ends: the run finishes, or is stopped.
+        while finished.is_none() {
+            finished = tokio::select! {
+                biased;
+                changed = stop.wait_for(|stop| *stop), if !stopping => {
+                    stopping = true;
+                    drop(changed);
+                    self.tell(Event::Stop, None, report)
+                }
+                Some(answer) = self.answers.1.recv() => self.answered(answer, report),
+                Some(reply) = self.replies.recv() => self.replied(reply, report),
+                Some(event) = self.kafka.1.recv() => self.heard(event, report),
+                _ = tick.tick() => self.ticked(report),
+            };
+        }
+        let outcome = finished.expect("the loop ends with an outcome");
+        drop(self.revoke.take());
+        if let Some(consumer) = self.consumer.take() {
+            // Leaving the group waits for brokers; the runtime must not.
+            let _ = tokio::task::spawn_blocking(move || consumer.stop()).await;
+        }
+        if let Some(ledger) = self.run.ledger() {
+            let begin = begin.unwrap_or_default();
+            for (partition, end) in ledger.offsets.iter() {
+                let start = begin.get(partition).unwrap_or(Offset::ZERO);
+                report.offsets.insert(partition.to_string(), OffsetSpan { start: start.get(), end: end.get() });
+            }
+            if self.once {
+                let behind = self.run.ends().iter().map(|(partition, end)| {
+                    end.since(ledger.offsets.get(partition).unwrap_or(Offset::ZERO))
+                });
+                report.lag = Some(behind.sum());
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Tells the run what happened and does what it says.
+    fn tell(&mut self, event: Event, mut hand: Option<(Chunk, Permit)>, report: &mut TableReport) -> Option<Outcome> {
+        let mut outcome = None;
+        for action in self.run.on(event, now()) {
+            outcome = self.perform(action, &mut hand, report).or(outcome);
+        }
+        outcome
+    }
+
+    fn perform(
+        &mut self,
+        action: Action,
+        hand: &mut Option<(Chunk, Permit)>,
+        report: &mut TableReport,
+    ) -> Option<Outcome> {
+        let world = self.world.clone();
+        match action {
+            Action::ResolveStart { partitions, first } => self.spawn(async move {
+                Answer::Event(match world.starts(partitions, first).await {
+                    Ok(starts) => Event::StartResolved(starts),
+                    Err(failure) => Event::Failed(failure),
+                })
+            }),
+            Action::Join => return self.join(report),
+            Action::Read { epoch, offsets } => self.read(epoch, offsets),
+            Action::Take(window) => {
+                let (chunk, permit) = hand.take().expect("a chunk is at hand when it is taken");
+                self.order(Order::Take { window, chunk, ticket: Box::new(permit) });
+            }
+            Action::Discard => drop(hand.take()),
+            Action::Seal { window, ranges, reason } => {
+                self.sealing.insert(window, (ranges, reason));
+                self.order(Order::Seal(window));
+            }
+            Action::Prepare { windows, after } => self.prepare(windows, after),
+            Action::Load { after } => self.spawn(async move {
+                wait(after).await;
+                Answer::Loaded(match world.catalog.load(&world.ident).await {
+                    Err(error) => Err(chain(&error)),
+                    Ok(None) => {
+                        let failure = Failure::new(Exit::Data, format!("table `{}` is gone", world.ident))
+                            .detail("it was dropped or renamed while this run worked")
+                            .hint("nothing of the window was stored; restore the table and run again");
+                        return Answer::Event(Event::Failed(failure));
+                    }
+                    Ok(Some(table)) => match perform::view(&table) {
+                        Ok(view) => Ok((table, view)),
+                        Err(failure) => return Answer::Event(Event::Failed(failure)),
+                    },
+                })
+            }),
+            Action::Swap(plan) => {
+                let base = self.table.clone();
+                self.spawn(async move {
+                    let (swapped, table) = perform::swap(&world, base, *plan).await;
+                    Answer::Swapped(swapped, table)
+                });
+            }
+            Action::Publish { ledger, after } => self.publish(ledger, after),
+            Action::Drop { windows, files } => {
+                for window in windows {
+                    self.sealed.remove(&window);
+                    self.order(Order::Drop(window));
+                }
+                tokio::spawn(perform::delete(self.store.clone(), files));
+            }
+            Action::Pause => self.consumer.iter().for_each(Consumer::pause),
+            Action::Resume => self.consumer.iter().for_each(Consumer::resume),
+            Action::AckRevoke => drop(self.revoke.take().map(|ack| ack.send(()))),
+            Action::Finish(outcome) => return Some(outcome),
+        }
+        None
+    }
+
+    fn join(&mut self, report: &mut TableReport) -> Option<Outcome> {
+        let source = &self.world.pipeline.source;
+        let mut client = source.client.clone();
+        let queue_kbytes = (self.memory / QUEUE_SHARE / 1024).max(1024).to_string();
+        client.entry("queued.max.messages.kbytes".into()).or_insert(queue_kbytes);
+        let settings = ConsumerSettings {
+            brokers: source.brokers.clone(),
+            topic: source.topic.clone(),
+            group: source.group.clone(),
+            read_committed: source.read_committed,
+            max_poll_records: source.max_poll_records as usize,
+            chunk_bytes_max: CHUNK_BYTES_MAX,
+            client,
+        };
+        let budget = Budget::new(usize::try_from(self.memory / CHUNK_SHARE).unwrap_or(usize::MAX).max(2 * CHUNK_BYTES_MAX));
+        match Consumer::start(settings, budget, self.kafka.0.clone()) {
+            Ok(consumer) => {
+                self.consumer = Some(consumer);
+                None
+            }
+            Err(error) => {
+                let failure = super::open::kafka_failure(&error, &self.world.pipeline.source.topic);
+                self.tell(Event::Failed(failure), None, report)
+            }
+        }
+    }
+
+    /// Starts partitions that are new here, and seeks those that are being read.
+    fn read(&mut self, epoch: u64, offsets: Vec<(Partition, Offset)>) {
+        let Some(consumer) = &self.consumer else { return };
+        let mut starts: BTreeMap<u64, Offsets> = BTreeMap::new();
+        for (partition, offset) in offsets {
+            if self.started.insert(partition) {
+                let generation = self.generations.get(&partition).copied().unwrap_or_default();
+                starts.entry(generation).or_default().set(partition, offset);
+            } else {
+                consumer.seek(partition, offset, epoch);
+            }
+        }
+        for (generation, offsets) in starts {
+            consumer.start_at(generation, epoch, offsets);
+        }
+    }
+
+    /// Stores dead letters and asks whether the topic is still the same one.
+    fn prepare(&mut self, windows: Vec<WindowId>, after: Millis) {
+        let letters: Vec<_> = windows.iter().filter_map(|id| self.sealed.get(id)).flat_map(|window| window.aside.clone()).collect();
+        let ledger = self.run.ledger().map(|ledger| ledger.offsets.clone()).unwrap_or_default();
+        let (world, aside, known) = (self.world.clone(), self.aside.clone(), self.topic_id.clone());
+        self.spawn(async move {
+            wait(after).await;
+            match world.topic_id().await {
+                Err(failure) => return Answer::Event(Event::Failed(failure)),
+                Ok(found) if known.is_some() && found.is_some() && found != known => {
+                    let what = format!("topic `{}` was re-created while this run worked", world.pipeline.source.topic);
+                    let failure = Failure::new(Exit::Data, what)
+                        .detail(format!("its id was {}, now it is {}", known.unwrap_or_default(), found.unwrap_or_default()))
+                        .hint("nothing of the window was stored; to read the new topic, use another table");
+                    return Answer::Event(Event::Failed(failure));
+                }
+                Ok(_) => {}
+            }
+            Answer::Event(Event::Prepared(aside.store(&ledger, &letters).await))
+        });
+    }
+
+    fn publish(&mut self, ledger: Ledger, after: Millis) {
+        let (points, name) = (self.points.clone(), self.world.pipeline.name.clone());
+        if let Some(consumer) = &self.consumer {
+            // A copy for lag tools, of the partitions that are read here; never waited for and never read back.
+            let ours = ledger.offsets.iter().filter(|(partition, _)| self.started.contains(partition)).collect();
+            consumer.commit_group(ours);
+        }
+        self.spawn(async move {
+            wait(after).await;
+            Answer::Event(Event::Published(perform::publish(&points, &name, &ledger).await))
+        });
+    }
+
+    fn answered(&mut self, answer: Answer, report: &mut TableReport) -> Option<Outcome> {
+        match answer {
+            Answer::Event(event) => {
+                if let Event::Prepared(Err(error)) | Event::Published(Err(error)) = &event {
+                    warn!(table = %self.world.ident, %error, "tried again");
+                }
+                self.tell(event, None, report)
+            }
+            Answer::Loaded(Err(error)) => {
+                warn!(table = %self.world.ident, %error, "the table can't be loaded; tried again");
+                self.tell(Event::Loaded(Err(error)), None, report)
+            }
+            Answer::Loaded(Ok((table, view))) => {
+                self.table = table;
+                self.tell(Event::Loaded(Ok(view)), None, report)
+            }
+            Answer::Swapped(swapped, table) => {
+                match &swapped {
+                    Swapped::Committed(view) => self.note_commit(view, report),
+                    Swapped::Conflict => info!(table = %self.world.ident, "the table moved; admitting again"),
+                    Swapped::Unknown(error) | Swapped::Rejected(error) => {
+                        warn!(table = %self.world.ident, %error, "the commit's answer is not a yes");
+                    }
+                }
+                self.table = table.unwrap_or_else(|| self.table.clone());
+                self.tell(Event::Swapped(swapped), None, report)
+            }
+        }
+    }
+
+    fn note_commit(&self, view: &TableView, report: &mut TableReport) {
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        report.snapshots.extend(view.snapshot);
+        if let (Some(before), Some(after)) = (self.run.ledger(), &view.ledger) {
+            let moved: u64 = after
+                .offsets
+                .iter()
+                .map(|(partition, offset)| offset.since(before.offsets.get(partition).unwrap_or(offset)))
+                .sum();
+            self.counters.position_done.fetch_add(moved, Ordering::Relaxed);
+            info!(table = %self.world.ident, snapshot = view.snapshot, offsets = moved, "committed");
+        }
+    }
+
+    fn replied(&mut self, reply: Reply, report: &mut TableReport) -> Option<Outcome> {
+        match reply {
+            Reply::Staged(tally) => {
+                self.counters.records_read.fetch_add(tally.records, Ordering::Relaxed);
+                None
+            }
+            Reply::Unseen { shape, plan } => {
+                let world = self.world.clone();
+                let strict = world.line_plan(&self.table).is_ok_and(|plan| plan.rows.unknown == UnknownFields::Strict);
+                let answers = self.answers.0.clone();
+                tokio::spawn(async move {
+                    let evolved = if strict {
+                        Err(Failure::new(Exit::Data, format!("records hold fields that table `{}` doesn't have", world.ident))
+                            .detail(format!("new fields: {shape:?}"))
+                            .hint("`materialize.schemaEvolution` is strict: add the columns, or set it to evolve or ignore"))
+                    } else {
+                        world.evolve(&shape).await
+                    };
+                    match evolved {
+                        Ok(evolved) => drop(plan.send(Ok(evolved))),
+                        Err(failure) => {
+                            drop(answers.send(Answer::Event(Event::Failed(failure))));
+                            drop(plan.send(Err("the table's schema could not be changed".into())));
+                        }
+                    }
+                });
+                None
+            }
+            Reply::Sealed(window) => self.line_sealed(*window, report),
+            Reply::Failed(error) => {
+                let failure = Failure::new(Exit::Remote, format!("the files of table `{}` can't be written", self.world.ident))
+                    .detail(chain(&error))
+                    .hint("look at the store's space and permissions; nothing of the window is in the table");
+                self.tell(Event::Failed(failure), None, report)
+            }
+        }
+    }
+
+    fn line_sealed(&mut self, window: LineWindow, report: &mut TableReport) -> Option<Outcome> {
+        let (ranges, reason) = self.sealing.remove(&window.id).expect("a line seals what it was told to");
+        for reason in &window.reasons {
+            warn!(table = %self.world.ident, reason, "rejected");
+        }
+        let tally = window.tally;
+        if tally.rejected > 0 && self.world.pipeline.errors.on_decode_error == OnDecodeError::Fail {
+            let first = window.reasons.first().cloned().unwrap_or_default();
+            let failure = Failure::new(Exit::Data, format!("a record of topic `{}` can't become a row", self.world.pipeline.source.topic))
+                .detail(first)
+                .hint("`errors.onDecodeError` is fail: mend `columns`, or choose deadLetter or skip");
+            return self.tell(Event::Failed(failure), None, report);
+        }
+        let bytes = window.files.iter().map(|file| file.file.file_size_in_bytes()).sum();
+        self.counters.rows_written.fetch_add(tally.rows, Ordering::Relaxed);
+        self.counters.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
+        self.counters.filtered.fetch_add(tally.filtered, Ordering::Relaxed);
+        self.counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+        self.counters.windows.fetch_add(1, Ordering::Relaxed);
+        report.files_written += window.files.len() as u64;
+        report.windows.push(WindowReport {
+            id: window.id.to_string(),
+            reason: reason.to_string(),
+            records: tally.records,
+            rows: tally.rows,
+            rejected: tally.rejected,
+        });
+        info!(window = %window.id, %reason, records = tally.records, rows = tally.rows, rejected = tally.rejected, files = window.files.len(), bytes, "sealed");
+        let sealed = SealedWindow {
+            id: window.id,
+            ranges,
+            files: window.files.clone(),
+            tally,
+            event_times: window.event_times.clone(),
+        };
+        self.sealed.insert(window.id, window);
+        self.tell(Event::Sealed(sealed), None, report)
+    }
+
+    fn heard(&mut self, event: KafkaEvent, report: &mut TableReport) -> Option<Outcome> {
+        let topic = self.world.pipeline.source.topic.clone();
+        let event = match event {
+            KafkaEvent::Assigned { generation, partitions } => {
+                for partition in &partitions {
+                    self.generations.insert(*partition, generation);
+                    self.started.remove(partition);
+                }
+                Event::Assigned(partitions)
+            }
+            KafkaEvent::Revoked { partitions, lost, ack } => {
+                for partition in &partitions {
+                    self.started.remove(partition);
+                }
+                self.revoke = Some(ack);
+                Event::Revoked { partitions, lost }
+            }
+            KafkaEvent::Fetched { epoch, chunk, permit, .. } => {
+                self.unreachable_since = None;
+                let event = Event::Fetched {
+                    epoch,
+                    partition: chunk.partition,
+                    range: chunk.range,
+                    records: chunk.len() as u64,
+                };
+                return self.tell(event, Some((chunk, permit)), report);
+            }
+            KafkaEvent::Caught { .. } | KafkaEvent::Stopped => return None,
+            KafkaEvent::Reachable => {
+                info!(topic, "Kafka is back");
+                self.unreachable_since = None;
+                return None;
+            }
+            KafkaEvent::Unreachable { error } | KafkaEvent::Refused { error } => {
+                warn!(topic, error, "Kafka can't be reached; trying on");
+                self.unreachable_since.get_or_insert((now(), error));
+                return None;
+            }
+            KafkaEvent::OffsetsGone { partition, wanted } => {
+                let wanted = wanted.map_or("the wanted offset".to_owned(), |offset| format!("offset {offset}"));
+                Event::Failed(
+                    Failure::new(Exit::Data, format!("records of partition {topic}/{partition} are gone"))
+                        .detail(format!("{wanted} is to be read next, and the topic doesn't hold it any more (retention, or re-created)"))
+                        .hint("nothing was skipped; `aperio status` shows the offsets. Resetting them gives the missing records up"),
+                )
+            }
+            KafkaEvent::TopicMissing => {
+                Event::Failed(Failure::new(Exit::Data, format!("topic `{topic}` is gone")).hint("nothing was lost; the table keeps its offsets"))
+            }
+            KafkaEvent::Failed { error } => {
+                Event::Failed(Failure::new(Exit::Remote, format!("the Kafka client of topic `{topic}` can't go on")).detail(error).hint("run again"))
+            }
+        };
+        self.tell(event, None, report)
+    }
+
+    fn ticked(&mut self, report: &mut TableReport) -> Option<Outcome> {
+        let patience = self.world.retry_for;
+        if let Some((_, error)) = self.unreachable_since.take_if(|(since, _)| now().since(*since) >= patience) {
+            let failure = Failure::new(Exit::Remote, format!("Kafka can't be read for topic `{}`", self.world.pipeline.source.topic))
+                .detail(error)
+                .hint("nothing was lost: the table holds the offsets. Run again when it is back, or wait longer with `--retry-for`");
+            return self.tell(Event::Failed(failure), None, report);
+        }
+        self.tell(Event::Tick, None, report)
+    }
+
+    fn order(&self, order: Order) {
+        // A line that is gone has said why: `Reply::Failed` is on its way.
+        let _ = self.orders.send(order);
+    }
+
+    fn spawn(&self, effect: impl Future<Output = Answer> + Send + 'static) {
+        let answers = self.answers.0.clone();
+        tokio::spawn(async move {
+            // A conductor that is gone wants no answers.
+            let _ = answers.send(effect.await);
+        });
+    }
+}
+
+async fn wait(after: Millis) {
+    if after.0 > 0 {
+        tokio::time::sleep(Duration::from_millis(after.0.unsigned_abs())).await;
+    }
+}

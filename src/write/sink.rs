@@ -1,0 +1,88 @@
+//! Where the bytes of files go.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+/// Makes files.
+pub trait FileSinks: Send {
+    /// Starts a file at `path`, a full location.
+    ///
+    /// # Errors
+    /// Whatever the store says; nothing exists then.
+    fn open(&mut self, path: &str) -> io::Result<Box<dyn FileSink>>;
+}
+
+/// One file being written; dropped before [`FileSink::finish`], it is given up and must not appear whole to a reader.
+pub trait FileSink: io::Write + Send {
+    /// Blocks until the object is complete and durable, and returns its size in bytes.
+    ///
+    /// # Errors
+    /// Whatever the store says; the file may or may not exist then.
+    fn finish(self: Box<Self>) -> io::Result<u64>;
+}
+
+/// Files in memory, for tests and benches; clones share their files.
+#[derive(Debug, Clone, Default)]
+pub struct MemorySinks {
+    // A mutex, since sinks are owned by their encoders and have no one to send a finished file to.
+    files: Arc<Mutex<BTreeMap<String, Bytes>>>,
+}
+
+impl MemorySinks {
+    /// Returns the finished files by path.
+    pub fn files(&self) -> BTreeMap<String, Bytes> {
+        self.files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl FileSinks for MemorySinks {
+    fn open(&mut self, path: &str) -> io::Result<Box<dyn FileSink>> {
+        let files = Arc::clone(&self.files);
+        Ok(Box::new(MemorySink {
+            path: path.to_owned(),
+            bytes: Vec::new(),
+            files,
+        }))
+    }
+}
+
+struct MemorySink {
+    path: String,
+    bytes: Vec<u8>,
+    files: Arc<Mutex<BTreeMap<String, Bytes>>>,
+}
+
+impl io::Write for MemorySink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl FileSink for MemorySink {
+    fn finish(self: Box<Self>) -> io::Result<u64> {
+        let MemorySink { path, bytes, files } = *self;
+        let size = bytes.len() as u64;
+        let previous = files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(path.clone(), bytes.into());
+        match previous {
+            None => Ok(size),
+            Some(_) => Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("`{path}` was written twice"),
+            )),
+        }
+    }
+}

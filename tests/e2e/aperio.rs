@@ -1,0 +1,183 @@
+//! Running the binary under test, and killing it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::setup;
+
+const RUN_LIMIT: Duration = Duration::from_secs(180); // no run of these tests is meant to take longer than 30 s
+
+/// How a run ended and what it printed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// The report of `--output json`.
+    pub fn report(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON report ({error}): {self:#?}"))
+    }
+
+    /// Fails the test, with everything that was printed, unless the exit code is this one.
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+}
+
+/// A running `aperio`; dropped, it is killed.
+pub struct Aperio {
+    child: Child,
+    stdout: Option<JoinHandle<()>>,
+    stderr: Option<JoinHandle<()>>,
+    printed: Arc<Mutex<[String; 2]>>,
+}
+
+impl Aperio {
+    /// Starts it in `dir` with `args`; no variable named APERIO_* or RUST_LOG reaches it.
+    pub fn start(dir: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aperio"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("APERIO_") || name == "RUST_LOG" {
+                command.env_remove(name);
+            }
+        }
+        command.current_dir(dir).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = setup::spawn(command);
+        let printed = Arc::new(Mutex::new([String::new(), String::new()]));
+        let stdout = collect(child.stdout.take().expect("piped"), Arc::clone(&printed), 0);
+        let stderr = collect(child.stderr.take().expect("piped"), Arc::clone(&printed), 1);
+        Self { child, stdout: Some(stdout), stderr: Some(stderr), printed }
+    }
+
+    /// Starts it and waits until it ends.
+    pub fn run(dir: &Path, args: &[&str]) -> Outcome {
+        Self::start(dir, args).wait()
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(mut self) -> Outcome {
+        let mut ended = None;
+        setup::wait_until(RUN_LIMIT, || {
+            ended = self.child.try_wait().expect("the child can be asked");
+            ended.is_some()
+        });
+        let Some(status) = ended else {
+            let printed = self.printed.lock().expect("no panic holds the text").clone();
+            panic!("aperio still runs after {RUN_LIMIT:?}; it printed: {printed:#?}");
+        };
+        self.outcome(status)
+    }
+
+    /// Waits until a line that holds `text` was printed on either stream; `false` if it ended first.
+    pub fn wait_for(&mut self, text: &str) -> bool {
+        let holds = |printed: &Mutex<[String; 2]>| {
+            printed.lock().expect("no panic holds the text").iter().any(|stream| stream.contains(text))
+        };
+        let mut ended = false;
+        let found = setup::wait_until(RUN_LIMIT, || {
+            let found = holds(&self.printed);
+            ended = !found && self.child.try_wait().expect("the child can be asked").is_some();
+            found || ended
+        });
+        assert!(found, "no `{text}` within {RUN_LIMIT:?}");
+        if ended {
+            // Its last words may still have been on their way.
+            self.stdout.take().map(JoinHandle::join);
+            self.stderr.take().map(JoinHandle::join);
+        }
+        holds(&self.printed)
+    }
+
+    /// Sends a signal such as `libc::SIGTERM` and waits for the end.
+    pub fn signal(self, signal: i32) -> Outcome {
+        let id = i32::try_from(self.child.id()).expect("process ids are small");
+        // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
+        unsafe { libc::kill(id, signal) };
+        self.wait()
+    }
+
+    /// `kill -9` now.
+    pub fn kill(self) -> Outcome {
+        self.signal(libc::SIGKILL)
+    }
+
+    /// `kill -9` after this time, if it still runs.
+    pub fn kill_after(self, delay: Duration) -> Outcome {
+        std::thread::sleep(delay);
+        self.kill()
+    }
+
+    /// `kill -9` as soon as a line that holds `text` is printed, or its own end if it ends before.
+    pub fn kill_when(mut self, text: &str) -> Outcome {
+        self.wait_for(text);
+        self.kill()
+    }
+
+    fn outcome(&mut self, status: std::process::ExitStatus) -> Outcome {
+        self.stdout.take().map(JoinHandle::join);
+        self.stderr.take().map(JoinHandle::join);
+        let [stdout, stderr] = self.printed.lock().expect("no panic holds the text").clone();
+        Outcome { code: status.code(), signal: status.signal(), stdout, stderr }
+    }
+}
+
+impl Drop for Aperio {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            setup::kill_group(&mut self.child);
+        }
+    }
+}
+
+fn collect(stream: impl Read + Send + 'static, printed: Arc<Mutex<[String; 2]>>, index: usize) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            printed.lock().expect("no panic holds the text")[index].push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    })
+}
+
+/// A folder with one pipeline file, `pipeline.yaml`, and whatever it makes; gone with the value.
+pub struct Workspace {
+    dir: tempfile::TempDir,
+}
+
+impl Workspace {
+    /// Writes `yaml` into a new folder.
+    pub fn new(yaml: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("aperio-e2e-").tempdir().expect("a temporary folder");
+        std::fs::write(dir.path().join("pipeline.yaml"), yaml).expect("the pipeline file can be written");
+        Self { dir }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The warehouse of the default catalog.
+    pub fn warehouse(&self) -> PathBuf {
+        self.path().join("warehouse")
+    }
+
+    /// Starts `aperio run --once pipeline.yaml` with more arguments.
+    pub fn start_once(&self, more: &[&str]) -> Aperio {
+        Aperio::start(self.path(), &[&["run", "--once", "pipeline.yaml"], more].concat())
+    }
+}

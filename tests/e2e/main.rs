@@ -1,0 +1,12 @@
+//! The whole program against real servers: Apache Kafka, the SQLite and REST catalogs, and engines that read the tables.
+//!
+//! `make setup` gets them, `make test` does that first. What isn't there fails a test; nothing is skipped.
+
+#![expect(dead_code, reason = "helpers for the tests to come; the benches use some of these modules too")]
+
+mod aperio;
+mod produce;
+mod readers;
+mod servers;
+mod setup;
+mod smoke;

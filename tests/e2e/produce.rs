@@ -1,0 +1,231 @@
+//! Filling topics, and reading them back as the truth that tables are compared with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::servers::Kafka;
+
+const LIMIT: Duration = Duration::from_secs(60); // a broker that just started is slow at its first transaction
+
+/// A record to produce. Without a partition, the key decides (or chance, without a key).
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    pub partition: Option<i32>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// Milliseconds since 1970, UTC; without it, now.
+    pub timestamp_ms: Option<i64>,
+}
+
+impl Record {
+    /// A record with this value and nothing else.
+    pub fn of(value: impl Into<Vec<u8>>) -> Self {
+        Self { value: Some(value.into()), ..Self::default() }
+    }
+
+    /// A record of this key without a value.
+    pub fn tombstone(key: impl Into<Vec<u8>>) -> Self {
+        Self::default().key(key)
+    }
+
+    /// The same with a key.
+    pub fn key(self, key: impl Into<Vec<u8>>) -> Self {
+        Self { key: Some(key.into()), ..self }
+    }
+
+    /// The same in this partition.
+    pub fn partition(self, partition: i32) -> Self {
+        Self { partition: Some(partition), ..self }
+    }
+
+    /// The same with one header more.
+    pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push((name.to_owned(), Some(value.into())));
+        self
+    }
+
+    /// The same with this time, in milliseconds since 1970, UTC.
+    pub fn at(self, timestamp_ms: i64) -> Self {
+        Self { timestamp_ms: Some(timestamp_ms), ..self }
+    }
+}
+
+/// A record that was read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    pub partition: i32,
+    pub offset: i64,
+    pub timestamp_ms: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+fn config(kafka: &Kafka) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.brokers());
+    config
+}
+
+fn admin(kafka: &Kafka) -> AdminClient<DefaultClientContext> {
+    config(kafka).create().expect("an admin client")
+}
+
+fn admin_options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(LIMIT)).operation_timeout(Some(LIMIT))
+}
+
+/// Creates a topic; `settings` are topic properties such as `retention.ms`.
+pub fn create_topic(kafka: &Kafka, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    new.config.extend_from_slice(settings);
+    let results = block_on(admin(kafka).create_topics([&new], &admin_options())).expect("the broker answers");
+    results.into_iter().for_each(|result| {
+        result.unwrap_or_else(|error| panic!("topic `{topic}` isn't created: {error:?}"));
+    });
+}
+
+/// Deletes a topic.
+pub fn delete_topic(kafka: &Kafka, topic: &str) {
+    block_on(admin(kafka).delete_topics(&[topic], &admin_options())).expect("the broker answers");
+}
+
+/// Raises the number of partitions to `partitions`.
+pub fn add_partitions(kafka: &Kafka, topic: &str, partitions: usize) {
+    let more = NewPartitions::new(topic, partitions);
+    block_on(admin(kafka).create_partitions([&more], &admin_options())).expect("the broker answers");
+}
+
+/// Produces records and waits until the broker has them all.
+pub fn produce(kafka: &Kafka, topic: &str, records: impl IntoIterator<Item = Record>) {
+    let producer: BaseProducer = config(kafka)
+        .set("linger.ms", "20")
+        .set("enable.idempotence", "true")
+        .create()
+        .expect("a producer");
+    send_all(&producer, topic, records);
+    producer.flush(LIMIT).expect("the broker takes all");
+}
+
+fn send_all(producer: &BaseProducer, topic: &str, records: impl IntoIterator<Item = Record>) {
+    for record in records {
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &record.headers {
+            headers = headers.insert(Header { key, value: value.as_ref() });
+        }
+        let mut message = BaseRecord::<Vec<u8>, Vec<u8>>::to(topic).headers(headers);
+        message.partition = record.partition;
+        message.key = record.key.as_ref();
+        message.payload = record.value.as_ref();
+        message.timestamp = record.timestamp_ms;
+        while let Err((error, same)) = producer.send(message) {
+            let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
+            assert_eq!(error, full, "a record for `{topic}` isn't taken");
+            producer.poll(Duration::from_millis(100));
+            message = same;
+        }
+    }
+}
+
+/// A Kafka transaction; dropped unfinished, it stays open as that of a crashed producer does.
+pub struct Transaction {
+    producer: BaseProducer,
+}
+
+impl Transaction {
+    /// Begins one; beginning another of the same `id` ends this one from outside (it fences the producer).
+    pub fn begin(kafka: &Kafka, id: &str) -> Self {
+        let producer: BaseProducer = config(kafka)
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", "60000")
+            .create()
+            .expect("a producer");
+        producer.init_transactions(LIMIT).expect("the broker starts transactions");
+        producer.begin_transaction().expect("a new producer has no transaction");
+        Self { producer }
+    }
+
+    /// Produces records into it and waits until the broker has them all.
+    pub fn send(&self, topic: &str, records: impl IntoIterator<Item = Record>) {
+        send_all(&self.producer, topic, records);
+        self.producer.flush(LIMIT).expect("the broker takes all");
+    }
+
+    /// Commits it: readers see its records.
+    pub fn commit(self) {
+        self.producer.commit_transaction(LIMIT).expect("the transaction commits");
+    }
+
+    /// Aborts it: `read_committed` readers never see its records.
+    pub fn abort(self) {
+        self.producer.abort_transaction(LIMIT).expect("the transaction aborts");
+    }
+}
+
+fn consumer(kafka: &Kafka, isolation: &str) -> BaseConsumer {
+    config(kafka)
+        .set("group.id", "e2e-truth")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", isolation)
+        .set("auto.offset.reset", "error")
+        .create()
+        .expect("a consumer")
+}
+
+fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
+    let metadata = consumer.fetch_metadata(Some(topic), LIMIT).expect("the broker describes its topic");
+    metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect()
+}
+
+/// The end offsets (next to be written) of every partition.
+pub fn ends(kafka: &Kafka, topic: &str) -> BTreeMap<i32, i64> {
+    let consumer = consumer(kafka, "read_uncommitted");
+    let end = |partition| consumer.fetch_watermarks(topic, partition, LIMIT).expect("the broker knows its ends").1;
+    partitions(&consumer, topic).into_iter().map(|partition| (partition, end(partition))).collect()
+}
+
+/// Everything that is in the topic now, as a `read_committed` or `read_uncommitted` consumer sees it; per partition in
+/// offset order, the partitions one after the other.
+pub fn read_all(kafka: &Kafka, topic: &str, isolation: &str) -> Vec<Read> {
+    let consumer = consumer(kafka, isolation);
+    let mut open: BTreeSet<i32> = partitions(&consumer, topic).into_iter().collect();
+    let mut all = TopicPartitionList::new();
+    for partition in &open {
+        all.add_partition_offset(topic, *partition, Offset::Beginning).expect("a valid offset");
+    }
+    consumer.assign(&all).expect("partitions can be assigned");
+    let mut records = Vec::new();
+    while !open.is_empty() {
+        match consumer.poll(LIMIT).unwrap_or_else(|| panic!("nothing came from `{topic}` for {LIMIT:?}")) {
+            Err(KafkaError::PartitionEOF(partition)) => {
+                open.remove(&partition);
+            }
+            Err(error) => panic!("reading `{topic}`: {error}"),
+            Ok(message) => records.push(Read {
+                partition: message.partition(),
+                offset: message.offset(),
+                timestamp_ms: message.timestamp().to_millis(),
+                key: message.key().map(<[u8]>::to_vec),
+                value: message.payload().map(<[u8]>::to_vec),
+                headers: message.headers().map_or_else(Vec::new, |headers| {
+                    let owned = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
+                    headers.iter().map(owned).collect()
+                }),
+            }),
+        }
+    }
+    records.sort_by_key(|record| (record.partition, record.offset));
+    records
+}

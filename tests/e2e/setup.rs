@@ -1,0 +1,107 @@
+//! Where `make setup` put the servers and readers, and starting processes that can't outlive the tests.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+/// What can be set up, with the lock file that says which version of it these tests want.
+const PARTS: [(&str, &str); 4] = [
+    ("python", include_str!("../setup/requirements.txt")),
+    ("kafka", include_str!("../setup/kafka/jars.lock")),
+    ("rest", include_str!("../setup/rest/jars.lock")),
+    ("spark", include_str!("../setup/spark/jars.lock")),
+];
+
+/// The folder of a part of the set-up: `python`, `kafka`, `rest` or `spark`.
+///
+/// # Panics
+/// If it isn't there, or not in the version that the lock file names: a missing server fails the test.
+pub fn part(name: &str) -> PathBuf {
+    let (_, lock) = PARTS.iter().find(|(part, _)| *part == name).expect("a known part");
+    let dir = cache().join(name);
+    match std::fs::read_to_string(dir.join("complete")) {
+        Ok(installed) if installed == *lock => dir,
+        Ok(_) => panic!("`{name}` in {} is of another version: run `make setup`", dir.display()),
+        Err(_) => panic!("`{name}` isn't set up in {}: run `make setup`", dir.display()),
+    }
+}
+
+/// The Java runtime that came with the Python packages.
+pub fn java() -> PathBuf {
+    part("python");
+    cache().join("java/bin/java")
+}
+
+/// The home of a `java` that Spark can start.
+pub fn java_home_for_spark() -> PathBuf {
+    part("python");
+    cache().join("java-for-spark")
+}
+
+fn cache() -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
+    base.unwrap_or_else(home).join("aperio")
+}
+
+type Order = (Command, mpsc::Sender<io::Result<Child>>);
+
+/// Starts a process in its own group that the kernel kills when this process ends, however it ends.
+///
+/// The parent-death signal is bound to the *thread* that forks, and a test's thread ends with its test; so one thread
+/// that lives as long as the process does all the forking.
+pub fn spawn(mut command: Command) -> Child {
+    static FORKER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
+    let forker = FORKER.get_or_init(|| {
+        let (orders, queue) = mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, answer) in queue {
+                // A caller that went away has no use for the child either; there is none: `spawn` waits below.
+                let _ = answer.send(command.spawn());
+            }
+        });
+        Mutex::new(orders)
+    });
+    command.process_group(0);
+    // SAFETY: prctl is async-signal-safe and touches nothing of ours.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+    let program = command.get_program().to_owned();
+    let (answer, started) = mpsc::channel();
+    forker.lock().expect("no panic holds the forker").send((command, answer)).expect("the forker runs");
+    let child = started.recv().expect("the forker answers");
+    child.unwrap_or_else(|error| panic!("`{}` doesn't start: {error}", program.display()))
+}
+
+/// Kills a process that [`spawn`] started, with its whole group, and reaps it.
+pub fn kill_group(child: &mut Child) {
+    let group = i32::try_from(child.id()).expect("process ids are small");
+    // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
+    unsafe { libc::kill(-group, libc::SIGKILL) };
+    child.wait().expect("the child can be waited for");
+}
+
+/// A TCP port of loopback that is free now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// Waits until `ready` holds; `false` when `limit` passed first.
+pub fn wait_until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < limit {
+        if ready() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ready()
+}

@@ -79,8 +79,8 @@ pub(super) async fn of_pipeline(
             source_name: row.source_name,
             sync_key: row.sync_key,
             sync_value: row.sync_value,
-            committed_at: moment_iso(row.committed_at.0),
-            committed_at_ms: row.committed_at.0,
+            committed_at: moment_iso(row.committed_at_us.div_euclid(1000)),
+            committed_at_ms: row.committed_at_us.div_euclid(1000),
         })
         .collect();
     // By number, so that partition 10 doesn't stand before partition 2.

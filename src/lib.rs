@@ -6,7 +6,8 @@
 //! 2. the pipeline file as written and as run: [`config`];
 //! 3. a record's path, pure and synchronous: [`chunk`], [`schema`], [`decode`], [`place`], [`write`];
 //! 4. decisions over Iceberg metadata, pure: [`table`]; the run as a state machine, pure: [`run`];
-//! 5. the world, one foreign system each: [`kafka`], [`catalog`], [`store`], [`sync_points`].
+//! 5. the world, one foreign system each: [`kafka`], [`catalog`], [`store`], [`sync_points`];
+//! 6. the shell that feeds events to the run and does what it says: [`shell`]; the command line: [`cli`].
 
 pub mod catalog;
 pub mod chunk;

@@ -1,0 +1,106 @@
+//! A progress bar for each table, on a terminal.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::output::{counted, grouped};
+use crate::shell::report::Counters;
+
+/// How often the bars are drawn: often enough to look alive, seldom enough to cost nothing.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The bars of a run.
+#[derive(Debug)]
+pub(super) struct Bars {
+    all: MultiProgress,
+    tables: Vec<(ProgressBar, Arc<Counters>)>,
+}
+
+impl Bars {
+    /// Draws a bar for each of the `names`, which `counters` belong to one by one.
+    pub fn new(all: MultiProgress, names: &[String], counters: &[Arc<Counters>]) -> Self {
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let tables = names.iter().zip(counters).map(|(name, counters)| {
+            let bar = all.add(ProgressBar::new_spinner());
+            bar.set_prefix(format!("{name:width$}"));
+            bar.set_style(counting_style());
+            (bar, Arc::clone(counters))
+        });
+        Bars { tables: tables.collect(), all }
+    }
+
+    /// Redraws until it is dropped.
+    pub async fn draw(&self) {
+        let mut tick = tokio::time::interval(REDRAW_INTERVAL);
+        // Ends with the run, which races this and drops it.
+        loop {
+            tick.tick().await;
+            self.redraw();
+        }
+    }
+
+    /// Takes the bars off the terminal, so that the report stands alone.
+    pub fn clear(&self) {
+        for (bar, _) in &self.tables {
+            bar.finish_and_clear();
+        }
+        let _ = self.all.clear();
+    }
+
+    fn redraw(&self) {
+        for (bar, counters) in &self.tables {
+            let total = counters.position_total.load(Relaxed);
+            if total > 0 {
+                if bar.length() != Some(total) {
+                    bar.set_length(total);
+                    bar.set_style(towards_end_style());
+                }
+                bar.set_position(counters.position_done.load(Relaxed).min(total));
+            } else {
+                bar.set_position(counters.records_read.load(Relaxed));
+            }
+            bar.set_message(message(counters));
+            bar.tick();
+        }
+    }
+}
+
+fn message(counters: &Counters) -> String {
+    let mut text = format!(
+        "{} in {}",
+        counted(counters.rows_written.load(Relaxed), "row"),
+        counted(counters.commits.load(Relaxed), "commit")
+    );
+    let rejected = counters.rejected.load(Relaxed);
+    if rejected > 0 {
+        text.push_str(&format!(", {} rejected", grouped(rejected)));
+    }
+    text
+}
+
+/// The style of a run that knows its end.
+fn towards_end_style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix} [{bar:24}] {percent:>3} %  {per_sec}, {eta} left  {msg}")
+        .expect("the template is a constant and right")
+        .progress_chars("=> ")
+}
+
+/// The style of a run that has no end, or doesn't know it yet.
+fn counting_style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix} {spinner} {human_pos} records  {per_sec}  {msg}")
+        .expect("the template is a constant and right")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_styles_are_right() {
+        towards_end_style();
+        counting_style();
+    }
+}

@@ -1,0 +1,28 @@
+//! `aperio validate`: everything that is wrong with pipeline files, without contacting anything.
+
+use std::path::PathBuf;
+
+use super::Refused;
+use super::output::{counted, say};
+use crate::config;
+use crate::error::Exit;
+
+/// The arguments of `aperio validate`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ValidateArgs {
+    /// Pipeline files, or directories with them
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+pub(super) fn run(args: &ValidateArgs) -> Result<u8, Refused> {
+    let pipelines = config::load(&args.files)?;
+    for pipeline in &pipelines {
+        say(&format!(
+            "ok: topic `{}` to table `{}.{}` in catalog `{}`",
+            pipeline.source.topic, pipeline.schema, pipeline.name, pipeline.catalog.name
+        ));
+    }
+    say(&format!("{}, no problems", counted(pipelines.len() as u64, "table")));
+    Ok(Exit::Done as u8)
+}

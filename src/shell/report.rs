@@ -1,0 +1,128 @@
+//! What a run tells about itself: counts while it goes on, one report when it ends.
+//!
+//! The report's JSON is a contract with users' scripts: keys are added, never renamed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use serde::Serialize;
+
+/// Live counts of one pipeline, shared with the progress bar.
+///
+/// Each is written by one place and read without order: a bar that is one window behind misleads nobody.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Records taken from Kafka.
+    pub records_read: AtomicU64,
+    /// Rows in files that are written, committed or not.
+    pub rows_written: AtomicU64,
+    /// Records that couldn't become rows.
+    pub rejected: AtomicU64,
+    /// Records that make no row by definition.
+    pub filtered: AtomicU64,
+    /// Bytes of the files that are written.
+    pub bytes_written: AtomicU64,
+    /// Windows that were closed.
+    pub windows: AtomicU64,
+    /// Commits that are in the table.
+    pub commits: AtomicU64,
+    /// Offsets that are behind this run, of `position_total`.
+    pub position_done: AtomicU64,
+    /// Offsets between where this run started and the ends it goes to; 0 in a service, and before they are known.
+    pub position_total: AtomicU64,
+}
+
+/// How a pipeline's part of a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TableOutcome {
+    /// The table holds everything up to the ends.
+    Done,
+    /// It was told to stop before that.
+    Stopped,
+    /// It can't go on.
+    Failed,
+}
+
+/// The offsets that a run moved a partition over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct OffsetSpan {
+    /// Where the partition was when the run began.
+    pub start: i64,
+    /// The offset to read next; equal to `start` where nothing was new.
+    pub end: i64,
+}
+
+/// One window that a run committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WindowReport {
+    /// Its name, `run/sequence`.
+    pub id: String,
+    /// What closed it: size, age, end, revoke or stop.
+    pub reason: String,
+    /// Records taken from Kafka.
+    pub records: u64,
+    /// Records that became rows.
+    pub rows: u64,
+    /// Records that couldn't.
+    pub rejected: u64,
+}
+
+/// What one pipeline of a run did.
+///
+/// Counts are of what is in the table now; what was dropped and read again is counted once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TableReport {
+    /// The table, `schema.name`.
+    pub table: String,
+    /// How it ended.
+    pub outcome: TableOutcome,
+    /// The exit code that this table alone would give.
+    pub exit_code: u8,
+    /// Why it failed, as the user meets it: what, detail, hint.
+    pub error: Option<String>,
+    /// Records taken from Kafka.
+    pub records_read: u64,
+    /// Rows added.
+    pub rows_written: u64,
+    /// Rows deleted; 0 as long as tables only append.
+    pub rows_deleted: u64,
+    /// Records that couldn't become rows.
+    pub rejected: u64,
+    /// Rows that came too late; 0 as long as lateness isn't supported.
+    pub late: u64,
+    /// Records that make no row by definition.
+    pub filtered: u64,
+    /// By Kafka partition.
+    pub offsets: BTreeMap<String, OffsetSpan>,
+    /// The committed windows, in order.
+    pub windows: Vec<WindowReport>,
+    /// The snapshots that this run made, in order.
+    pub snapshots: Vec<i64>,
+    /// Data files added.
+    pub files_written: u64,
+    /// Their bytes.
+    pub bytes_written: u64,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+    /// Offsets between the table and the topic's ends when it was last looked at; `None` if that is unknown.
+    pub lag: Option<u64>,
+}
+
+/// What `aperio run --output json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunReport {
+    /// The run's id, the first part of its windows' names.
+    pub run: String,
+    /// The version of aperio.
+    pub version: String,
+    /// The exit code of the process.
+    pub exit_code: u8,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+    /// One for each pipeline, in the order of the files.
+    pub tables: Vec<TableReport>,
+}

@@ -55,7 +55,12 @@ pub(super) fn plan(schema: &SchemaRef) -> Result<RowPlanRef, String> {
     for ours in fields() {
         let found = schema.as_struct().field_by_name(&ours.name);
         let found = found.ok_or_else(|| format!("it has no column `{}`", ours.name))?;
-        let wrong = || format!("its column `{}` is {}, not {}", ours.name, found.field_type, ours.field_type);
+        let wrong = || {
+            format!(
+                "its column `{}` is {}, not {}",
+                ours.name, found.field_type, ours.field_type
+            )
+        };
         if ours.field_type.is_primitive() {
             if found.field_type != ours.field_type {
                 return Err(wrong());
@@ -69,9 +74,16 @@ pub(super) fn plan(schema: &SchemaRef) -> Result<RowPlanRef, String> {
     for field in schema.as_struct().fields() {
         let ours = fields().iter().any(|ours| ours.name == field.name);
         if !ours && field.required {
-            return Err(format!("its column `{}` is required, and dead letters have nothing for it", field.name));
+            return Err(format!(
+                "its column `{}` is required, and dead letters have nothing for it",
+                field.name
+            ));
         }
-        sources.push(if ours { ColumnSource::Payload(vec![field.name.clone()]) } else { ColumnSource::Absent });
+        sources.push(if ours {
+            ColumnSource::Payload(vec![field.name.clone()])
+        } else {
+            ColumnSource::Absent
+        });
     }
     Ok(Arc::new(RowPlan {
         schema: Arc::clone(schema),
@@ -87,10 +99,14 @@ pub(super) fn plan(schema: &SchemaRef) -> Result<RowPlanRef, String> {
 /// # Errors
 /// If a column of the table can't hold what it is given; [`plan`] has looked at the types.
 pub(super) fn rows(plan: &RowPlan, letters: &[&DeadLetter]) -> Result<RecordBatch, ArrowError> {
-    let columns = plan.arrow.fields().iter().map(|field| match column(field.name(), letters) {
-        Some(column) => conform(&column, field.data_type()),
-        None => Ok(new_null_array(field.data_type(), letters.len())),
-    });
+    let columns = plan
+        .arrow
+        .fields()
+        .iter()
+        .map(|field| match column(field.name(), letters) {
+            Some(column) => conform(&column, field.data_type()),
+            None => Ok(new_null_array(field.data_type(), letters.len())),
+        });
     RecordBatch::try_new(Arc::clone(&plan.arrow), columns.collect::<Result<_, _>>()?)
 }
 
@@ -109,12 +125,21 @@ fn column(name: &str, letters: &[&DeadLetter]) -> Option<ArrayRef> {
         PARTITION => Arc::new(Int32Array::from_iter_values(letters.map(|letter| letter.partition.0))),
         OFFSET => Arc::new(Int64Array::from_iter_values(letters.map(|letter| letter.offset.get()))),
         "timestamp" => {
-            let times: TimestampMicrosecondArray =
-                letters.map(|letter| letter.timestamp_ms.and_then(readable_micros)).collect();
+            let times: TimestampMicrosecondArray = letters
+                .map(|letter| letter.timestamp_ms.and_then(readable_micros))
+                .collect();
             Arc::new(times.with_timezone(UTC))
         }
-        "key" => Arc::new(letters.map(|letter| letter.key.as_deref()).collect::<LargeBinaryArray>()),
-        "value" => Arc::new(letters.map(|letter| letter.value.as_deref()).collect::<LargeBinaryArray>()),
+        "key" => Arc::new(
+            letters
+                .map(|letter| letter.key.as_deref())
+                .collect::<LargeBinaryArray>(),
+        ),
+        "value" => Arc::new(
+            letters
+                .map(|letter| letter.value.as_deref())
+                .collect::<LargeBinaryArray>(),
+        ),
         "headers" => Arc::new(headers(letters)),
         "stage" => Arc::new(StringArray::from_iter_values(letters.map(|letter| letter.stage))),
         "error" => Arc::new(StringArray::from_iter_values(letters.map(|letter| &letter.error))),
@@ -125,16 +150,22 @@ fn column(name: &str, letters: &[&DeadLetter]) -> Option<ArrayRef> {
 
 fn headers<'a>(letters: impl Iterator<Item = &'a DeadLetter> + Clone) -> ListArray {
     let flat = letters.clone().flat_map(|letter| &letter.headers);
-    let keys = StringArray::from_iter_values(flat.clone().map(|(key, _)| key));
+    let keys: StringArray = flat.clone().map(|(key, _)| Some(key.as_str())).collect();
     let values: LargeBinaryArray = flat.map(|(_, value)| value.as_deref()).collect();
     let lengths = OffsetBuffer::from_lengths(letters.clone().map(|letter| letter.headers.len()));
-    let present: NullBuffer = letters.map(|letter| !letter.headers.is_empty()).collect::<Vec<bool>>().into();
+    let present: NullBuffer = letters
+        .map(|letter| !letter.headers.is_empty())
+        .collect::<Vec<bool>>()
+        .into();
     let headers = StructArray::new(header_fields(), vec![Arc::new(keys), Arc::new(values)], None);
     ListArray::new(header_element(), lengths, Arc::new(headers), Some(present))
 }
 
 fn header_fields() -> Fields {
-    Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::LargeBinary, true)])
+    Fields::from(vec![
+        Field::new("key", DataType::Utf8, false),
+        Field::new("value", DataType::LargeBinary, true),
+    ])
 }
 
 fn header_element() -> Arc<Field> {

@@ -66,7 +66,11 @@ impl KnownKeys {
                 .runtime(iceberg::Runtime::try_current()?)
                 .readonly(true)
                 .build()?;
-            let scan = table.scan().snapshot_id(snapshot).select([TOPIC, PARTITION, OFFSET]).with_filter(filter);
+            let scan = table
+                .scan()
+                .snapshot_id(snapshot)
+                .select([TOPIC, PARTITION, OFFSET])
+                .with_filter(filter);
             let mut batches = scan.build()?.to_arrow().await?;
             while let Some(batch) = batches.try_next().await? {
                 known.take(&batch)?;
@@ -82,14 +86,18 @@ impl KnownKeys {
         self.topic == topic
             && self.table == table.metadata.uuid()
             && self.snapshot == table.metadata.current_snapshot_id()
-            && from.iter().all(|(partition, offset)| self.from.get(partition).is_some_and(|known| known <= offset))
+            && from
+                .iter()
+                .all(|(partition, offset)| self.from.get(partition).is_some_and(|known| known <= offset))
     }
 
     /// Forgets the keys below `from`: the main table has passed them.
     pub(super) fn forget_below(&mut self, from: &Offsets) {
-        from.iter().for_each(|(partition, offset)| self.from.set(partition, offset));
+        from.iter()
+            .for_each(|(partition, offset)| self.from.set(partition, offset));
         let from = &self.from;
-        self.keys.retain(|(partition, offset)| from.get(*partition).is_none_or(|known| *offset >= known));
+        self.keys
+            .retain(|(partition, offset)| from.get(*partition).is_none_or(|known| *offset >= known));
     }
 
     /// Returns the letters that the table doesn't hold, order kept, each key once.
@@ -108,7 +116,10 @@ impl KnownKeys {
     fn take(&mut self, batch: &RecordBatch) -> iceberg::Result<()> {
         let column = |name: &str| {
             batch.column_by_name(name).ok_or_else(|| {
-                iceberg::Error::new(iceberg::ErrorKind::Unexpected, format!("a scan came without column `{name}`"))
+                iceberg::Error::new(
+                    iceberg::ErrorKind::Unexpected,
+                    format!("a scan came without column `{name}`"),
+                )
             })
         };
         let (topics, partitions, offsets) = (column(TOPIC)?, column(PARTITION)?, column(OFFSET)?);
@@ -117,7 +128,9 @@ impl KnownKeys {
         let offsets = offsets.as_primitive::<Int64Type>().iter();
         for ((topic, partition), offset) in topics.zip(partitions).zip(offsets) {
             // Rows with a null or negative key are nobody's letters: somebody else wrote them.
-            let (Some(topic), Some(partition), Some(offset @ 0..)) = (topic, partition, offset) else { continue };
+            let (Some(topic), Some(partition), Some(offset @ 0..)) = (topic, partition, offset) else {
+                continue;
+            };
             let (partition, offset) = (Partition(partition), Offset::new(offset));
             if topic == self.topic && self.from.get(partition).is_some_and(|from| offset >= from) {
                 self.keys.insert((partition, offset));
@@ -138,7 +151,9 @@ fn filter(from: &Offsets) -> Option<Predicate> {
         return from.iter().map(|(_, offset)| offset).min().map(at_or_above);
     }
     let of_one = |(partition, offset): Key| {
-        Reference::new(PARTITION).equal_to(Datum::int(partition.0)).and(at_or_above(offset))
+        Reference::new(PARTITION)
+            .equal_to(Datum::int(partition.0))
+            .and(at_or_above(offset))
     };
     from.iter().map(of_one).reduce(Predicate::or)
 }

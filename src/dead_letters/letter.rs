@@ -61,9 +61,16 @@ fn bytes_at(column: &BinaryArray, index: usize) -> Option<Vec<u8>> {
 }
 
 fn headers_at(chunk: &Chunk, index: usize) -> Vec<(String, Option<Vec<u8>>)> {
-    let Some(lists) = chunk.headers.as_ref().filter(|lists| lists.is_valid(index)) else { return Vec::new() };
+    let Some(lists) = chunk.headers.as_ref().filter(|lists| lists.is_valid(index)) else {
+        return Vec::new();
+    };
     let headers = lists.value(index);
     let headers = headers.as_struct();
-    let (keys, values) = (headers.column(0).as_string::<i32>(), headers.column(1).as_binary::<i32>());
-    (0..headers.len()).map(|header| (keys.value(header).to_owned(), bytes_at(values, header))).collect()
+    let (keys, values) = (
+        headers.column(0).as_string::<i32>(),
+        headers.column(1).as_binary::<i32>(),
+    );
+    (0..headers.len())
+        .map(|header| (keys.value(header).to_owned(), bytes_at(values, header)))
+        .collect()
 }

@@ -154,7 +154,12 @@ impl DeadLetterTable {
     /// - `_store`: the pipeline's store. Files go through the loaded table's own one instead, since a REST catalog may grant
     ///   credentials for one table only.
     pub fn new(catalog: Arc<Catalog>, _store: Store, ident: TableIdent) -> Self {
-        DeadLetterTable { catalog, ident, known: None, unsure: Vec::new() }
+        DeadLetterTable {
+            catalog,
+            ident,
+            known: None,
+            unsure: Vec::new(),
+        }
     }
 
     /// Stores those of the letters that the table doesn't hold yet, in one commit, and creates the table at the first.
@@ -169,8 +174,13 @@ impl DeadLetterTable {
     /// # Panics
     /// If the letters are of several topics.
     pub async fn store(&mut self, ledger: &Offsets, letters: &[DeadLetter]) -> Result<u64, DeadLetterError> {
-        let Some(topic) = letters.first().map(|letter| letter.topic.as_str()) else { return Ok(0) };
-        assert!(letters.iter().all(|letter| letter.topic == topic), "a pipeline reads one topic");
+        let Some(topic) = letters.first().map(|letter| letter.topic.as_str()) else {
+            return Ok(0);
+        };
+        assert!(
+            letters.iter().all(|letter| letter.topic == topic),
+            "a pipeline reads one topic"
+        );
         let from = keys::floor(ledger, letters);
         let delays = ExponentialBuilder::default()
             .with_min_delay(DELAY_MIN)
@@ -188,7 +198,10 @@ impl DeadLetterTable {
                 Some(known) if known.cover(&base, topic, &from) => known,
                 _ => {
                     let read = KnownKeys::read(&base, topic, &from).await;
-                    read.map_err(|source| DeadLetterError::Keys { table: self.ident.clone(), source })?
+                    read.map_err(|source| DeadLetterError::Keys {
+                        table: self.ident.clone(),
+                        source,
+                    })?
                 }
             };
             known.forget_below(&from);
@@ -206,7 +219,11 @@ impl DeadLetterTable {
                 Attempt::Conflict => unanswered = None,
                 Attempt::Unknown(snapshot, error) => {
                     let base = base.metadata.current_snapshot_id();
-                    self.unsure.push(Unsure { base, snapshot, letters: count });
+                    self.unsure.push(Unsure {
+                        base,
+                        snapshot,
+                        letters: count,
+                    });
                     unanswered = Some(error);
                 }
             }
@@ -214,12 +231,18 @@ impl DeadLetterTable {
         let table = self.ident.clone();
         Err(match unanswered {
             Some(source) => DeadLetterError::Unknown { table, source },
-            None => DeadLetterError::Contended { table, attempts: ATTEMPTS_MAX },
+            None => DeadLetterError::Contended {
+                table,
+                attempts: ATTEMPTS_MAX,
+            },
         })
     }
 
     async fn load_or_create(&self) -> Result<LoadedTable, DeadLetterError> {
-        let failed = |source| DeadLetterError::Catalog { table: self.ident.clone(), source };
+        let failed = |source| DeadLetterError::Catalog {
+            table: self.ident.clone(),
+            source,
+        };
         if let Some(table) = self.catalog.load(&self.ident).await.map_err(failed)? {
             return Ok(table);
         }
@@ -252,11 +275,7 @@ impl DeadLetterTable {
 }
 
 /// Makes one attempt to add letters to exactly `base`. Files of an attempt that provably didn't happen are deleted.
-async fn attempt(
-    catalog: &Catalog,
-    base: &LoadedTable,
-    letters: &[&DeadLetter],
-) -> Result<Attempt, DeadLetterError> {
+async fn attempt(catalog: &Catalog, base: &LoadedTable, letters: &[&DeadLetter]) -> Result<Attempt, DeadLetterError> {
     let commit_uuid = Uuid::new_v4();
     let added_data = write(base, commit_uuid, letters).await?;
     let mut files: Vec<String> = added_data.iter().map(|(_, file)| file.file_path().to_owned()).collect();
@@ -276,7 +295,10 @@ async fn attempt(
         Ok(staged) => staged,
         Err(source) => {
             delete(&base.store, &files).await;
-            return Err(DeadLetterError::Stage { table: base.ident.clone(), source });
+            return Err(DeadLetterError::Stage {
+                table: base.ident.clone(),
+                source,
+            });
         }
     };
     files.extend(staged.files);
@@ -290,7 +312,10 @@ async fn attempt(
         SwapAnswer::Unknown(error) => Ok(Attempt::Unknown(snapshot, error)),
         SwapAnswer::Rejected(source) => {
             delete(&base.store, &files).await;
-            Err(DeadLetterError::Catalog { table: base.ident.clone(), source })
+            Err(DeadLetterError::Catalog {
+                table: base.ident.clone(),
+                source,
+            })
         }
     }
 }
@@ -304,12 +329,22 @@ async fn write(
     letters: &[&DeadLetter],
 ) -> Result<Vec<(i32, DataFile)>, DeadLetterError> {
     let metadata = &base.metadata;
-    let unsuitable = |reason: String| DeadLetterError::Unsuitable { table: base.ident.clone(), reason };
-    let failed = |source| DeadLetterError::Write { table: base.ident.clone(), source };
+    let unsuitable = |reason: String| DeadLetterError::Unsuitable {
+        table: base.ident.clone(),
+        reason,
+    };
+    let failed = |source| DeadLetterError::Write {
+        table: base.ident.clone(),
+        source,
+    };
     let plan = columns::plan(metadata.current_schema()).map_err(unsuitable)?;
     // Files may be of any spec that the table ever had; ours begins with none, whatever it is partitioned by later.
-    let spec = metadata.partition_specs_iter().find(|spec| spec.fields().is_empty()).cloned();
-    let spec = spec.ok_or_else(|| unsuitable("it was never without partitions; name a table of your own".to_owned()))?;
+    let spec = metadata
+        .partition_specs_iter()
+        .find(|spec| spec.fields().is_empty())
+        .cloned();
+    let spec =
+        spec.ok_or_else(|| unsuitable("it was never without partitions; name a table of your own".to_owned()))?;
     let spec_id = spec.spec_id();
     let settings = ParquetSettings::from_properties(metadata.properties()).map_err(unsuitable)?;
     let data_location = match metadata.properties().get("write.data.path") {
@@ -317,13 +352,30 @@ async fn write(
         None => format!("{}/data", metadata.location().trim_end_matches('/')),
     };
     let stem = format!("dead-letters-{commit_uuid}");
-    let sinks = Box::new(Uploads { store: base.store.clone(), runtime: Handle::current() });
-    let mut writer =
-        WindowWriter::new(Arc::clone(&plan), spec, None, settings, data_location, stem, u64::MAX, sinks);
+    let sinks = Box::new(Uploads {
+        store: base.store.clone(),
+        runtime: Handle::current(),
+    });
+    let mut writer = WindowWriter::new(
+        Arc::clone(&plan),
+        spec,
+        None,
+        settings,
+        data_location,
+        stem,
+        u64::MAX,
+        sinks,
+    );
     for step in letters.chunks(LETTERS_PER_STEP) {
         let rows = columns::rows(&plan, step).map_err(|error| unsuitable(error.to_string()))?;
-        let part = Part { value: Struct::empty(), path: String::new(), rows };
-        writer = blocking(move || writer.write(vec![part]).map(|()| writer)).await.map_err(failed)?;
+        let part = Part {
+            value: Struct::empty(),
+            path: String::new(),
+            rows,
+        };
+        writer = blocking(move || writer.write(vec![part]).map(|()| writer))
+            .await
+            .map_err(failed)?;
     }
     let files = blocking(move || writer.seal()).await.map_err(failed)?;
     Ok(files.into_iter().map(|file| (spec_id, file)).collect())
@@ -353,7 +405,9 @@ struct Uploads {
 
 impl FileSinks for Uploads {
     fn open(&mut self, path: &str) -> io::Result<Box<dyn FileSink>> {
-        Ok(Box::new(UploadSink(self.store.blocking_writer(self.runtime.clone(), path))))
+        Ok(Box::new(UploadSink(
+            self.store.blocking_writer(self.runtime.clone(), path),
+        )))
     }
 }
 

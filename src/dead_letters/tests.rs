@@ -22,7 +22,10 @@ fn catalog(directory: &tempfile::TempDir) -> Arc<Catalog> {
 }
 
 fn ident() -> TableIdent {
-    TableIdent::new(NamespaceIdent::new("lake".to_owned()), "user_events_dead_letters".to_owned())
+    TableIdent::new(
+        NamespaceIdent::new("lake".to_owned()),
+        "user_events_dead_letters".to_owned(),
+    )
 }
 
 fn table(catalog: &Arc<Catalog>, directory: &tempfile::TempDir) -> DeadLetterTable {
@@ -50,7 +53,10 @@ fn letters(partition: i32, offsets: std::ops::Range<i64>) -> Vec<DeadLetter> {
 }
 
 fn ledger(offsets: &[(i32, i64)]) -> Offsets {
-    offsets.iter().map(|(partition, offset)| (Partition(*partition), Offset::new(*offset))).collect()
+    offsets
+        .iter()
+        .map(|(partition, offset)| (Partition(*partition), Offset::new(*offset)))
+        .collect()
 }
 
 async fn loaded(catalog: &Catalog) -> LoadedTable {
@@ -68,15 +74,26 @@ async fn rows(catalog: &Catalog) -> RecordBatch {
         .build()
         .expect("a table");
     let scan = table.scan().select_all().build().expect("a scan");
-    let batches: Vec<RecordBatch> =
-        scan.to_arrow().await.expect("a stream").try_collect().await.expect("batches");
+    let batches: Vec<RecordBatch> = scan
+        .to_arrow()
+        .await
+        .expect("a stream")
+        .try_collect()
+        .await
+        .expect("batches");
     concat_batches(batches[0].schema_ref(), &batches).expect("one schema")
 }
 
 async fn keys(catalog: &Catalog) -> Vec<(i32, i64)> {
     let rows = rows(catalog).await;
-    let partitions = rows["partition"].as_primitive::<arrow::datatypes::Int32Type>().values().to_vec();
-    let offsets = rows["offset"].as_primitive::<arrow::datatypes::Int64Type>().values().to_vec();
+    let partitions = rows["partition"]
+        .as_primitive::<arrow::datatypes::Int32Type>()
+        .values()
+        .to_vec();
+    let offsets = rows["offset"]
+        .as_primitive::<arrow::datatypes::Int64Type>()
+        .values()
+        .to_vec();
     let mut keys: Vec<_> = partitions.into_iter().zip(offsets).collect();
     keys.sort_unstable();
     keys
@@ -93,7 +110,10 @@ async fn a_letter_is_stored_whole_and_a_replay_stores_nothing() {
     let mut first = table(&catalog, &directory);
     let from = ledger(&[(0, 5)]);
     stores(&mut first, &from, &[], 0).await;
-    assert!(catalog.load(&ident()).await.expect("a catalog").is_none(), "no letter, no table");
+    assert!(
+        catalog.load(&ident()).await.expect("a catalog").is_none(),
+        "no letter, no table"
+    );
 
     let bare = DeadLetter {
         timestamp_ms: Some(i64::MAX),
@@ -108,7 +128,11 @@ async fn a_letter_is_stored_whole_and_a_replay_stores_nothing() {
     let brought = [letter(0, 5), bare, letter(0, 5)];
     stores(&mut first, &from, &brought, 2).await;
     stores(&mut first, &from, &brought, 0).await;
-    assert_eq!(loaded(&catalog).await.metadata.snapshots().len(), 1, "a replay makes no snapshot");
+    assert_eq!(
+        loaded(&catalog).await.metadata.snapshots().len(),
+        1,
+        "a replay makes no snapshot"
+    );
 
     let rows = rows(&catalog).await;
     assert_eq!(rows.num_rows(), 2);
@@ -125,7 +149,10 @@ async fn a_letter_is_stored_whole_and_a_replay_stores_nothing() {
     assert_eq!(held.column(0).as_string::<i32>().value(1), "trace");
     assert!(held.column(1).is_valid(0) && held.column(1).is_null(1));
     assert_eq!(rows["stage"].as_string::<i32>().value(1), "place");
-    assert_eq!(rows["error"].as_string::<i32>().value(0), "column `a` is a long, offset 5 has text");
+    assert_eq!(
+        rows["error"].as_string::<i32>().value(0),
+        "column `a` is a long, offset 5 has text"
+    );
     assert!(rows["schema_id"].is_valid(0) && rows["schema_id"].is_null(1));
 }
 
@@ -143,10 +170,27 @@ async fn a_new_run_reads_the_keys_and_stores_only_what_is_missing() {
     stores(&mut table(&catalog, &directory), &from, &letters(2, 0..2), 2).await;
     stores(&mut second, &from, &letters(2, 0..3), 1).await;
     // Letters of another topic have keys of their own.
-    let other: Vec<_> =
-        letters(0, 5..7).into_iter().map(|letter| DeadLetter { topic: "other".to_owned(), ..letter }).collect();
+    let other: Vec<_> = letters(0, 5..7)
+        .into_iter()
+        .map(|letter| DeadLetter {
+            topic: "other".to_owned(),
+            ..letter
+        })
+        .collect();
     stores(&mut second, &from, &other, 2).await;
-    let expect = [(0, 5), (0, 5), (0, 6), (0, 6), (0, 7), (0, 8), (0, 9), (1, 7), (2, 0), (2, 1), (2, 2)];
+    let expect = [
+        (0, 5),
+        (0, 5),
+        (0, 6),
+        (0, 6),
+        (0, 7),
+        (0, 8),
+        (0, 9),
+        (1, 7),
+        (2, 0),
+        (2, 1),
+        (2, 2),
+    ];
     assert_eq!(keys(&catalog).await, expect);
 }
 
@@ -160,15 +204,25 @@ async fn keys_that_were_forgotten_are_read_again_after_a_rollback_of_the_main_ta
     stores(&mut run, &ledger(&[(0, 0)]), &letters(0, 0..6), 0).await;
     // Below the ledger: the letter's own offset counts.
     stores(&mut run, &ledger(&[(0, 6)]), &letters(0, 3..7), 1).await;
-    stores(&mut table(&catalog, &directory), &ledger(&[(0, 6)]), &letters(0, 3..7), 0).await;
+    stores(
+        &mut table(&catalog, &directory),
+        &ledger(&[(0, 6)]),
+        &letters(0, 3..7),
+        0,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_ledger_of_many_partitions_reads_the_same_keys() {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);
-    let from: Offsets = (0..100).map(|partition| (Partition(partition), Offset::new(i64::from(partition)))).collect();
-    let brought: Vec<_> = (0..100).map(|partition| letter(partition, i64::from(partition))).collect();
+    let from: Offsets = (0..100)
+        .map(|partition| (Partition(partition), Offset::new(i64::from(partition))))
+        .collect();
+    let brought: Vec<_> = (0..100)
+        .map(|partition| letter(partition, i64::from(partition)))
+        .collect();
     stores(&mut table(&catalog, &directory), &from, &brought, 100).await;
     stores(&mut table(&catalog, &directory), &from, &brought, 0).await;
 }
@@ -196,8 +250,15 @@ async fn runs_that_bring_the_same_letters_at_once_double_none() {
         }
         assert_eq!(stored, 10, "each letter is stored by one run");
     }
-    assert_eq!(keys(&catalog).await, (0..40).map(|offset| (0, offset)).collect::<Vec<_>>());
-    assert_eq!(loaded(&catalog).await.metadata.snapshots().len(), 4, "one commit for each round");
+    assert_eq!(
+        keys(&catalog).await,
+        (0..40).map(|offset| (0, offset)).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        loaded(&catalog).await.metadata.snapshots().len(),
+        4,
+        "one commit for each round"
+    );
 }
 
 #[tokio::test]
@@ -212,7 +273,13 @@ async fn an_attempt_is_pinned_to_the_snapshot_whose_keys_were_read() {
     let second = attempt(&catalog, &base, &brought).await.expect("an answer");
     assert!(matches!(second, Attempt::Conflict), "{second:?}");
     let data = format!("{}/data", base.metadata.location());
-    let files: Vec<_> = base.store.list(&data).expect("a list").try_collect().await.expect("files");
+    let files: Vec<_> = base
+        .store
+        .list(&data)
+        .expect("a list")
+        .try_collect()
+        .await
+        .expect("files");
     assert_eq!(files.len(), 1, "the loser's file is gone: {files:?}");
 }
 
@@ -224,14 +291,23 @@ async fn a_lost_answer_is_counted_once_and_stored_once() {
     let from = ledger(&[(0, 0)]);
     let base = run.load_or_create().await.expect("a table");
     let brought = letters(0, 0..3);
-    let Attempt::Stored(snapshot) =
-        attempt(&catalog, &base, &brought.iter().collect::<Vec<_>>()).await.expect("an answer")
+    let Attempt::Stored(snapshot) = attempt(&catalog, &base, &brought.iter().collect::<Vec<_>>())
+        .await
+        .expect("an answer")
     else {
         panic!("nobody else writes");
     };
     // Neither of them was answered, and only one of them came through.
-    run.unsure.push(Unsure { base: None, snapshot, letters: 3 });
-    run.unsure.push(Unsure { base: None, snapshot: snapshot ^ 1, letters: 3 });
+    run.unsure.push(Unsure {
+        base: None,
+        snapshot,
+        letters: 3,
+    });
+    run.unsure.push(Unsure {
+        base: None,
+        snapshot: snapshot ^ 1,
+        letters: 3,
+    });
     stores(&mut run, &from, &brought, 3).await;
     stores(&mut run, &from, &brought, 0).await;
     assert!(run.unsure.is_empty());
@@ -241,14 +317,30 @@ async fn a_lost_answer_is_counted_once_and_stored_once() {
 async fn check_made_by_others(fields: Vec<NestedField>, spec: UnboundPartitionSpec, expect: Result<u64, &str>) {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);
-    let schema = Schema::builder().with_fields(fields.into_iter().map(Arc::new)).build().expect("a schema");
-    let creation = NewTable { schema, spec, properties: HashMap::new(), format_version: FormatVersion::V2 };
+    let schema = Schema::builder()
+        .with_fields(fields.into_iter().map(Arc::new))
+        .build()
+        .expect("a schema");
+    let creation = NewTable {
+        schema,
+        spec,
+        properties: HashMap::new(),
+        format_version: FormatVersion::V2,
+    };
     catalog.create(&ident(), creation).await.expect("a table");
-    let answer = table(&catalog, &directory).store(&ledger(&[(0, 0)]), &letters(0, 0..2)).await;
+    let answer = table(&catalog, &directory)
+        .store(&ledger(&[(0, 0)]), &letters(0, 0..2))
+        .await;
     match expect {
         Ok(count) => {
             assert_eq!(answer.expect("stored"), count);
-            stores(&mut table(&catalog, &directory), &ledger(&[(0, 0)]), &letters(0, 0..2), 0).await;
+            stores(
+                &mut table(&catalog, &directory),
+                &ledger(&[(0, 0)]),
+                &letters(0, 0..2),
+                0,
+            )
+            .await;
         }
         Err(reason) => {
             let error = answer.expect_err("unsuitable");
@@ -259,7 +351,12 @@ async fn check_made_by_others(fields: Vec<NestedField>, spec: UnboundPartitionSp
 
 #[tokio::test]
 async fn a_table_made_by_others_is_used_if_it_can_hold_letters_whole() {
-    let ours = || columns::fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>();
+    let ours = || {
+        columns::fields()
+            .iter()
+            .map(|field| field.as_ref().clone())
+            .collect::<Vec<_>>()
+    };
     let none = UnboundPartitionSpec::default;
     let handled = || NestedField::optional(20, "handled", Type::Primitive(PrimitiveType::Boolean));
     let reversed = || ours().into_iter().rev().chain([handled()]).collect();
@@ -267,7 +364,12 @@ async fn a_table_made_by_others_is_used_if_it_can_hold_letters_whole() {
 
     let required = NestedField::required(20, "owner", Type::Primitive(PrimitiveType::String));
     let fields = ours().into_iter().chain([required]).collect();
-    check_made_by_others(fields, none(), Err("its column `owner` is required, and dead letters have nothing for it")).await;
+    check_made_by_others(
+        fields,
+        none(),
+        Err("its column `owner` is required, and dead letters have nothing for it"),
+    )
+    .await;
 
     let fields = ours().into_iter().filter(|field| field.name != "value").collect();
     check_made_by_others(fields, none(), Err("it has no column `value`")).await;
@@ -279,7 +381,9 @@ async fn a_table_made_by_others_is_used_if_it_can_hold_letters_whole() {
     let fields = ours().into_iter().map(narrow).collect();
     check_made_by_others(fields, none(), Err("its column `offset` is int, not long")).await;
 
-    let spec = UnboundPartitionSpec::builder().with_spec_id(0).add_partition_field(2, "p", Transform::Identity);
+    let spec = UnboundPartitionSpec::builder()
+        .with_spec_id(0)
+        .add_partition_field(2, "p", Transform::Identity);
     let spec = spec.expect("a field").build();
     let reason = "it was never without partitions; name a table of your own";
     check_made_by_others(ours(), spec, Err(reason)).await;
@@ -287,8 +391,10 @@ async fn a_table_made_by_others_is_used_if_it_can_hold_letters_whole() {
 
 #[test]
 fn a_letter_is_the_record_that_the_reject_names() {
-    let fields =
-        Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)]);
+    let fields = Fields::from(vec![
+        Field::new("key", DataType::Utf8, false),
+        Field::new("value", DataType::Binary, true),
+    ]);
     let headers = StructArray::new(
         fields.clone(),
         vec![
@@ -310,7 +416,15 @@ fn a_letter_is_the_record_that_the_reject_names() {
         headers: Some(ListArray::new(element, lengths, Arc::new(headers), Some(nulls))),
     };
     let of = |index| {
-        DeadLetter::of(TOPIC, &chunk, &Reject { index, stage: Stage::Place, reason: "because".to_owned() })
+        DeadLetter::of(
+            TOPIC,
+            &chunk,
+            &Reject {
+                index,
+                stage: Stage::Place,
+                reason: "because".to_owned(),
+            },
+        )
     };
     let expect = DeadLetter {
         topic: TOPIC.to_owned(),
@@ -319,12 +433,18 @@ fn a_letter_is_the_record_that_the_reject_names() {
         timestamp_ms: Some(-1),
         key: Some(b"k".to_vec()),
         value: None,
-        headers: vec![("b".to_owned(), Some(b"1".to_vec())), ("b".to_owned(), Some(b"2".to_vec()))],
+        headers: vec![
+            ("b".to_owned(), Some(b"1".to_vec())),
+            ("b".to_owned(), Some(b"2".to_vec())),
+        ],
         stage: "place",
         error: "because".to_owned(),
         schema_id: None,
     };
     assert_eq!(of(2), expect);
     assert_eq!(of(1).headers, []);
-    assert_eq!((of(0).value, of(0).timestamp_ms, of(0).headers.len()), (Some(b"v".to_vec()), None, 1));
+    assert_eq!(
+        (of(0).value, of(0).timestamp_ms, of(0).headers.len()),
+        (Some(b"v".to_vec()), None, 1)
+    );
 }

@@ -136,6 +136,17 @@ impl StoreError {
 #[derive(Debug, Clone)]
 pub struct Version(UpdateVersion);
 
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Where it is, in the form of the warehouse.
+    pub location: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was last written, in milliseconds since 1970, UTC.
+    pub modified_ms: i64,
+}
+
 /// Where a store's locations live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Root {
@@ -353,22 +364,23 @@ impl Store {
         }
     }
 
-    /// Lists the objects under a location, any order: their locations, sizes in bytes, times of last change in ms.
+    /// Lists the objects under a location, at any depth, in any order.
+    ///
+    /// # Errors
+    /// Any [`StoreError`] but `NotFound`, at once or in the stream.
     pub fn list(
         &self,
         location: &str,
-    ) -> Result<BoxStream<'static, Result<(String, u64, i64), StoreError>>, StoreError> {
+    ) -> Result<BoxStream<'static, Result<Listed, StoreError>>, StoreError> {
         let path = self.path(location)?;
         let (store, whole) = (self.clone(), location.to_string());
+        let listed = self.objects.list(Some(&path));
         Ok(Box::pin(
-            self.objects
-                .list(Some(&path))
-                .map_ok(move |meta| {
-                    (
-                        store.location(&meta.location),
-                        meta.size,
-                        meta.last_modified.timestamp_millis(),
-                    )
+            listed
+                .map_ok(move |meta| Listed {
+                    location: store.location(&meta.location),
+                    bytes: meta.size,
+                    modified_ms: meta.last_modified.timestamp_millis(),
                 })
                 .map_err(move |error| StoreError::of(&whole, error)),
         ))
@@ -465,9 +477,10 @@ fn absolute(path: &str) -> std::io::Result<String> {
             other => clean.push(other),
         }
     }
-    clean.into_os_string().into_string().map_err(|path| {
-        std::io::Error::other(format!("{} is not UTF-8", path.to_string_lossy()))
-    })
+    clean
+        .into_os_string()
+        .into_string()
+        .map_err(|path| std::io::Error::other(format!("{} is not UTF-8", path.to_string_lossy())))
 }
 
 fn collapse(path: &str) -> String {
@@ -604,10 +617,10 @@ mod tests {
             let listed: Vec<_> = store
                 .list(&warehouse)
                 .expect("list")
-                .map(|r| r.expect("row").0)
+                .map(|r| r.expect("row").location)
                 .collect()
                 .await;
-            assert_eq!(listed, [location.clone()]);
+            assert_eq!(listed, std::slice::from_ref(&location));
             io.delete(&location).await.expect("delete");
             io.delete(&location).await.expect("deleted is fine");
             assert!(!io.exists(&location).await.expect("exists"));
@@ -645,8 +658,7 @@ mod tests {
             .enable_all()
             .build()
             .expect("runtime");
-        let local =
-            Store::open(directory.path().to_str().expect("utf-8"), &none()).expect("open");
+        let local = Store::open(directory.path().to_str().expect("utf-8"), &none()).expect("open");
         for store in [local, Store::in_memory("s3://b/w")] {
             for size in [0, 10, PART_BYTES, 2 * PART_BYTES + 17] {
                 let location = format!("{}/d/{size}", store.warehouse());
@@ -661,9 +673,7 @@ mod tests {
             }
             let location = format!("{}/dropped", store.warehouse());
             let mut upload = store.blocking_writer(runtime.handle().clone(), &location);
-            upload
-                .write_all(&vec![1; 2 * PART_BYTES])
-                .expect("write");
+            upload.write_all(&vec![1; 2 * PART_BYTES]).expect("write");
             drop(upload);
             assert!(
                 runtime

@@ -339,13 +339,19 @@ mod tests {
 
     async fn replacing_keeps_other_sources(points: SyncPoints) {
         assert_eq!(points.read().await.expect("no file yet"), []);
-        let b = vec![point("b", "partition:1", "7"), point("b", "partition:0", "5")];
+        let b = vec![
+            point("b", "partition:1", "7"),
+            point("b", "partition:0", "5"),
+        ];
         points.replace("b", b).await.expect("b");
         let a = vec![point("a", "since", "2024-01-01")];
         points.replace("a", a).await.expect("a");
         let b = vec![point("b", "partition:0", "6")];
         points.replace("b", b).await.expect("b again");
-        let expect = [point("a", "since", "2024-01-01"), point("b", "partition:0", "6")];
+        let expect = [
+            point("a", "since", "2024-01-01"),
+            point("b", "partition:0", "6"),
+        ];
         assert_eq!(points.read().await.expect("read"), expect);
         points.replace("b", Vec::new()).await.expect("none");
         assert_eq!(points.read().await.expect("read"), expect[..1]);

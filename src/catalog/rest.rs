@@ -40,8 +40,11 @@ pub struct RestCatalog {
     token: tokio::sync::Mutex<Option<Token>>,
     /// The stores of tables by their properties, so that loads share connections. A lock and no channel: it guards a
     /// look-up, and no wait happens under it.
-    stores: Mutex<HashMap<TableIdent, (BTreeMap<String, String>, Store)>>,
+    stores: Mutex<HashMap<TableIdent, Opened>>,
 }
+
+/// A store and the properties that it was opened with.
+type Opened = (BTreeMap<String, String>, Store);
 
 impl fmt::Debug for RestCatalog {
     /// Shows where the catalog is and no property: those hold credentials.

@@ -409,9 +409,7 @@ fn apply(
     let file = match MetadataLocation::from_str(&base.metadata_location) {
         Ok(previous) => previous.with_next_version().with_new_metadata(&next),
         // Registered from elsewhere under another naming, as Hadoop's `v3.metadata.json`: number afresh.
-        Err(_) => {
-            MetadataLocation::new_with_metadata(next.location(), &next).with_next_version()
-        }
+        Err(_) => MetadataLocation::new_with_metadata(next.location(), &next).with_next_version(),
     };
     let delete = next
         .properties()

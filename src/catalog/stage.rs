@@ -14,9 +14,9 @@ use iceberg::spec::{
 use iceberg::{TableRequirement, TableUpdate};
 use uuid::Uuid;
 
+use super::LoadedTable;
 use super::error::store_error;
 use super::summary::{Tally, is_vector};
-use super::LoadedTable;
 
 /// Manifests read at once; each is some megabytes at most.
 const READS_AT_ONCE: usize = 8;
@@ -86,8 +86,8 @@ pub enum StageError {
     Failed {
         /// What was being done.
         doing: &'static str,
-        /// What went wrong.
-        source: iceberg::Error,
+        /// What went wrong; boxed, since it is large.
+        source: Box<iceberg::Error>,
     },
 }
 
@@ -195,9 +195,7 @@ impl Targets {
     fn concern(&self, content: ManifestContentType) -> bool {
         match content {
             ManifestContentType::Data => !self.data.is_empty(),
-            ManifestContentType::Deletes => {
-                !self.deletes.is_empty() || !self.vectors_of.is_empty()
-            }
+            ManifestContentType::Deletes => !self.deletes.is_empty() || !self.vectors_of.is_empty(),
         }
     }
 
@@ -235,7 +233,10 @@ impl Targets {
 }
 
 fn failed(doing: &'static str) -> impl Fn(iceberg::Error) -> StageError {
-    move |source| StageError::Failed { doing, source }
+    move |error| StageError::Failed {
+        doing,
+        source: Box::new(error),
+    }
 }
 
 impl<'a> Stage<'a> {
@@ -501,10 +502,7 @@ impl<'a> Stage<'a> {
         added: &mut BTreeMap<i32, Vec<DataFile>>,
     ) -> Result<(Vec<ManifestFile>, Vec<ManifestFile>), StageError> {
         let enough = self.setting("commit.manifest.min-count-to-merge", MANIFESTS_TO_MERGE_MIN);
-        let target_bytes = self.setting(
-            "commit.manifest.target-size-bytes",
-            MANIFEST_TARGET_BYTES,
-        );
+        let target_bytes = self.setting("commit.manifest.target-size-bytes", MANIFEST_TARGET_BYTES);
         let (mut kept, mut by_spec) = (Vec::new(), BTreeMap::<i32, Vec<ManifestFile>>::new());
         for manifest in carried {
             let spec_id = manifest.partition_spec_id;
@@ -541,9 +539,7 @@ impl<'a> Stage<'a> {
     fn writable(&self, spec_id: i32) -> bool {
         self.metadata
             .partition_spec_by_id(spec_id)
-            .is_some_and(|spec| {
-                spec.partition_type(self.metadata.current_schema()).is_ok()
-            })
+            .is_some_and(|spec| spec.partition_type(self.metadata.current_schema()).is_ok())
     }
 
     async fn write_merged(
@@ -594,11 +590,7 @@ impl<'a> Stage<'a> {
             self.snapshot_id, self.sequence_number
         );
         self.files.push(path.clone());
-        let output = self
-            .base
-            .file_io
-            .new_output(&path)
-            .map_err(failed(doing))?;
+        let output = self.base.file_io.new_output(&path).map_err(failed(doing))?;
         let output = output.writer().await.map_err(failed(doing))?;
         let (id, parent) = (self.snapshot_id, self.metadata.current_snapshot_id());
         let number = self.sequence_number;

@@ -91,11 +91,7 @@ impl Tally {
     /// Completes a summary: counts that aren't zero, and totals continued from the parent's.
     ///
     /// A total that the parent doesn't carry can't be continued and is left out; one that would be negative too.
-    pub(super) fn complete(
-        &self,
-        summary: &mut HashMap<String, String>,
-        parent: Option<&Summary>,
-    ) {
+    pub(super) fn complete(&self, summary: &mut HashMap<String, String>, parent: Option<&Summary>) {
         let (a, r) = (&self.added, &self.removed);
         let counts = [
             ("added-data-files", a.data_files),

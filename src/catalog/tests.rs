@@ -146,10 +146,18 @@ async fn appends_are_read_back_with_their_counts() {
         let loaded = catalog.load(&ident()).await.expect("load").expect("there");
         assert_eq!(loaded.metadata, table.metadata);
         assert_eq!(loaded.metadata_location, table.metadata_location);
-        let counts: Vec<_> = live(&loaded).await.into_iter().map(|f| (f.1, f.2)).collect();
+        let counts: Vec<_> = live(&loaded)
+            .await
+            .into_iter()
+            .map(|f| (f.1, f.2))
+            .collect();
         let expect = [("/d/1", 1), ("/d/2", 2), ("/d/3", 2)].map(|(p, n)| (p.to_string(), n));
         assert_eq!(counts, expect);
-        assert_eq!(manifests(&loaded).await.len(), 2, "an empty change adds none");
+        assert_eq!(
+            manifests(&loaded).await.len(),
+            2,
+            "an empty change adds none"
+        );
         assert_eq!(total(&loaded, "total-records"), "33");
         assert_eq!(total(&loaded, "total-data-files"), "3");
         assert_eq!(total(&loaded, "total-files-size"), "3000");
@@ -158,7 +166,10 @@ async fn appends_are_read_back_with_their_counts() {
         assert_eq!(total(&loaded, "engine-name"), "aperio");
         assert!(loaded.metadata.properties().contains_key("aperio.ledger"));
         let last = loaded.metadata.current_snapshot().expect("snapshot");
-        assert!(last.timestamp_ms() > 1000, "never before the table's own time");
+        assert!(
+            last.timestamp_ms() > 1000,
+            "never before the table's own time"
+        );
         if version == FormatVersion::V3 {
             assert_eq!(loaded.metadata.next_row_id(), 33);
         }
@@ -174,15 +185,23 @@ async fn of_two_writers_from_one_base_exactly_one_commits() {
     let again = two.create(&ident(), new()).await.expect("a race is a load");
     assert_eq!(again.metadata.uuid(), base.metadata.uuid());
 
-    let a = stage(&base, change(&base, vec![data("/d/a", 1)])).await.expect("a");
-    let b = stage(&base, change(&base, vec![data("/d/b", 1)])).await.expect("b");
+    let a = stage(&base, change(&base, vec![data("/d/a", 1)]))
+        .await
+        .expect("a");
+    let b = stage(&base, change(&base, vec![data("/d/b", 1)]))
+        .await
+        .expect("b");
     let (a, b) = tokio::join!(swap(&one, &base, a), swap(&two, &base, b));
     let answers = [a, b];
     let committed = answers
         .iter()
         .filter(|a| matches!(a, SwapAnswer::Committed(_)));
     let conflicts = answers.iter().filter(|a| matches!(a, SwapAnswer::Conflict));
-    assert_eq!((committed.count(), conflicts.count()), (1, 1), "{answers:?}");
+    assert_eq!(
+        (committed.count(), conflicts.count()),
+        (1, 1),
+        "{answers:?}"
+    );
     let table = one.load(&ident()).await.expect("load").expect("there");
     assert_eq!(live(&table).await.len(), 1);
 
@@ -194,7 +213,10 @@ async fn of_two_writers_from_one_base_exactly_one_commits() {
 
     // Requirements of an older snapshot are a conflict on a newer base, too.
     let late = stage(&base, change(&base, vec![])).await.expect("late");
-    assert!(matches!(swap(&one, &table, late).await, SwapAnswer::Conflict));
+    assert!(matches!(
+        swap(&one, &table, late).await,
+        SwapAnswer::Conflict
+    ));
 }
 
 #[tokio::test]
@@ -282,14 +304,24 @@ async fn a_column_is_added_once() {
     let SwapAnswer::Committed(table) = answer else {
         panic!("{answer:?}");
     };
-    assert!(table.metadata.current_schema().field_by_name("more").is_some());
+    assert!(
+        table
+            .metadata
+            .current_schema()
+            .field_by_name("more")
+            .is_some()
+    );
     let answer = catalog.swap(&table, requirements, updates).await;
     assert!(matches!(answer, SwapAnswer::Conflict), "{answer:?}");
 }
 
 #[test]
 fn what_no_catalog_is_behind_is_refused() {
-    let open = |uri| Catalog::sql("aperio", uri, "/w", &none()).expect_err(uri).to_string();
+    let open = |uri| {
+        Catalog::sql("aperio", uri, "/w", &none())
+            .expect_err(uri)
+            .to_string()
+    };
     assert!(!open("postgresql://u:secret@host/db").contains("secret"));
     assert!(open("sqlite://").contains("sqlite:///path"));
     let signed = BTreeMap::from([("rest.sigv4-enabled".to_string(), "true".to_string())]);
@@ -379,8 +411,16 @@ async fn a_rest_answer_is_read_no_better_than_it_is() {
         (200, table_body(&base), "Committed"),
         (200, "{".to_string(), "Unknown"),
         (409, error_body("moved"), "Conflict"),
-        (400, error_body("Cannot add snapshot with sequence number 3"), "Conflict"),
-        (400, error_body("first-row-id is behind: Row ID"), "Conflict"),
+        (
+            400,
+            error_body("Cannot add snapshot with sequence number 3"),
+            "Conflict",
+        ),
+        (
+            400,
+            error_body("first-row-id is behind: Row ID"),
+            "Conflict",
+        ),
         (400, error_body("Invalid snapshot timestamp 5"), "Conflict"),
         (400, error_body("no such field"), "Rejected"),
         (401, error_body("who?"), "Rejected"),
@@ -415,7 +455,8 @@ async fn an_ended_token_is_renewed_once() {
     let directory = tempfile::tempdir().expect("tempdir");
     let base = base(&directory).await;
     let token = |value: &str| {
-        let body = format!(r#"{{"access_token":"{value}","token_type":"bearer","expires_in":3600}}"#);
+        let body =
+            format!(r#"{{"access_token":"{value}","token_type":"bearer","expires_in":3600}}"#);
         (200, body)
     };
     let server = serve(vec![

@@ -179,6 +179,16 @@ fn types_units_and_names_are_checked_all_at_once() {
             "a.yaml:1: is not YAML: mapping values are not allowed in this context; look for a tab, a missing space after `:`, an open quote or a key written twice",
         ],
     );
+    check(
+        "defaults: {}\ndefaults: {}\n",
+        &[
+            "a.yaml:2: is not YAML: duplicated key in mapping; look for a tab, a missing space after `:`, an open quote or a key written twice",
+        ],
+    );
+    check(
+        "a: 1\n---\nb: 1\n",
+        &["a.yaml: holds 2 YAML documents instead of 1; remove the `---` lines"],
+    );
     check("- 1\n", &["a.yaml:1: is a list, not a map"]);
     check("", &["a.yaml: holds 0 YAML documents instead of 1"]);
 }

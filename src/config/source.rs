@@ -1,6 +1,7 @@
 //! Resolves `source`: the topic, how it is read, and how to log in to its brokers.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 
 use super::choices::{Include, IsolationLevel, Nested, Protocol, StartAt};
@@ -151,14 +152,16 @@ fn client(
         let path = format!("{at}.consumerConfig.{key}");
         if let Err(refused) = kafka_keys::check(&key) {
             report.add(&path, &refused.message, refused.hint.as_deref());
-        } else if client.contains_key(&key) {
-            report.add(
-                &path,
-                &format!("`{key}` is set by `security` too"),
-                Some("keep one of the two"),
-            );
-        } else {
-            client.insert(key, value);
+            continue;
+        }
+        match client.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(value);
+            }
+            Entry::Occupied(held) => {
+                let message = format!("`{}` is set by `security` too", held.key());
+                report.add(&path, &message, Some("keep one of the two"));
+            }
         }
     }
     client

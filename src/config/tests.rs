@@ -220,6 +220,24 @@ fn values_come_from_the_environment_and_are_never_printed() {
     }
 }
 
+#[test]
+fn a_catalog_prints_no_secret() {
+    let text = format!(
+        "catalog: {{type: rest, uri: \"http://u:hunter2@c/x\", properties: {{credential: \"id:hunter2\"}}}}\n{}",
+        table("")
+    );
+    let found = load_text(&text).expect("a good file").remove(0).catalog;
+    assert_eq!(
+        (found.kind, found.properties["credential"].as_str()),
+        (CatalogKind::Rest, "id:hunter2")
+    );
+    let printed = format!("{found:?}");
+    assert!(
+        printed.contains("http://***@c/x") && !printed.contains(PASSWORD),
+        "{printed}"
+    );
+}
+
 fn load_with_password(text: &str) -> Vec<Problem> {
     let mut problems = Vec::new();
     read(

@@ -48,21 +48,12 @@ pub(super) struct Surroundings<'a> {
 ///
 /// Returns `None` if the text isn't YAML at all; the problem is then the only one.
 pub(super) fn parse(file: &Path, text: &str, around: &Surroundings<'_>, problems: &mut Vec<Problem>) -> Option<Node> {
-    let mut report = |line: usize, path: &str, message: String, hint: Option<String>| {
-        problems.push(Problem {
-            file: file.to_owned(),
-            line,
-            path: path.to_owned(),
-            value: None,
-            message,
-            hint,
-        });
-    };
+    let mut builder = Builder { around, file, problems };
     let documents = match MarkedYaml::load_from_str(text.trim_start_matches('\u{feff}')) {
         Ok(documents) => documents,
         Err(error) => {
             let hint = "look for a tab, a missing space after `:`, an open quote or a key written twice".to_owned();
-            report(
+            builder.report(
                 error.marker().line(),
                 "",
                 format!("is not YAML: {}", error.info()),
@@ -73,7 +64,7 @@ pub(super) fn parse(file: &Path, text: &str, around: &Surroundings<'_>, problems
     };
     let [document] = documents.as_slice() else {
         let hint = (!documents.is_empty()).then(|| "remove the `---` lines".to_owned());
-        report(
+        builder.report(
             0,
             "",
             format!("holds {} YAML documents instead of 1", documents.len()),
@@ -81,22 +72,29 @@ pub(super) fn parse(file: &Path, text: &str, around: &Surroundings<'_>, problems
         );
         return None;
     };
-    Some(
-        Builder {
-            around,
-            report: &mut report,
-        }
-        .node(document, document.span.start.line(), "", false),
-    )
+    Some(builder.node(document, document.span.start.line(), "", false))
 }
 
 struct Builder<'a> {
     around: &'a Surroundings<'a>,
-    report: &'a mut dyn FnMut(usize, &str, String, Option<String>),
+    file: &'a Path,
+    problems: &'a mut Vec<Problem>,
 }
 
 impl Builder<'_> {
-    // Recursion ends: saphyr refuses documents that nest too deeply, and resolves aliases within a limit.
+    fn report(&mut self, line: usize, path: &str, message: String, hint: Option<String>) {
+        let path = path.to_owned();
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            line,
+            path,
+            value: None,
+            message,
+            hint,
+        });
+    }
+
+    // Recursion ends: the document is finite, and saphyr 0.3 puts a copy in the place of an alias, within a limit.
     fn node(&mut self, yaml: &MarkedYaml<'_>, line: usize, path: &str, secret: bool) -> Node {
         let mut node = Node {
             line,
@@ -119,7 +117,7 @@ impl Builder<'_> {
                     Value::Text(filled)
                 }
                 Err((message, hint)) => {
-                    (self.report)(line, path, message, hint);
+                    self.report(line, path, message, hint);
                     Value::Failed
                 }
             },
@@ -135,7 +133,7 @@ impl Builder<'_> {
                 for (key, value) in entries {
                     let line = key.span.start.line();
                     let Some(name) = key_text(key) else {
-                        (self.report)(line, path, "has a key that is not a text".to_owned(), None);
+                        self.report(line, path, "has a key that is not a text".to_owned(), None);
                         continue;
                     };
                     let secret = secret || named_like_secret(&name);
@@ -147,7 +145,7 @@ impl Builder<'_> {
             // An empty document is a bad value without text.
             YamlData::BadValue if path.is_empty() => Value::Null,
             YamlData::BadValue | YamlData::Representation(..) | YamlData::Alias(_) => {
-                (self.report)(line, path, "has a tag or an alias that can't be read".to_owned(), None);
+                self.report(line, path, "has a tag or an alias that can't be read".to_owned(), None);
                 Value::Failed
             }
         };

@@ -13,8 +13,8 @@ use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffe
 use arrow::datatypes::{DataType, FieldRef, Fields as ArrowFields};
 use base64::Engine;
 use base64::alphabet;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use iceberg::spec::{ListType, MapType, NestedField, PrimitiveType, StructType, Type};
 
 use super::lexer::{Fault, Lexer};
@@ -95,7 +95,13 @@ pub(crate) struct Unknown {
 
 impl Unknown {
     /// Takes the value of a field without a column.
-    pub fn take(&mut self, lexer: &mut Lexer<'_>, name: &[u8], depth: usize, unseen: &mut Unseen) -> Result<(), Failed> {
+    pub fn take(
+        &mut self,
+        lexer: &mut Lexer<'_>,
+        name: &[u8],
+        depth: usize,
+        unseen: &mut Unseen,
+    ) -> Result<(), Failed> {
         match self.rule {
             UnknownFields::Evolve | UnknownFields::Strict => {
                 let seen = shape(lexer, depth)?;
@@ -146,8 +152,17 @@ impl Names {
     pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let names: Vec<&str> = names.collect();
         Names {
-            lower: names.iter().enumerate().rev().map(|(at, name)| (name.to_lowercase(), at)).collect(),
-            spellings: names.iter().enumerate().map(|(at, name)| (name.as_bytes().into(), Some((at, true)))).collect(),
+            lower: names
+                .iter()
+                .enumerate()
+                .rev()
+                .map(|(at, name)| (name.to_lowercase(), at))
+                .collect(),
+            spellings: names
+                .iter()
+                .enumerate()
+                .map(|(at, name)| (name.as_bytes().into(), Some((at, true))))
+                .collect(),
             names: names.iter().map(|name| name.as_bytes().into()).collect(),
             next: 0,
         }
@@ -189,7 +204,9 @@ pub(crate) fn spelling(name: &[u8], exact: bool, seed: u64) -> u64 {
         return 0;
     }
     // FNV-1a; a collision would let the last of two spellings win.
-    name.iter().fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)) | 1
+    name.iter().fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    }) | 1
 }
 
 /// The fields of a struct column.
@@ -208,17 +225,42 @@ enum Store {
     Long(Vec<i64>),
     Float(Vec<f32>),
     Double(Vec<f64>),
-    Decimal { values: Vec<i128>, precision: u32, scale: u32 },
+    Decimal {
+        values: Vec<i128>,
+        precision: u32,
+        scale: u32,
+    },
     Date(Vec<i32>),
     Time(Vec<i64>),
-    Timestamp { values: Vec<i64>, zoned: bool, nanos: bool },
-    Text { ends: Vec<i32>, bytes: Vec<u8> },
+    Timestamp {
+        values: Vec<i64>,
+        zoned: bool,
+        nanos: bool,
+    },
+    Text {
+        ends: Vec<i32>,
+        bytes: Vec<u8>,
+    },
     Uuid(Vec<u8>),
-    Binary { ends: Vec<i64>, bytes: Vec<u8> },
-    Fixed { width: usize, bytes: Vec<u8>, scratch: Vec<u8> },
+    Binary {
+        ends: Vec<i64>,
+        bytes: Vec<u8>,
+    },
+    Fixed {
+        width: usize,
+        bytes: Vec<u8>,
+        scratch: Vec<u8>,
+    },
     Struct(Group),
-    List { ends: Vec<i32>, item: Box<Column> },
-    Map { ends: Vec<i32>, key: Box<Column>, value: Box<Column> },
+    List {
+        ends: Vec<i32>,
+        item: Box<Column>,
+    },
+    Map {
+        ends: Vec<i32>,
+        key: Box<Column>,
+        value: Box<Column>,
+    },
 }
 
 /// One column under construction.
@@ -243,29 +285,64 @@ impl Column {
                 PrimitiveType::Long => Store::Long(Vec::new()),
                 PrimitiveType::Float => Store::Float(Vec::new()),
                 PrimitiveType::Double => Store::Double(Vec::new()),
-                PrimitiveType::Decimal { precision, scale } => {
-                    Store::Decimal { values: Vec::new(), precision: *precision, scale: *scale }
-                }
+                PrimitiveType::Decimal { precision, scale } => Store::Decimal {
+                    values: Vec::new(),
+                    precision: *precision,
+                    scale: *scale,
+                },
                 PrimitiveType::Date => Store::Date(Vec::new()),
                 PrimitiveType::Time => Store::Time(Vec::new()),
-                PrimitiveType::Timestamp => Store::Timestamp { values: Vec::new(), zoned: false, nanos: false },
-                PrimitiveType::Timestamptz => Store::Timestamp { values: Vec::new(), zoned: true, nanos: false },
-                PrimitiveType::TimestampNs => Store::Timestamp { values: Vec::new(), zoned: false, nanos: true },
-                PrimitiveType::TimestamptzNs => Store::Timestamp { values: Vec::new(), zoned: true, nanos: true },
-                PrimitiveType::String => Store::Text { ends: vec![0], bytes: Vec::new() },
+                PrimitiveType::Timestamp => Store::Timestamp {
+                    values: Vec::new(),
+                    zoned: false,
+                    nanos: false,
+                },
+                PrimitiveType::Timestamptz => Store::Timestamp {
+                    values: Vec::new(),
+                    zoned: true,
+                    nanos: false,
+                },
+                PrimitiveType::TimestampNs => Store::Timestamp {
+                    values: Vec::new(),
+                    zoned: false,
+                    nanos: true,
+                },
+                PrimitiveType::TimestamptzNs => Store::Timestamp {
+                    values: Vec::new(),
+                    zoned: true,
+                    nanos: true,
+                },
+                PrimitiveType::String => Store::Text {
+                    ends: vec![0],
+                    bytes: Vec::new(),
+                },
                 PrimitiveType::Uuid => Store::Uuid(Vec::new()),
                 PrimitiveType::Fixed(width) => {
                     let width = usize::try_from(*width).expect("a fixed column is at most 2^31 wide");
-                    Store::Fixed { width, bytes: Vec::new(), scratch: Vec::new() }
+                    Store::Fixed {
+                        width,
+                        bytes: Vec::new(),
+                        scratch: Vec::new(),
+                    }
                 }
-                PrimitiveType::Binary => Store::Binary { ends: vec![0], bytes: Vec::new() },
+                PrimitiveType::Binary => Store::Binary {
+                    ends: vec![0],
+                    bytes: Vec::new(),
+                },
             },
             Type::Struct(fields) => {
                 let columns: Vec<Column> = fields.fields().iter().map(|field| Column::new(field)).collect();
                 let names = Names::new(columns.iter().map(|column| column.name.as_str()));
-                Store::Struct(Group { names, spelt: vec![0; columns.len()], columns })
+                Store::Struct(Group {
+                    names,
+                    spelt: vec![0; columns.len()],
+                    columns,
+                })
             }
-            Type::List(list) => Store::List { ends: vec![0], item: Box::new(Column::new(&list.element_field)) },
+            Type::List(list) => Store::List {
+                ends: vec![0],
+                item: Box::new(Column::new(&list.element_field)),
+            },
             Type::Map(map) => Store::Map {
                 ends: vec![0],
                 key: Box::new(Column::new(&map.key_field)),
@@ -273,7 +350,13 @@ impl Column {
             },
         };
         let of = (*field.field_type).clone();
-        Column { name: field.name.clone(), required: field.required, of, valid: Vec::new(), store }
+        Column {
+            name: field.name.clone(),
+            required: field.required,
+            of,
+            valid: Vec::new(),
+            store,
+        }
     }
 
     /// Returns the number of values.
@@ -365,12 +448,21 @@ impl Column {
     #[cold]
     fn missing(&self) -> Failed {
         let what = "is required and has no value".to_owned();
-        Box::new(Problem::Misfit { path: Vec::new(), what, fits: self.of.clone() })
+        Box::new(Problem::Misfit {
+            path: Vec::new(),
+            what,
+            fits: self.of.clone(),
+        })
     }
 
     /// Appends the value at the lexer's position; returns the unseen fields in it. After an error the column is to be
     /// truncated.
-    pub fn fill(&mut self, lexer: &mut Lexer<'_>, depth: usize, unknown: &mut Unknown) -> Result<Option<Box<Shape>>, Failed> {
+    pub fn fill(
+        &mut self,
+        lexer: &mut Lexer<'_>,
+        depth: usize,
+        unknown: &mut Unknown,
+    ) -> Result<Option<Box<Shape>>, Failed> {
         let first = lexer.peek();
         if first == b'n' {
             lexer.word("null")?;
@@ -381,9 +473,7 @@ impl Column {
         let nested = match (&mut self.store, first) {
             (Store::Struct(group), b'{') => Some(group.fill(lexer, self.valid.len(), depth, unknown, &self.of)),
             (Store::List { ends, item }, b'[') => Some(fill_list(ends, item, lexer, depth, unknown)),
-            (Store::Map { ends, key, value }, b'{') => {
-                Some(fill_map(ends, key, value, lexer, depth, unknown))
-            }
+            (Store::Map { ends, key, value }, b'{') => Some(fill_map(ends, key, value, lexer, depth, unknown)),
             (store, _) => {
                 if !store.scalar(lexer, first)? {
                     lexer.pos = start;
@@ -405,7 +495,11 @@ impl Column {
             quote.push('…');
         }
         let what = format!("is {}, the value {quote} is not", types::text(&self.of));
-        Box::new(Problem::Misfit { path: Vec::new(), what, fits: fitting(&self.of, value) })
+        Box::new(Problem::Misfit {
+            path: Vec::new(),
+            what,
+            fits: fitting(&self.of, value),
+        })
     }
 
     /// Freezes the column as the Arrow type of the plan and leaves it empty.
@@ -414,9 +508,7 @@ impl Column {
         let nulls = (!valid.iter().all(|valid| *valid)).then(|| NullBuffer::new(BooleanBuffer::from(valid.as_slice())));
         let rows = valid.len();
         match &mut self.store {
-            Store::Boolean(values) => {
-                Arc::new(BooleanArray::new(BooleanBuffer::from(std::mem::take(values)), nulls))
-            }
+            Store::Boolean(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(std::mem::take(values)), nulls)),
             Store::Int(values) => Arc::new(Int32Array::new(std::mem::take(values).into(), nulls)),
             Store::Long(values) => Arc::new(Int64Array::new(std::mem::take(values).into(), nulls)),
             Store::Float(values) => Arc::new(Float32Array::new(std::mem::take(values).into(), nulls)),
@@ -426,7 +518,9 @@ impl Column {
             }
             Store::Date(values) => Arc::new(Date32Array::new(std::mem::take(values).into(), nulls)),
             Store::Time(values) => Arc::new(Time64MicrosecondArray::new(std::mem::take(values).into(), nulls)),
-            Store::Timestamp { values, nanos: false, .. } => {
+            Store::Timestamp {
+                values, nanos: false, ..
+            } => {
                 let values: ScalarBuffer<i64> = std::mem::take(values).into();
                 Arc::new(TimestampMicrosecondArray::new(values, nulls).with_data_type(to.clone()))
             }
@@ -452,7 +546,11 @@ impl Column {
                 if fields.is_empty() {
                     return Arc::new(StructArray::new_empty_fields(rows, nulls));
                 }
-                let columns = group.columns.iter_mut().zip(fields).map(|(column, field)| column.finish(field.data_type()));
+                let columns = group
+                    .columns
+                    .iter_mut()
+                    .zip(fields)
+                    .map(|(column, field)| column.finish(field.data_type()));
                 Arc::new(StructArray::new(fields.clone(), columns.collect(), nulls))
             }
             Store::List { ends, item } => {
@@ -461,7 +559,9 @@ impl Column {
                 Arc::new(ListArray::new(field.clone(), taken(ends), items, nulls))
             }
             Store::Map { ends, key, value } => {
-                let DataType::Map(entry, sorted) = to else { unreachable!("the plan's Arrow type follows its Iceberg type") };
+                let DataType::Map(entry, sorted) = to else {
+                    unreachable!("the plan's Arrow type follows its Iceberg type")
+                };
                 let fields = struct_fields(entry.data_type());
                 let columns = vec![key.finish(fields[0].data_type()), value.finish(fields[1].data_type())];
                 let entries = StructArray::new(fields.clone(), columns, None);
@@ -476,12 +576,16 @@ fn taken(ends: &mut Vec<i32>) -> OffsetBuffer<i32> {
 }
 
 fn struct_fields(of: &DataType) -> &ArrowFields {
-    let DataType::Struct(fields) = of else { unreachable!("the plan's Arrow type follows its Iceberg type") };
+    let DataType::Struct(fields) = of else {
+        unreachable!("the plan's Arrow type follows its Iceberg type")
+    };
     fields
 }
 
 fn item_field(of: &DataType) -> &FieldRef {
-    let DataType::List(field) = of else { unreachable!("the plan's Arrow type follows its Iceberg type") };
+    let DataType::List(field) = of else {
+        unreachable!("the plan's Arrow type follows its Iceberg type")
+    };
     field
 }
 
@@ -513,15 +617,24 @@ impl Store {
             }
             return Ok(matches!(first, b't' | b'f'));
         }
-        let Some(number) = lexer.number()? else { return Ok(false) };
+        let Some(number) = lexer.number()? else {
+            return Ok(false);
+        };
         Ok(match self {
             Store::Int(values) => push(values, number.long().and_then(|value| i32::try_from(value).ok())),
             Store::Long(values) => push(values, number.long()),
             Store::Float(values) => push(values, number.text.parse().ok().filter(|value: &f32| value.is_finite())),
             Store::Double(values) => push(values, number.double()),
-            Store::Decimal { values, precision, scale } => {
+            Store::Decimal {
+                values,
+                precision,
+                scale,
+            } => {
                 let value = scalar::decimal(number.text, i64::from(*scale));
-                push(values, value.filter(|value| value.unsigned_abs() < 10u128.pow(*precision)))
+                push(
+                    values,
+                    value.filter(|value| value.unsigned_abs() < 10u128.pow(*precision)),
+                )
             }
             // Epoch milliseconds, with a fraction down to the unit of the column.
             Store::Timestamp { values, nanos, .. } => {
@@ -535,10 +648,17 @@ impl Store {
     /// Appends a value given as text, in JSON or as a map's key, if the text is one of this kind.
     fn text(&mut self, text: &[u8]) -> bool {
         match self {
-            Store::Decimal { values, precision, scale } if scalar::is_number(text) => {
+            Store::Decimal {
+                values,
+                precision,
+                scale,
+            } if scalar::is_number(text) => {
                 let text = std::str::from_utf8(text).expect("a number is ASCII");
                 let value = scalar::decimal(text, i64::from(*scale));
-                push(values, value.filter(|value| value.unsigned_abs() < 10u128.pow(*precision)))
+                push(
+                    values,
+                    value.filter(|value| value.unsigned_abs() < 10u128.pow(*precision)),
+                )
             }
             Store::Date(values) => push(values, scalar::date(text)),
             Store::Time(values) => {
@@ -548,7 +668,11 @@ impl Store {
             Store::Timestamp { values, zoned, nanos } => {
                 let moment = scalar::moment(text).filter(|moment| moment.zoned == *zoned);
                 let value = moment.and_then(|moment| {
-                    let (unit, part) = if *nanos { (1_000_000_000, moment.nanos) } else { (1_000_000, moment.nanos / 1000) };
+                    let (unit, part) = if *nanos {
+                        (1_000_000_000, moment.nanos)
+                    } else {
+                        (1_000_000, moment.nanos / 1000)
+                    };
                     moment.seconds.checked_mul(unit)?.checked_add(i64::from(part))
                 });
                 push(values, value)
@@ -601,7 +725,9 @@ fn deeper(depth: usize) -> Result<usize, Failed> {
     if depth < DEPTH_MAX {
         return Ok(depth + 1);
     }
-    Err(Box::new(Problem::Refused(format!("the value is nested more than {DEPTH_MAX} deep"))))
+    Err(Box::new(Problem::Refused(format!(
+        "the value is nested more than {DEPTH_MAX} deep"
+    ))))
 }
 
 impl Group {
@@ -693,7 +819,9 @@ fn fill_list(
     let mut more = lexer.open(b']');
     while more {
         let filled = item.fill(lexer, depth, unknown).map_err(|failed| {
-            within(failed, "element", |inner| Type::List(ListType::new(Arc::new(NestedField::list_element(0, inner, false)))))
+            within(failed, "element", |inner| {
+                Type::List(ListType::new(Arc::new(NestedField::list_element(0, inner, false))))
+            })
         })?;
         if let Some(shape) = filled {
             unseen.merge(*shape);
@@ -735,13 +863,15 @@ fn fill_map(
         if !keys.push_key(&key)? {
             let quoted = format!("\"{}\"", String::from_utf8_lossy(&key));
             let of = values.of.clone();
-            return Err(within(keys.misfit(quoted.as_bytes()), "key", |inner| Type::Map(MapType::optional(0, inner, 0, of))));
+            return Err(within(keys.misfit(quoted.as_bytes()), "key", |inner| {
+                Type::Map(MapType::optional(0, inner, 0, of))
+            }));
         }
         lexer.pos = value;
         let of = keys.of.clone();
-        let filled = values.fill(lexer, depth, unknown).map_err(|failed| {
-            within(failed, "value", |inner| Type::Map(MapType::optional(0, of, 0, inner)))
-        })?;
+        let filled = values
+            .fill(lexer, depth, unknown)
+            .map_err(|failed| within(failed, "value", |inner| Type::Map(MapType::optional(0, of, 0, inner))))?;
         if let Some(shape) = filled {
             unseen.merge(*shape);
         }
@@ -771,10 +901,15 @@ fn fitting(of: &Type, value: &[u8]) -> Type {
     let fits = match value.first() {
         Some(b't' | b'f') => PrimitiveType::Boolean,
         Some(b'"') => {
-            let moment = Lexer::new(value).string().ok().and_then(|text| scalar::moment(&text.bytes()));
+            let moment = Lexer::new(value)
+                .string()
+                .ok()
+                .and_then(|text| scalar::moment(&text.bytes()));
             match (of, moment) {
                 (Type::Primitive(PrimitiveType::Timestamp), Some(moment)) if moment.zoned => PrimitiveType::Timestamptz,
-                (Type::Primitive(PrimitiveType::Timestamptz), Some(moment)) if !moment.zoned => PrimitiveType::Timestamp,
+                (Type::Primitive(PrimitiveType::Timestamptz), Some(moment)) if !moment.zoned => {
+                    PrimitiveType::Timestamp
+                }
                 _ => string,
             }
         }
@@ -782,7 +917,10 @@ fn fitting(of: &Type, value: &[u8]) -> Type {
             match Lexer::new(value).number() {
                 Ok(Some(number)) if number.long().is_some() => PrimitiveType::Long,
                 Ok(Some(number)) if !number.fraction && !number.exponent => match scalar::decimal(number.text, 0) {
-                    Some(value) if value.unsigned_abs() < 10u128.pow(38) => PrimitiveType::Decimal { precision: 38, scale: 0 },
+                    Some(value) if value.unsigned_abs() < 10u128.pow(38) => PrimitiveType::Decimal {
+                        precision: 38,
+                        scale: 0,
+                    },
                     _ => string,
                 },
                 Ok(Some(number)) if number.double().is_some() => PrimitiveType::Double,

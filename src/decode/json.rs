@@ -65,11 +65,22 @@ struct Entry {
 
 impl Router {
     fn entry(&mut self, name: &str) -> &mut Entry {
-        let at = self.entries.iter().position(|entry| entry.name == name).unwrap_or_else(|| {
-            let name = name.to_owned();
-            self.entries.push(Entry { name, columns: Vec::new(), inner: None, reserved: false, record: 0, spelt: 0 });
-            self.entries.len() - 1
-        });
+        let at = self
+            .entries
+            .iter()
+            .position(|entry| entry.name == name)
+            .unwrap_or_else(|| {
+                let name = name.to_owned();
+                self.entries.push(Entry {
+                    name,
+                    columns: Vec::new(),
+                    inner: None,
+                    reserved: false,
+                    record: 0,
+                    spelt: 0,
+                });
+                self.entries.len() - 1
+            });
         &mut self.entries[at]
     }
 
@@ -84,7 +95,10 @@ impl Router {
 
     fn index(&mut self) {
         self.names = Some(Names::new(self.entries.iter().map(|entry| entry.name.as_str())));
-        self.entries.iter_mut().filter_map(|entry| entry.inner.as_mut()).for_each(Router::index);
+        self.entries
+            .iter_mut()
+            .filter_map(|entry| entry.inner.as_mut())
+            .for_each(Router::index);
     }
 }
 
@@ -135,13 +149,23 @@ impl JsonDecoder {
             }
         }
         for (field, source) in table.iter().zip(&plan.sources) {
-            let taken = root.entries.iter().any(|entry| entry.name.to_lowercase() == field.name.to_lowercase());
+            let taken = root
+                .entries
+                .iter()
+                .any(|entry| entry.name.to_lowercase() == field.name.to_lowercase());
             if !matches!(source, ColumnSource::Payload(_)) && !taken {
                 root.entry(&field.name).reserved = true;
             }
         }
         root.index();
-        JsonDecoder { plan, arrow: Arc::new(Schema::new(fields)), columns, paths, root, record: 0 }
+        JsonDecoder {
+            plan,
+            arrow: Arc::new(Schema::new(fields)),
+            columns,
+            paths,
+            root,
+            record: 0,
+        }
     }
 
     /// Decodes one chunk; what isn't a row is a reject or filtered.
@@ -159,7 +183,10 @@ impl JsonDecoder {
         let mut rejects = Vec::new();
         let mut filtered = 0;
         let mut unseen = Shape::Null;
-        let mut unknown = Unknown { rule: self.plan.unknown, dropped: 0 };
+        let mut unknown = Unknown {
+            rule: self.plan.unknown,
+            dropped: 0,
+        };
         for index in 0..chunk.len() {
             if values.is_null(index) {
                 filtered += 1;
@@ -178,20 +205,39 @@ impl JsonDecoder {
                 Err(failed) => {
                     unknown.dropped = dropped;
                     self.columns.iter_mut().for_each(|column| column.truncate(row));
-                    rejects.push(Reject { index: index as u32, stage: Stage::Decode, reason: self.reason(*failed) });
+                    rejects.push(Reject {
+                        index: index as u32,
+                        stage: Stage::Decode,
+                        reason: self.reason(*failed),
+                    });
                 }
             }
         }
         let columns = self.columns.iter_mut().zip(self.arrow.fields());
-        let columns = columns.map(|(column, field)| column.finish(field.data_type())).collect();
+        let columns = columns
+            .map(|(column, field)| column.finish(field.data_type()))
+            .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(indexes.len()));
         let rows = RecordBatch::try_new_with_options(self.arrow.clone(), columns, &options)
             .expect("all columns have one value per row, of the plan's types");
         let unseen = (unseen != Shape::Null).then_some(unseen);
-        Decoded { rows, indexes, rejects, filtered, unseen, fields_dropped: unknown.dropped }
+        Decoded {
+            rows,
+            indexes,
+            rejects,
+            filtered,
+            unseen,
+            fields_dropped: unknown.dropped,
+        }
     }
 
-    fn record(&mut self, value: &[u8], utf8: bool, row: usize, unknown: &mut Unknown) -> Result<Option<Box<Shape>>, Failed> {
+    fn record(
+        &mut self,
+        value: &[u8],
+        utf8: bool,
+        row: usize,
+        unknown: &mut Unknown,
+    ) -> Result<Option<Box<Shape>>, Failed> {
         let refuse = |why: &str| Err(Box::new(Problem::Refused(why.to_owned())));
         if !utf8 {
             return refuse("the value is no UTF-8");
@@ -200,12 +246,31 @@ impl JsonDecoder {
         lexer.space();
         if lexer.peek() != b'{' {
             let empty = lexer.pos >= value.len();
-            return refuse(if empty { "the value is empty" } else { "the value is no JSON object" });
+            return refuse(if empty {
+                "the value is empty"
+            } else {
+                "the value is no JSON object"
+            });
         }
         self.record += 1;
         let flatten = self.plan.flatten;
-        let mut record = Record { columns: &mut self.columns, unknown, row, number: self.record, flatten, late: Vec::new() };
-        let unseen = record.object(&mut self.root, &mut lexer, &Place { depth: 0, prefix: b"", seed: 0 })?;
+        let mut record = Record {
+            columns: &mut self.columns,
+            unknown,
+            row,
+            number: self.record,
+            flatten,
+            late: Vec::new(),
+        };
+        let unseen = record.object(
+            &mut self.root,
+            &mut lexer,
+            &Place {
+                depth: 0,
+                prefix: b"",
+                seed: 0,
+            },
+        )?;
         lexer.end()?;
         if let Some((at, failed)) = record.late.into_iter().next() {
             return Err(named(failed, &self.columns[at].name));
@@ -225,9 +290,20 @@ impl JsonDecoder {
         };
         path.reverse();
         let name = path.first().map_or("", String::as_str);
-        let from = self.columns.iter().position(|column| column.name == name).map(|at| self.paths[at].join("."));
-        let from = from.filter(|from| from != name).map(|from| format!(", from: {}", quoted(&from)));
-        let line = format!("- {{name: {}{}, type: {}}}", quoted(name), from.unwrap_or_default(), quoted(&types::text(&fits)));
+        let from = self
+            .columns
+            .iter()
+            .position(|column| column.name == name)
+            .map(|at| self.paths[at].join("."));
+        let from = from
+            .filter(|from| from != name)
+            .map(|from| format!(", from: {}", quoted(&from)));
+        let line = format!(
+            "- {{name: {}{}, type: {}}}",
+            quoted(name),
+            from.unwrap_or_default(),
+            quoted(&types::text(&fits))
+        );
         format!("column `{}` {what}; `{line}` would take it", path.join("."))
     }
 }
@@ -242,16 +318,32 @@ fn named(mut failed: Failed, name: &str) -> Failed {
 /// Writes a text as a YAML scalar inside a flow mapping.
 fn quoted(text: &str) -> String {
     let plain = text.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '_')
-        && text.chars().all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '.' | '-'))
-        && !matches!(text.to_ascii_lowercase().as_str(), "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n");
-    if plain { text.to_owned() } else { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) }
+        && text
+            .chars()
+            .all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '.' | '-'))
+        && !matches!(
+            text.to_ascii_lowercase().as_str(),
+            "null" | "true" | "false" | "yes" | "no" | "on" | "off"
+        );
+    if plain {
+        text.to_owned()
+    } else {
+        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    }
 }
 
 impl Record<'_> {
     /// Reads an object of the payload; returns the fields in it that no column takes.
-    fn object(&mut self, router: &mut Router, lexer: &mut Lexer<'_>, place: &Place<'_>) -> Result<Option<Box<Shape>>, Failed> {
+    fn object(
+        &mut self,
+        router: &mut Router,
+        lexer: &mut Lexer<'_>,
+        place: &Place<'_>,
+    ) -> Result<Option<Box<Shape>>, Failed> {
         if place.depth >= DEPTH_MAX {
-            return Err(Box::new(Problem::Refused(format!("the value is nested more than {DEPTH_MAX} deep"))));
+            return Err(Box::new(Problem::Refused(format!(
+                "the value is nested more than {DEPTH_MAX} deep"
+            ))));
         }
         let mut unseen = Unseen::default();
         // `flatten`: the objects entered here, to find names that come twice.
@@ -271,16 +363,25 @@ impl Record<'_> {
             match found {
                 Some((at, exact)) if !flat || !router.entries[at].columns.is_empty() || router.entries[at].reserved => {
                     let spelt = spelling(&key, exact && place.prefix.is_empty(), place.seed);
-                    let entry = &mut router.entries[at];
-                    if let Some(shape) = self.field(entry, lexer, place, spelt)? {
-                        unseen.set(&entry.name, *shape)?;
+                    let again = router.entries[at].record == self.number;
+                    let shape = self.field(&mut router.entries[at], lexer, place, spelt)?;
+                    // What an earlier value of this name showed doesn't count.
+                    if shape.is_some() || again {
+                        unseen.set(
+                            &String::from_utf8_lossy(&key),
+                            shape.map_or(Shape::Null, |shape| *shape),
+                        )?;
                     }
                 }
                 _ if flat => {
                     self.again(router, name, &key, &mut entered)?;
                     let prefix = [name, b"_"].concat();
                     let seed = spelling(&key, false, place.seed).rotate_left(17);
-                    let inner = Place { depth: place.depth + 1, prefix: &prefix, seed };
+                    let inner = Place {
+                        depth: place.depth + 1,
+                        prefix: &prefix,
+                        seed,
+                    };
                     if let Some(shape) = self.object(router, lexer, &inner)? {
                         unseen.set(&String::from_utf8_lossy(&key), *shape)?;
                     }
@@ -297,7 +398,11 @@ impl Record<'_> {
         let lower = |name: &[u8]| String::from_utf8_lossy(name).to_lowercase();
         if entered.iter().any(|other| other == key) {
             let prefix = lower(&[name, b"_"].concat());
-            for entry in router.entries.iter().filter(|entry| entry.name.to_lowercase().starts_with(&prefix)) {
+            for entry in router
+                .entries
+                .iter()
+                .filter(|entry| entry.name.to_lowercase().starts_with(&prefix))
+            {
                 entry.each_column(&mut |column| self.forget(column));
             }
         } else if entered.iter().any(|other| lower(other) == lower(key)) {
@@ -322,7 +427,10 @@ impl Record<'_> {
         spelt: u64,
     ) -> Result<Option<Box<Shape>>, Failed> {
         if entry.record == self.number {
-            let columns_empty = entry.columns.iter().all(|column| self.columns[*column].len() == self.row)
+            let columns_empty = entry
+                .columns
+                .iter()
+                .all(|column| self.columns[*column].len() == self.row)
                 && entry.inner.is_none()
                 && !self.late.iter().any(|(other, _)| entry.columns.contains(other));
             if entry.spelt != spelt && !columns_empty {
@@ -352,7 +460,11 @@ impl Record<'_> {
         if let Some(inner) = &mut entry.inner {
             lexer.pos = start;
             if lexer.peek() == b'{' {
-                let place = Place { depth: place.depth + 1, prefix: b"", seed: 0 };
+                let place = Place {
+                    depth: place.depth + 1,
+                    prefix: b"",
+                    seed: 0,
+                };
                 let flatten = std::mem::replace(&mut self.flatten, false);
                 unseen = self.object(inner, lexer, &place)?;
                 self.flatten = flatten;

@@ -117,7 +117,11 @@ impl<'a> Lexer<'a> {
     /// Goes past white space and says an error unless that is the end.
     pub fn end(&mut self) -> Result<(), Fault> {
         self.space();
-        if self.pos < self.bytes.len() { Err(self.fault("something follows the object")) } else { Ok(()) }
+        if self.pos < self.bytes.len() {
+            Err(self.fault("something follows the object"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Enters the object or array at the position; returns `false` if it is empty, and then is behind it.
@@ -177,13 +181,26 @@ impl<'a> Lexer<'a> {
                     escaped = true;
                     at += 2;
                 }
-                Some(_) => return Err(Fault { what: "a control character in a string isn't escaped", at }),
-                None => return Err(Fault { what: "a string has no end", at: self.pos }),
+                Some(_) => {
+                    return Err(Fault {
+                        what: "a control character in a string isn't escaped",
+                        at,
+                    });
+                }
+                None => {
+                    return Err(Fault {
+                        what: "a string has no end",
+                        at: self.pos,
+                    });
+                }
             }
         }
         let raw = &self.bytes[start..at];
         if escaped {
-            unescape(raw, |_| {}).map_err(|(what, inside)| Fault { what, at: start + inside })?;
+            unescape(raw, |_| {}).map_err(|(what, inside)| Fault {
+                what,
+                at: start + inside,
+            })?;
         }
         self.pos = at + 1;
         Ok(Text { raw, escaped })
@@ -209,7 +226,10 @@ impl<'a> Lexer<'a> {
             return Err(self.fault("a digit is missing"));
         }
         if digits > 1 && self.bytes[first] == b'0' {
-            return Err(Fault { what: "a number starts with a superfluous 0", at: first });
+            return Err(Fault {
+                what: "a number starts with a superfluous 0",
+                at: first,
+            });
         }
         let fraction = self.peek() == b'.';
         if fraction {
@@ -223,9 +243,15 @@ impl<'a> Lexer<'a> {
             self.digits()?;
         }
         // 18 digits never overflow 64 bits; longer numbers are parsed from their text.
-        let small = (!fraction && !exponent && digits <= 18).then_some(if negative { -value } else { value });
+        let small =
+            (!fraction && !exponent && digits <= 18).then_some(if negative { value.wrapping_neg() } else { value });
         let text = std::str::from_utf8(&self.bytes[start..self.pos]).expect("digits and signs are ASCII");
-        Ok(Some(Number { text, fraction, exponent, small }))
+        Ok(Some(Number {
+            text,
+            fraction,
+            exponent,
+            small,
+        }))
     }
 
     fn digits(&mut self) -> Result<(), Fault> {
@@ -233,7 +259,11 @@ impl<'a> Lexer<'a> {
         while self.peek().is_ascii_digit() {
             self.pos += 1;
         }
-        if self.pos == start { Err(self.fault("a digit is missing")) } else { Ok(()) }
+        if self.pos == start {
+            Err(self.fault("a digit is missing"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Reads `true`, `false` or `null`.
@@ -342,7 +372,10 @@ fn special(bytes: &[u8], mut at: usize) -> usize {
         }
         at += 8;
     }
-    while bytes.get(at).is_some_and(|byte| !matches!(byte, b'"' | b'\\' | 0..0x20)) {
+    while bytes
+        .get(at)
+        .is_some_and(|byte| !matches!(byte, b'"' | b'\\' | 0..0x20))
+    {
         at += 1;
     }
     at
@@ -381,7 +414,9 @@ fn unescape(raw: &[u8], mut emit: impl FnMut(&[u8])) -> Result<(), (&'static str
 fn unicode(raw: &[u8], at: usize) -> Option<(char, usize)> {
     let unit = |at: usize| -> Option<u32> {
         let digits = raw.get(at..at + 6)?.strip_prefix(b"\\u")?;
-        digits.iter().try_fold(0, |sum, digit| Some(sum * 16 + (*digit as char).to_digit(16)?))
+        digits
+            .iter()
+            .try_fold(0, |sum, digit| Some(sum * 16 + (*digit as char).to_digit(16)?))
     };
     let high = unit(at)?;
     if !(0xD800..0xDC00).contains(&high) {

@@ -51,7 +51,11 @@ fn saturating(text: &str) -> Option<i64> {
     };
     let size = digits
         .bytes()
-        .try_fold(0i64, |sum, digit| digit.is_ascii_digit().then(|| sum.saturating_mul(10).saturating_add(i64::from(digit - b'0'))))?
+        .try_fold(0i64, |sum, digit| {
+            digit
+                .is_ascii_digit()
+                .then(|| sum.saturating_mul(10).saturating_add(i64::from(digit - b'0')))
+        })?
         .min(1 << 40);
     Some(if negative { -size } else { size })
 }
@@ -69,7 +73,9 @@ pub(crate) struct Moment {
 
 /// Reads `YYYY-MM-DD` as days since 1970-01-01.
 pub(crate) fn date(text: &[u8]) -> Option<i32> {
-    let &[a, b, c, d, b'-', e, f, b'-', g, h] = text else { return None };
+    let &[a, b, c, d, b'-', e, f, b'-', g, h] = text else {
+        return None;
+    };
     let year = number(&[a, b, c, d])?;
     let month = number(&[e, f])?;
     let day = number(&[g, h])?;
@@ -136,7 +142,11 @@ pub(crate) fn moment(text: &[u8]) -> Option<Moment> {
         [sign, a, b, c, d] | [sign, a, b, b':', c, d] => shift(sign, number(&[a, b])?, number(&[c, d])?)?,
         _ => return None,
     };
-    Some(Moment { seconds: i64::from(days) * 86_400 + seconds - offset, nanos, zoned: !zone.is_empty() })
+    Some(Moment {
+        seconds: i64::from(days) * 86_400 + seconds - offset,
+        nanos,
+        zoned: !zone.is_empty(),
+    })
 }
 
 fn shift(sign: u8, hours: u32, minutes: u32) -> Option<i64> {
@@ -149,5 +159,7 @@ fn shift(sign: u8, hours: u32, minutes: u32) -> Option<i64> {
 }
 
 fn number(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u32::from(digit - b'0')))
+    digits.iter().try_fold(0, |sum, digit| {
+        digit.is_ascii_digit().then(|| sum * 10 + u32::from(digit - b'0'))
+    })
 }

@@ -56,13 +56,20 @@ impl Admin {
     }
 
     /// Returns the id of `topic`, which is another one after it was deleted and created again; `None` from brokers
-    /// that have none.
+    /// that have none, or name no controller to ask.
     ///
     /// # Errors
     /// As the broker answered; [`KafkaError::TopicMissing`] among them.
     pub fn topic_id(&self, topic: &str) -> Result<Option<String>, KafkaError> {
+        // Also makes sure that a broker is reached and the topic is there: what follows then says only one thing.
+        self.partitions(topic)?;
+        let metadata = self
+            .client
+            .fetch_metadata(Some(topic), self.timeout)
+            .map_err(|cause| KafkaError::of(&format!("describing `{topic}`"), topic, &cause))?;
+        let brokers: Vec<i32> = metadata.brokers().iter().map(|broker| broker.id()).collect();
         // SAFETY: `self.client` lives for the whole call, and with it the pointer.
-        let answer = unsafe { topic_id::describe(self.client.client().native_ptr(), topic, self.timeout) };
+        let answer = unsafe { topic_id::describe(self.client.client().native_ptr(), topic, &brokers, self.timeout) };
         answer.map_err(|(code, reason)| KafkaError::of_code(&format!("describing `{topic}`"), topic, code, reason))
     }
 

@@ -11,6 +11,9 @@ use rdkafka_sys as sys;
 /// A zero id is what brokers before Kafka 2.8 answer with.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
+/// How long a cluster that was just reached may take to name its controller.
+const CONTROLLER_WAIT_MS: i32 = 2000;
+
 /// Destroys what librdkafka made when the scope ends.
 struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
 
@@ -25,6 +28,8 @@ impl<T> Drop for Owned<T> {
 
 /// Asks for the id of `topic`, in base 64 as Kafka's tools print it; `None` where the broker has no ids.
 ///
+/// - `brokers`: the ids of those that the cluster's metadata lists.
+///
 /// # Errors
 /// The code and the words of the broker or of librdkafka.
 ///
@@ -33,6 +38,7 @@ impl<T> Drop for Owned<T> {
 pub(crate) unsafe fn describe(
     client: *mut sys::rd_kafka_t,
     topic: &str,
+    brokers: &[i32],
     timeout: Duration,
 ) -> Result<Option<String>, (RDKafkaErrorCode, String)> {
     let Ok(name) = CString::new(topic) else {
@@ -44,6 +50,11 @@ pub(crate) unsafe fn describe(
     // null where they can be, and destroyed by `Owned` in reverse order: the event, whose parts are read below, goes
     // first. All text is NUL-terminated and copied before that.
     unsafe {
+        // DescribeTopics waits for the controller until the timeout. Who names one that isn't among the brokers (rdkafka's
+        // mock cluster) can't be asked; KRaft brokers always name a live one (KIP-590).
+        if !brokers.contains(&sys::rd_kafka_controllerid(client, CONTROLLER_WAIT_MS.min(timeout_ms))) {
+            return Ok(None);
+        }
         let queue = Owned(sys::rd_kafka_queue_new(client), sys::rd_kafka_queue_destroy);
         let options = Owned(
             sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS),

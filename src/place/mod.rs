@@ -3,35 +3,27 @@
 mod columns;
 mod event_time;
 mod partition;
+mod split;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, RecordBatch,
     StringArray, TimestampMicrosecondArray, UInt32Array, new_null_array,
 };
-use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{cast, filter, filter_record_batch, take, take_record_batch};
-use arrow::datatypes::{
-    DataType, Date32Type, Int32Type, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
-};
-use arrow::row::{RowConverter, SortField};
-use iceberg::arrow::arrow_primitive_to_literal;
-use iceberg::spec::{PartitionSpecRef, Struct, Transform, Type};
-use iceberg::transform::{BoxedTransformFunction, create_transform_function};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use iceberg::spec::{PartitionSpecRef, Struct};
 
 pub use self::columns::{Leaf, column_at, conform, leaves};
 pub use self::event_time::{EventTimeFormat, EventTimes, UTC};
 pub use self::partition::{PartitionField, partition_path, partition_spec};
+use self::split::{PartitionKey, groups_of, is_uniform};
 use crate::chunk::Chunk;
 use crate::decode::{Decoded, Reject, Stage};
 use crate::schema::{ColumnSource, KafkaColumn, RowPlanRef};
-
-const US_PER_HOUR: i64 = 3_600_000_000;
-const US_PER_DAY: i64 = 24 * US_PER_HOUR;
 
 /// Rows that share a partition value.
 #[derive(Debug, Clone)]
@@ -74,7 +66,7 @@ pub enum PlaceError {
         /// The partition's name.
         partition: String,
         /// Why.
-        source: iceberg::Error,
+        source: Box<iceberg::Error>,
     },
 }
 
@@ -86,16 +78,6 @@ pub struct Placer {
     topic: String,
     event_time: Option<(Vec<String>, EventTimeFormat)>,
     keys: Vec<PartitionKey>,
-}
-
-/// How one partition value is computed from a row.
-#[derive(Debug)]
-struct PartitionKey {
-    name: String,
-    positions: Vec<usize>,
-    transform: Transform,
-    function: BoxedTransformFunction,
-    kind: Type,
 }
 
 impl Placer {
@@ -117,32 +99,7 @@ impl Placer {
         let nothing = RecordBatch::new_empty(Arc::clone(&plan.arrow));
         let mut keys = Vec::with_capacity(spec.fields().len());
         for field in spec.fields() {
-            let failed = |source| PlaceError::Transform {
-                partition: field.name.clone(),
-                source,
-            };
-            // A void partition stays in a spec after its source column was dropped; its value is null whatever the source.
-            let leaf = leaves
-                .iter()
-                .find(|leaf| leaf.field_id == field.source_id)
-                .ok_or_else(|| PlaceError::NoSource {
-                    partition: field.name.clone(),
-                    source_id: field.source_id,
-                })?;
-            let key = PartitionKey {
-                name: field.name.clone(),
-                positions: leaf.positions.clone(),
-                transform: field.transform,
-                function: create_transform_function(&field.transform).map_err(failed)?,
-                kind: field
-                    .transform
-                    .result_type(&Type::Primitive(leaf.kind.clone()))
-                    .map_err(failed)?,
-            };
-            key.function
-                .transform(truncatable(column_at(&nothing, &key.positions)))
-                .map_err(failed)?;
-            keys.push(key);
+            keys.push(PartitionKey::new(field, &leaves, &nothing)?);
         }
         Ok(Placer {
             plan,
@@ -343,7 +300,7 @@ impl Placer {
     /// Finds the rows for which a partition by time has no value that every engine reads.
     fn unplaceable(&self, batch: &RecordBatch) -> Vec<(u32, String)> {
         let mut failures = Vec::new();
-        for key in self.keys.iter().filter(|key| is_temporal(key.transform)) {
+        for key in self.keys.iter().filter(|key| key.is_temporal()) {
             let column = column_at(batch, &key.positions);
             // A date and nanoseconds in 64 bits never leave the range of an int; the years of dates are checked here too.
             let times = match column.data_type() {
@@ -368,11 +325,7 @@ impl Placer {
         if batch.num_rows() == 0 {
             return Vec::new();
         }
-        let values: Vec<ArrayRef> = self
-            .keys
-            .iter()
-            .map(|key| key.values(column_at(&batch, &key.positions)))
-            .collect();
+        let values: Vec<ArrayRef> = self.keys.iter().map(|key| key.values(&batch)).collect();
         if values.iter().all(is_uniform) {
             return vec![self.part(&values, 0, batch)];
         }
@@ -395,113 +348,15 @@ impl Placer {
     }
 
     fn part(&self, values: &[ArrayRef], row: usize, rows: RecordBatch) -> Part {
-        let literals = self.keys.iter().zip(values).map(|(key, values)| {
-            let literal = arrow_primitive_to_literal(&values.slice(row, 1), &key.kind);
-            literal
-                .expect("a transform's result is of its result type")
-                .pop()
-                .expect("one row has one value")
-        });
+        let literals = self
+            .keys
+            .iter()
+            .zip(values)
+            .map(|(key, values)| key.literal(values, row));
         let value = Struct::from_iter(literals.collect::<Vec<_>>());
         let path = partition_path(&self.spec, &self.plan.schema, &value);
         Part { value, path, rows }
     }
-}
-
-impl PartitionKey {
-    /// Computes the partition values of a column.
-    fn values(&self, column: ArrayRef) -> ArrayRef {
-        // Day and hour are counted here: iceberg 0.10.1 puts the last second before a midnight that precedes 1970 into the
-        // wrong day, since it truncates the seconds toward zero.
-        match (self.transform, column.data_type()) {
-            (Transform::Day, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
-                let times = column.as_primitive::<TimestampMicrosecondType>();
-                Arc::new(
-                    times.unary::<_, Date32Type>(|time_us| time_us.div_euclid(US_PER_DAY) as i32),
-                )
-            }
-            (Transform::Hour, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
-                let times = column.as_primitive::<TimestampMicrosecondType>();
-                Arc::new(
-                    times.unary::<_, Int32Type>(|time_us| time_us.div_euclid(US_PER_HOUR) as i32),
-                )
-            }
-            (Transform::Day, DataType::Timestamp(TimeUnit::Nanosecond, _)) => {
-                let times = column.as_primitive::<TimestampNanosecondType>();
-                Arc::new(
-                    times.unary::<_, Date32Type>(|time_ns| {
-                        time_ns.div_euclid(1000 * US_PER_DAY) as i32
-                    }),
-                )
-            }
-            (Transform::Hour, DataType::Timestamp(TimeUnit::Nanosecond, _)) => {
-                let times = column.as_primitive::<TimestampNanosecondType>();
-                Arc::new(
-                    times.unary::<_, Int32Type>(|time_ns| {
-                        time_ns.div_euclid(1000 * US_PER_HOUR) as i32
-                    }),
-                )
-            }
-            _ => self
-                .function
-                .transform(truncatable(column))
-                .expect("the transform took an empty column of this type in `new`"),
-        }
-    }
-}
-
-/// The crate truncates binary columns, but not the large ones that its own Arrow schemas have.
-fn truncatable(column: ArrayRef) -> ArrayRef {
-    match column.data_type() {
-        DataType::LargeBinary => {
-            cast(&column, &DataType::Binary).expect("a chunk's payload is below 2 GiB")
-        }
-        _ => column,
-    }
-}
-
-fn is_temporal(transform: Transform) -> bool {
-    matches!(
-        transform,
-        Transform::Year | Transform::Month | Transform::Day | Transform::Hour
-    )
-}
-
-/// Says whether all rows have one value, nulls being equal to each other.
-fn is_uniform(values: &ArrayRef) -> bool {
-    let pairs = values.len() - 1;
-    let same = not_distinct(&values.slice(0, pairs), &values.slice(1, pairs))
-        .expect("partition values compare");
-    same.true_count() == pairs
-}
-
-/// Groups rows by their values: one group per distinct value in order of first sight, rows ascending in each.
-fn groups_of(values: &[ArrayRef]) -> Vec<Vec<u32>> {
-    let fields = values
-        .iter()
-        .map(|column| SortField::new(column.data_type().clone()))
-        .collect();
-    let converter = RowConverter::new(fields).expect("partition values are primitive");
-    let rows = converter
-        .convert_columns(values)
-        .expect("the columns have the types the converter was made for");
-    let mut numbers: HashMap<&[u8], usize> = HashMap::new();
-    let mut groups: Vec<Vec<u32>> = Vec::new();
-    let mut current: Option<(&[u8], usize)> = None;
-    for row in 0..rows.num_rows() {
-        let value = rows.row(row).data();
-        let number = match current {
-            // Neighbours mostly share a value, and comparing is cheaper than hashing.
-            Some((last, number)) if last == value => number,
-            _ => *numbers.entry(value).or_insert_with(|| {
-                groups.push(Vec::new());
-                groups.len() - 1
-            }),
-        };
-        current = Some((value, number));
-        groups[number].push(u32::try_from(row).expect("a chunk's rows fit 32 bits"));
-    }
-    groups
 }
 
 fn of_rows(column: &dyn Array, indexes: &UInt32Array) -> ArrayRef {

@@ -1,11 +1,13 @@
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, Float64Array, Int32Array, Int64Array, LargeBinaryArray,
-    RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, Float64Array, Int32Array,
+    Int64Array, LargeBinaryArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, Fields, Schema as ArrowSchema};
+use arrow::datatypes::{DataType, Date32Type, Field, Fields, Int32Type, Schema as ArrowSchema};
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{
     Literal, NestedField, PartitionSpec, PrimitiveType, Schema, Struct, StructType, Transform, Type,
@@ -270,9 +272,8 @@ fn a_field_nobody_has_sent_yet_rejects_its_rows() {
 #[test]
 fn days_before_1970_are_floored() {
     let placer = Placer::new(plan(), spec(&["day(meta.seen)"]), "events", None).unwrap();
-    let times =
-        TimestampMicrosecondArray::from(vec![-US_PER_DAY - 500_000, -1, 0]).with_timezone(UTC);
-    let days = placer.keys[0].values(Arc::new(times));
+    let times = TimestampMicrosecondArray::from(vec![-86_400_500_000, -1, 0]).with_timezone(UTC);
+    let days = placer.keys[0].transformed(Arc::new(times)).unwrap();
     assert_eq!(days.as_primitive::<Date32Type>().values(), &[-2, -1, 0]);
 }
 
@@ -569,4 +570,117 @@ fn event_time_formats_are_read_by_name() {
     assert_eq!("%Y".parse(), Ok(EventTimeFormat::Strftime("%Y".to_owned())));
     assert!("epoch_days".parse::<EventTimeFormat>().is_err());
     assert!("%Y-%!".parse::<EventTimeFormat>().is_err());
+}
+
+#[test]
+fn every_primitive_column_can_partition() {
+    use PrimitiveType as P;
+    let check = |kind: P, transform: Transform, value: &str, expect: &str| {
+        let fields = vec![NestedField::optional(1, "c", primitive(kind)).into()];
+        let schema = Schema::builder().with_fields(fields).build().unwrap();
+        let arrow = Arc::new(schema_to_arrow_schema(&schema).unwrap());
+        let fields = [PartitionField::Transform {
+            transform,
+            column: "c".to_owned(),
+        }];
+        let spec = partition_spec(&schema, &fields, "c")
+            .unwrap()
+            .bind(schema.clone())
+            .unwrap();
+        let plan = Arc::new(RowPlan {
+            schema: Arc::new(schema),
+            arrow: arrow.clone(),
+            sources: vec![ColumnSource::Payload(vec!["c".to_owned()])],
+            unknown: UnknownFields::Evolve,
+            flatten: false,
+        });
+        let placer = Placer::new(plan, Arc::new(spec), "t", None).unwrap();
+        let text: ArrayRef = Arc::new(StringArray::from(vec![Some(value), None, Some(value)]));
+        let column = match arrow.field(0).data_type() {
+            DataType::FixedSizeBinary(width) => {
+                let bytes = [Some(value.as_bytes()), None, Some(value.as_bytes())].into_iter();
+                Arc::new(
+                    FixedSizeBinaryArray::try_from_sparse_iter_with_size(bytes, *width).unwrap(),
+                )
+            }
+            kind => cast(&text, kind).unwrap(),
+        };
+        let decoded = Decoded {
+            rows: RecordBatch::try_new(arrow, vec![column]).unwrap(),
+            indexes: vec![0, 1, 2],
+            rejects: vec![],
+            filtered: 0,
+            unseen: None,
+            fields_dropped: 0,
+        };
+        let parts = placer.place(decoded, &chunk(3)).parts;
+        let mut found: Vec<_> = parts
+            .iter()
+            .map(|part| (part.path.as_str(), part.rows.num_rows()))
+            .collect();
+        found.sort_by_key(|(_, rows)| *rows);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].0.ends_with("=null"));
+        assert_eq!(found[1], (expect, 2));
+    };
+    let id = Transform::Identity;
+    check(P::Boolean, id, "true", "c=true");
+    check(P::Int, id, "-7", "c=-7");
+    check(P::Long, id, "7", "c=7");
+    check(P::Float, id, "1.5", "c=1.5");
+    check(P::Double, id, "-0.5", "c=-0.5");
+    check(
+        P::Decimal {
+            precision: 9,
+            scale: 2,
+        },
+        id,
+        "12.5",
+        "c=12.50",
+    );
+    check(P::Date, id, "2024-01-15", "c=2024-01-15");
+    check(P::Time, id, "10:00:01", "c=10%3A00%3A01");
+    check(
+        P::Timestamp,
+        id,
+        "2024-01-15T10:00:00",
+        "c=2024-01-15T10%3A00%3A00",
+    );
+    check(P::String, id, "x y", "c=x%20y");
+    check(
+        P::Uuid,
+        id,
+        "0123456789abcdef",
+        "c=30313233-3435-3637-3839-616263646566",
+    );
+    check(P::Fixed(2), id, "ab", "c=YWI%3D");
+    check(P::Binary, id, "ab", "c=YWI%3D");
+    check(P::Binary, Transform::Truncate(1), "ab", "c_trunc=YQ%3D%3D");
+    check(
+        P::String,
+        Transform::Truncate(2),
+        "üüü",
+        "c_trunc=%C3%BC%C3%BC",
+    );
+    check(
+        P::Timestamptz,
+        Transform::Month,
+        "1969-12-31T23:59:59Z",
+        "c_month=1969-12",
+    );
+    check(
+        P::Timestamptz,
+        Transform::Year,
+        "2024-01-15T10:00:00Z",
+        "c_year=2024",
+    );
+    check(
+        P::TimestamptzNs,
+        Transform::Hour,
+        "2024-01-15T10:00:00Z",
+        "c_hour=2024-01-15-10",
+    );
+    check(P::Date, Transform::Day, "2024-01-15", "c_day=2024-01-15");
+    // 34 hashes to 2017239379. Source: Iceberg table spec, appendix B.
+    check(P::Long, Transform::Bucket(16), "34", "c_bucket=3");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{ListType, MapType, NestedField, PrimitiveType, Schema, SchemaRef, StructType, Type};
 
-use super::infer::Shape;
+use super::infer::{Fields, Shape};
 use super::{ColumnSource, KafkaColumn, RowPlan, UnknownFields, types};
 
 /// The column of the event time where no payload column holds it.
@@ -59,14 +59,22 @@ impl KafkaColumn {
 /// Ids count from 1, those of the columns first. A payload field that is named like one of ours, or whose name the
 /// columns before it already take (a field `a.b` beside a struct `a` with a `b`), is left out.
 pub fn create_schema(payload: Vec<NestedField>, include: &[KafkaColumn], event_time_column: bool) -> Schema {
-    let mut ours: Vec<NestedField> =
-        include.iter().map(|column| NestedField::optional(0, column.name(), column.of())).collect();
+    let mut ours: Vec<NestedField> = include
+        .iter()
+        .map(|column| NestedField::optional(0, column.name(), column.of()))
+        .collect();
     if event_time_column {
-        ours.push(NestedField::optional(0, EVENT_TIME, Type::Primitive(PrimitiveType::Timestamptz)));
+        ours.push(NestedField::optional(
+            0,
+            EVENT_TIME,
+            Type::Primitive(PrimitiveType::Timestamptz),
+        ));
     }
     let mut taken: HashSet<String> = ours.iter().map(|field| field.name.to_lowercase()).collect();
-    let mut fields: Vec<NestedField> =
-        payload.into_iter().filter(|field| taken.insert(field.name.to_lowercase())).collect();
+    let mut fields: Vec<NestedField> = payload
+        .into_iter()
+        .filter(|field| taken.insert(field.name.to_lowercase()))
+        .collect();
     let of_payload = fields.len();
     fields.extend(ours);
     if let Some(schema) = numbered(&fields) {
@@ -111,7 +119,10 @@ fn with_ids(of: &Type, last_id: &mut i32) -> Type {
             Type::Struct(StructType::new(fields.collect()))
         }
         Type::List(list) => Type::List(ListType::new(renewed(&list.element_field, last_id))),
-        Type::Map(map) => Type::Map(MapType::new(renewed(&map.key_field, last_id), renewed(&map.value_field, last_id))),
+        Type::Map(map) => Type::Map(MapType::new(
+            renewed(&map.key_field, last_id),
+            renewed(&map.value_field, last_id),
+        )),
     }
 }
 
@@ -120,8 +131,12 @@ fn with_ids(of: &Type, last_id: &mut i32) -> Type {
 /// - `unseen`: as the decoder reports it; a map's values are under the name `value`.
 /// - returns `None` if nothing would be added: all is there, or has no type yet, or can't be named beside what is there.
 pub fn add_unseen(table: &Schema, last_column_id: i32, unseen: &Shape, flatten: bool) -> Option<Schema> {
-    let flat = if flatten { unseen.flattened() } else { unseen.clone() };
-    let Shape::Object(wanted) = flat else { return None };
+    let Shape::Object(wanted) = unseen else { return None };
+    let wanted = if flatten {
+        flattened(table, wanted)
+    } else {
+        wanted.clone()
+    };
     let build = |fields: Vec<Arc<NestedField>>| {
         Schema::builder()
             .with_schema_id(table.schema_id())
@@ -141,7 +156,9 @@ pub fn add_unseen(table: &Schema, last_column_id: i32, unseen: &Shape, flatten: 
     let mut last_id = last_column_id;
     for field in wanted {
         let mut next_id = last_id;
-        let Some(tried) = extended(&fields, &[field], &mut next_id) else { continue };
+        let Some(tried) = extended(&fields, &[field], &mut next_id) else {
+            continue;
+        };
         if let Some(schema) = build(tried.clone()) {
             (fields, last_id, best) = (tried, next_id, Some(schema));
         }
@@ -149,7 +166,35 @@ pub fn add_unseen(table: &Schema, last_column_id: i32, unseen: &Shape, flatten: 
     best
 }
 
-fn extended(fields: &[Arc<NestedField>], wanted: &[(String, Shape)], last_id: &mut i32) -> Option<Vec<Arc<NestedField>>> {
+/// Flattens what the decoder would: an object with a column of its own stays one.
+fn flattened(table: &Schema, unseen: &[(String, Shape)]) -> Vec<(String, Shape)> {
+    fn collect(prefix: &str, fields: &[(String, Shape)], own: &HashSet<String>, into: &mut Fields) {
+        for (name, shape) in fields {
+            let name = format!("{prefix}{name}");
+            match shape {
+                Shape::Object(inner) if !own.contains(&name.to_lowercase()) => {
+                    collect(&format!("{name}_"), inner, own, into);
+                }
+                shape => into.merge(name, shape.clone()),
+            }
+        }
+    }
+    let own = table
+        .as_struct()
+        .fields()
+        .iter()
+        .map(|field| field.name.to_lowercase())
+        .collect();
+    let mut flat = Fields::default();
+    collect("", unseen, &own, &mut flat);
+    flat.list
+}
+
+fn extended(
+    fields: &[Arc<NestedField>],
+    wanted: &[(String, Shape)],
+    last_id: &mut i32,
+) -> Option<Vec<Arc<NestedField>>> {
     let mut fields = fields.to_vec();
     let mut changed = false;
     for (name, shape) in wanted.iter().filter(|(name, _)| !name.is_empty()) {
@@ -184,7 +229,10 @@ fn extended_field(field: &Arc<NestedField>, shape: &Shape, last_id: &mut i32) ->
         }
         (Type::Map(map), Shape::Object(wanted)) => {
             let (_, value) = wanted.iter().find(|(name, _)| name == "value")?;
-            Type::Map(MapType::new(map.key_field.clone(), extended_field(&map.value_field, value, last_id)?))
+            Type::Map(MapType::new(
+                map.key_field.clone(),
+                extended_field(&map.value_field, value, last_id)?,
+            ))
         }
         _ => return None,
     };
@@ -213,7 +261,11 @@ pub fn row_plan(
     let source = |name: &str| {
         let lower = name.to_lowercase();
         if let Some(column) = KafkaColumn::ALL.into_iter().find(|column| column.name() == lower) {
-            return if include.contains(&column) { ColumnSource::Kafka(column) } else { ColumnSource::Absent };
+            return if include.contains(&column) {
+                ColumnSource::Kafka(column)
+            } else {
+                ColumnSource::Absent
+            };
         }
         if lower == EVENT_TIME && event_time {
             return ColumnSource::EventTime;
@@ -227,8 +279,19 @@ pub fn row_plan(
             }
         }
     };
-    let sources = schema.as_struct().fields().iter().map(|field| source(&field.name)).collect();
-    RowPlan { arrow: Arc::new(arrow), sources, unknown, flatten, schema }
+    let sources = schema
+        .as_struct()
+        .fields()
+        .iter()
+        .map(|field| source(&field.name))
+        .collect();
+    RowPlan {
+        arrow: Arc::new(arrow),
+        sources,
+        unknown,
+        flatten,
+        schema,
+    }
 }
 
 /// Says whether rows for `wanted` can be written to an existing table.
@@ -240,8 +303,17 @@ pub fn row_plan(
 /// Every difference, for a person, in the order of the wanted columns.
 pub fn compatible(table: &Schema, wanted: &Schema) -> Result<(), Vec<String>> {
     let mut differences = Vec::new();
-    compare_fields("", table.as_struct().fields(), wanted.as_struct().fields(), &mut differences);
-    if differences.is_empty() { Ok(()) } else { Err(differences) }
+    compare_fields(
+        "",
+        table.as_struct().fields(),
+        wanted.as_struct().fields(),
+        &mut differences,
+    );
+    if differences.is_empty() {
+        Ok(())
+    } else {
+        Err(differences)
+    }
 }
 
 fn compare_fields(path: &str, table: &[Arc<NestedField>], wanted: &[Arc<NestedField>], differences: &mut Vec<String>) {
@@ -255,8 +327,14 @@ fn compare_fields(path: &str, table: &[Arc<NestedField>], wanted: &[Arc<NestedFi
             }
         }
     }
-    for other in table.iter().filter(|other| other.required && !wanted.iter().any(|field| same(other, field))) {
-        differences.push(format!("column `{path}{}` is required in the table and would get no value", other.name));
+    for other in table
+        .iter()
+        .filter(|other| other.required && !wanted.iter().any(|field| same(other, field)))
+    {
+        differences.push(format!(
+            "column `{path}{}` is required in the table and would get no value",
+            other.name
+        ));
     }
 }
 
@@ -269,15 +347,29 @@ fn compare(path: &str, table: &NestedField, wanted: &NestedField, differences: &
             compare_fields(&format!("{path}."), table.fields(), wanted.fields(), differences);
         }
         (Type::List(table), Type::List(wanted)) => {
-            compare(&format!("{path}.element"), &table.element_field, &wanted.element_field, differences);
+            compare(
+                &format!("{path}.element"),
+                &table.element_field,
+                &wanted.element_field,
+                differences,
+            );
         }
         (Type::Map(table), Type::Map(wanted)) => {
             compare(&format!("{path}.key"), &table.key_field, &wanted.key_field, differences);
-            compare(&format!("{path}.value"), &table.value_field, &wanted.value_field, differences);
+            compare(
+                &format!("{path}.value"),
+                &table.value_field,
+                &wanted.value_field,
+                differences,
+            );
         }
         (Type::Primitive(table), Type::Primitive(wanted)) if takes(table, wanted) => {}
         (table, wanted) => {
-            differences.push(format!("column `{path}` is {} in the table, but {} here", types::text(table), types::text(wanted)));
+            differences.push(format!(
+                "column `{path}` is {} in the table, but {} here",
+                types::text(table),
+                types::text(wanted)
+            ));
         }
     }
 }
@@ -287,7 +379,10 @@ fn takes(table: &PrimitiveType, wanted: &PrimitiveType) -> bool {
         (PrimitiveType::Long, PrimitiveType::Int) | (PrimitiveType::Double, PrimitiveType::Float) => true,
         (
             PrimitiveType::Decimal { precision, scale },
-            PrimitiveType::Decimal { precision: wanted_precision, scale: wanted_scale },
+            PrimitiveType::Decimal {
+                precision: wanted_precision,
+                scale: wanted_scale,
+            },
         ) => precision >= wanted_precision && scale == wanted_scale,
         (table, wanted) => table == wanted,
     }
@@ -307,12 +402,23 @@ mod tests {
     }
 
     fn table(record: &str) -> Schema {
-        create_schema(infer::schema(&shape(&[record]), false), &[KafkaColumn::Offset, KafkaColumn::Headers], true)
+        create_schema(
+            infer::schema(&shape(&[record]), false),
+            &[KafkaColumn::Offset, KafkaColumn::Headers],
+            true,
+        )
     }
 
     fn columns(schema: &Schema) -> String {
-        let column = |field: &Arc<NestedField>| format!("{} {} {}", field.id, field.name, types::text(&field.field_type));
-        schema.as_struct().fields().iter().map(column).collect::<Vec<_>>().join(", ")
+        let column =
+            |field: &Arc<NestedField>| format!("{} {} {}", field.id, field.name, types::text(&field.field_type));
+        schema
+            .as_struct()
+            .fields()
+            .iter()
+            .map(column)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     #[test]
@@ -339,6 +445,8 @@ mod tests {
         assert_eq!(add_unseen(&after, 44, &unseen, false), None);
         let flat = add_unseen(&before, 40, &shape(&[r#"{"x":{"y":{"z":1}}}"#]), true).expect("something is added");
         assert!(columns(&flat).ends_with("41 x_y_z long"));
+        let own = add_unseen(&before, 40, &shape(&[r#"{"b":{"f":true}}"#]), true).expect("something is added");
+        assert!(columns(&own).contains("2 b struct<c: list<struct<d: long>>, f: boolean>"));
     }
 
     #[test]
@@ -351,11 +459,24 @@ mod tests {
     #[test]
     fn a_plan_knows_the_source_of_every_column() {
         let schema = Arc::new(table(r#"{"a":1,"b":2}"#));
-        let inferred = row_plan(schema.clone(), None, &[KafkaColumn::Offset], true, UnknownFields::Evolve, false);
+        let inferred = row_plan(
+            schema.clone(),
+            None,
+            &[KafkaColumn::Offset],
+            true,
+            UnknownFields::Evolve,
+            false,
+        );
         let payload = |name: &str| ColumnSource::Payload(vec![name.to_owned()]);
         assert_eq!(
             inferred.sources,
-            [payload("a"), payload("b"), ColumnSource::Kafka(KafkaColumn::Offset), ColumnSource::Absent, ColumnSource::EventTime]
+            [
+                payload("a"),
+                payload("b"),
+                ColumnSource::Kafka(KafkaColumn::Offset),
+                ColumnSource::Absent,
+                ColumnSource::EventTime
+            ]
         );
         let arrow::datatypes::DataType::Timestamp(_, Some(zone)) = inferred.arrow.field(4).data_type() else {
             panic!("_event_time is a timestamptz");
@@ -363,7 +484,10 @@ mod tests {
         assert_eq!(&**zone, "+00:00");
         let declared = [("A".to_owned(), vec!["x".to_owned(), "y".to_owned()])];
         let plan = row_plan(schema, Some(&declared), &[], false, UnknownFields::Declared, false);
-        assert_eq!(plan.sources[0], ColumnSource::Payload(vec!["x".to_owned(), "y".to_owned()]));
+        assert_eq!(
+            plan.sources[0],
+            ColumnSource::Payload(vec!["x".to_owned(), "y".to_owned()])
+        );
         assert!(plan.sources[1..].iter().all(|source| *source == ColumnSource::Absent));
     }
 
@@ -382,7 +506,12 @@ mod tests {
             ("e", "date", true),
             ("f", "decimal(10, 2)", false),
         ]);
-        let fine = schema(&[("A", "int", true), ("b", "string", true), ("e", "date", true), ("f", "decimal(9, 2)", false)]);
+        let fine = schema(&[
+            ("A", "int", true),
+            ("b", "string", true),
+            ("e", "date", true),
+            ("f", "decimal(9, 2)", false),
+        ]);
         assert_eq!(compatible(&there, &fine), Ok(()));
         let wanted = schema(&[
             ("a", "double", false),

@@ -65,7 +65,9 @@ impl Shape {
         };
         match seen {
             Ok(seen) => self.merge(seen),
-            Err(Shapeless::Fault(fault)) => return Err(format!("the value is no JSON: {} at byte {}", fault.what, fault.at)),
+            Err(Shapeless::Fault(fault)) => {
+                return Err(format!("the value is no JSON: {} at byte {}", fault.what, fault.at));
+            }
             Err(Shapeless::Refused(why)) => return Err(why),
         }
         Ok(())
@@ -96,14 +98,20 @@ impl Shape {
     pub fn flattened(&self) -> Shape {
         fn collect(prefix: &str, fields: &[(String, Shape)], into: &mut Fields) {
             for (name, shape) in fields {
-                let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}_{name}") };
+                let name = if prefix.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{prefix}_{name}")
+                };
                 match shape {
                     Shape::Object(inner) => collect(&name, inner, into),
                     shape => into.merge(name, shape.clone()),
                 }
             }
         }
-        let Shape::Object(fields) = self else { return self.clone() };
+        let Shape::Object(fields) = self else {
+            return self.clone();
+        };
         let mut flat = Fields::default();
         collect("", fields, &mut flat);
         Shape::Object(flat.list)
@@ -132,7 +140,9 @@ impl Shape {
             Shape::List(item) => {
                 let item = item.typed(last_id)?;
                 *last_id += 1;
-                Type::List(ListType::new(Arc::new(NestedField::list_element(*last_id, item, false))))
+                Type::List(ListType::new(Arc::new(NestedField::list_element(
+                    *last_id, item, false,
+                ))))
             }
         })
     }
@@ -176,7 +186,11 @@ pub(crate) struct Fields {
 
 impl From<Vec<(String, Shape)>> for Fields {
     fn from(list: Vec<(String, Shape)>) -> Self {
-        let index = list.iter().enumerate().map(|(at, (name, _))| (name.to_lowercase(), at)).collect();
+        let index = list
+            .iter()
+            .enumerate()
+            .map(|(at, (name, _))| (name.to_lowercase(), at))
+            .collect();
         Fields { list, index }
     }
 }
@@ -196,7 +210,9 @@ impl Fields {
             Some(at) if self.list[*at].0 == name => self.list[*at].1 = shape,
             Some(at) => {
                 let other = &self.list[*at].0;
-                return Err(Shapeless::Refused(format!("the record holds both `{other}` and `{name}`")));
+                return Err(Shapeless::Refused(format!(
+                    "the record holds both `{other}` and `{name}`"
+                )));
             }
             None => self.add(name.to_owned(), shape),
         }
@@ -248,7 +264,9 @@ fn deeper(depth: usize) -> Result<(), Shapeless> {
     if depth < DEPTH_MAX {
         return Ok(());
     }
-    Err(Shapeless::Refused(format!("the value is nested more than {DEPTH_MAX} deep")))
+    Err(Shapeless::Refused(format!(
+        "the value is nested more than {DEPTH_MAX} deep"
+    )))
 }
 
 fn object(lexer: &mut Lexer<'_>, depth: usize, fields_max: usize) -> Result<Shape, Shapeless> {
@@ -264,7 +282,11 @@ fn object(lexer: &mut Lexer<'_>, depth: usize, fields_max: usize) -> Result<Shap
             }
         }
     }
-    Ok(if fields.list.len() > fields_max { Shape::Json } else { Shape::Object(fields.list) })
+    Ok(if fields.list.len() > fields_max {
+        Shape::Json
+    } else {
+        Shape::Object(fields.list)
+    })
 }
 
 #[cfg(test)]
@@ -284,21 +306,51 @@ mod tests {
 
     #[test]
     fn columns_follow_from_values() {
-        check(&[r#"{"a":1,"b":1.0,"c":"x","d":true,"e":1e2}"#], false, "a long, b double, c string, d boolean, e long");
+        check(
+            &[r#"{"a":1,"b":1.0,"c":"x","d":true,"e":1e2}"#],
+            false,
+            "a long, b double, c string, d boolean, e long",
+        );
         check(&[r#"{"a":1}"#, r#"{"a":2.5}"#, r#"{"a":null}"#], false, "a double");
         check(&[r#"{"a":1}"#, r#"{"a":"x"}"#], false, "a string");
         check(&[r#"{"a":true}"#, r#"{"a":1}"#], false, "a string");
-        check(&[r#"{"a":{"b":1}}"#, r#"{"a":{"c":[1,2.5]}}"#], false, "a struct<b: long, c: list<double>>");
-        check(&[r#"{"a":null,"b":{},"c":[],"d":[null],"e":{"f":null},"g":0}"#], false, "g long");
-        check(&[r#"{"a":18446744073709551615,"b":1e300}"#], false, "a string, b double");
+        check(
+            &[r#"{"a":{"b":1}}"#, r#"{"a":{"c":[1,2.5]}}"#],
+            false,
+            "a struct<b: long, c: list<double>>",
+        );
+        check(
+            &[r#"{"a":null,"b":{},"c":[],"d":[null],"e":{"f":null},"g":0}"#],
+            false,
+            "g long",
+        );
+        check(
+            &[r#"{"a":18446744073709551615,"b":1e300}"#],
+            false,
+            "a string, b double",
+        );
         check(&[r#"{"Id":1}"#, r#"{"ID":2,"id2":3}"#], false, "Id long, id2 long");
-        check(&[r#"{"a":{"b":1,"c":{"d":"x"}},"e":[{"f":1}]}"#], true, "a_b long, a_c_d string, e list<struct<f: long>>");
+        check(
+            &[r#"{"a":{"b":1,"c":{"d":"x"}},"e":[{"f":1}]}"#],
+            true,
+            "a_b long, a_c_d string, e list<struct<f: long>>",
+        );
         check(&[r#"{"a":1,"a":"x","":1}"#], false, "a string");
     }
 
     #[test]
     fn what_no_table_takes_has_no_shape() {
-        for record in ["", " ", "1", "[]", "{", r#"{"a":1,"A":2}"#, r#"{"a":1}x"#, r#"{"a":NaN}"#, r#"{"a":"\ud800"}"#] {
+        for record in [
+            "",
+            " ",
+            "1",
+            "[]",
+            "{",
+            r#"{"a":1,"A":2}"#,
+            r#"{"a":1}x"#,
+            r#"{"a":NaN}"#,
+            r#"{"a":"\ud800"}"#,
+        ] {
             let mut shape = Shape::default();
             shape.observe(record.as_bytes()).expect_err(record);
             assert_eq!(shape, Shape::Null);

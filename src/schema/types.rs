@@ -18,7 +18,11 @@ const NAMES: &str = "boolean, int, long, float, double, decimal(p, s), date, tim
 /// # Errors
 /// What is wrong and at which character, from 1.
 pub fn parse(text: &str) -> Result<Type, String> {
-    let mut reader = Reader { text, at: 0, last_id: 0 };
+    let mut reader = Reader {
+        text,
+        at: 0,
+        last_id: 0,
+    };
     let parsed = reader.read(0)?;
     reader.space();
     if reader.at < text.len() {
@@ -34,16 +38,27 @@ pub fn text(of: &Type) -> String {
         Type::Primitive(PrimitiveType::Fixed(length)) => format!("fixed({length})"),
         Type::Primitive(primitive) => primitive.to_string(),
         Type::Struct(fields) => {
-            let fields = fields.fields().iter().map(|field| format!("{}: {}", name(&field.name), text(&field.field_type)));
+            let fields = fields
+                .fields()
+                .iter()
+                .map(|field| format!("{}: {}", name(&field.name), text(&field.field_type)));
             format!("struct<{}>", fields.collect::<Vec<_>>().join(", "))
         }
         Type::List(list) => format!("list<{}>", text(&list.element_field.field_type)),
-        Type::Map(map) => format!("map<{}, {}>", text(&map.key_field.field_type), text(&map.value_field.field_type)),
+        Type::Map(map) => format!(
+            "map<{}, {}>",
+            text(&map.key_field.field_type),
+            text(&map.value_field.field_type)
+        ),
     }
 }
 
 fn name(name: &str) -> String {
-    if !name.is_empty() && name.chars().all(plain) { name.to_owned() } else { format!("`{}`", name.replace('`', "``")) }
+    if !name.is_empty() && name.chars().all(plain) {
+        name.to_owned()
+    } else {
+        format!("`{}`", name.replace('`', "``"))
+    }
 }
 
 fn plain(letter: char) -> bool {
@@ -62,7 +77,11 @@ impl Reader<'_> {
     }
 
     fn problem(&self, what: &str) -> String {
-        format!("{what} at character {} of `{}`", self.text[..self.at].chars().count() + 1, self.text)
+        format!(
+            "{what} at character {} of `{}`",
+            self.text[..self.at].chars().count() + 1,
+            self.text
+        )
     }
 
     fn space(&mut self) {
@@ -100,12 +119,19 @@ impl Reader<'_> {
         self.space();
         if !self.rest().starts_with('`') {
             let word = self.word();
-            return if word.is_empty() { Err(self.problem("a field name is missing")) } else { Ok(word) };
+            return if word.is_empty() {
+                Err(self.problem("a field name is missing"))
+            } else {
+                Ok(word)
+            };
         }
         self.at += 1;
         let mut name = String::new();
         loop {
-            let end = self.rest().find('`').ok_or_else(|| self.problem("a closing backtick is missing"))?;
+            let end = self
+                .rest()
+                .find('`')
+                .ok_or_else(|| self.problem("a closing backtick is missing"))?;
             name.push_str(&self.rest()[..end]);
             self.at += end + 1;
             if !self.rest().starts_with('`') {
@@ -154,7 +180,9 @@ impl Reader<'_> {
                 let id = self.id();
                 let item = self.read(depth + 1)?;
                 self.take('>')?;
-                return Ok(Type::List(ListType::new(Arc::new(NestedField::list_element(id, item, false)))));
+                return Ok(Type::List(ListType::new(Arc::new(NestedField::list_element(
+                    id, item, false,
+                )))));
             }
             "map" => {
                 self.take('<')?;
@@ -167,7 +195,11 @@ impl Reader<'_> {
             }
             _ => {
                 self.at = start;
-                let what = if word.is_empty() { "a type is missing".to_owned() } else { format!("`{word}` is no type") };
+                let what = if word.is_empty() {
+                    "a type is missing".to_owned()
+                } else {
+                    format!("`{word}` is no type")
+                };
                 return Err(format!("{}; types are {NAMES}", self.problem(&what)));
             }
         };
@@ -180,7 +212,10 @@ impl Reader<'_> {
         self.take(',')?;
         let scale = self.number("a scale", 0, precision)?;
         self.take(')')?;
-        Ok(PrimitiveType::Decimal { precision: precision as u32, scale: scale as u32 })
+        Ok(PrimitiveType::Decimal {
+            precision: precision as u32,
+            scale: scale as u32,
+        })
     }
 
     fn fields(&mut self, depth: usize) -> Result<Type, String> {
@@ -190,7 +225,10 @@ impl Reader<'_> {
             self.space();
             let start = self.at;
             let name = self.field_name()?;
-            if fields.iter().any(|field| field.name.to_lowercase() == name.to_lowercase()) {
+            if fields
+                .iter()
+                .any(|field| field.name.to_lowercase() == name.to_lowercase())
+            {
                 self.at = start;
                 return Err(self.problem(&format!("a second field `{name}`")));
             }
@@ -231,7 +269,17 @@ mod tests {
             assert_eq!(text(&parsed), written);
             assert_eq!(parse(written).expect(written), parsed);
         }
-        for primitive in ["int", "float", "double", "date", "time", "timestamp", "string", "uuid", "binary"] {
+        for primitive in [
+            "int",
+            "float",
+            "double",
+            "date",
+            "time",
+            "timestamp",
+            "string",
+            "uuid",
+            "binary",
+        ] {
             assert_eq!(text(&parse(primitive).expect(primitive)), primitive);
         }
     }

@@ -12,8 +12,8 @@ use iceberg::io::{
     StorageFactory,
 };
 use iceberg::{Error, ErrorKind, Result};
-use object_store::path::Path;
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::upload::Upload;
@@ -111,7 +111,7 @@ impl Storage for Store {
     async fn delete_prefix(&self, location: &str) -> Result<()> {
         let found: Vec<String> = self
             .list(location)?
-            .map_ok(|(location, _, _)| location)
+            .map_ok(|listed| listed.location)
             .try_collect()
             .await?;
         for location in found {

@@ -16,6 +16,8 @@ pub trait FileSinks: Send {
 }
 
 /// One file being written; dropped before [`FileSink::finish`], it is given up and must not appear whole to a reader.
+///
+/// `flush` is called before `finish` and needs to do nothing.
 pub trait FileSink: io::Write + Send {
     /// Blocks until the object is complete and durable, and returns its size in bytes.
     ///

@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

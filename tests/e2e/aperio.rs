@@ -26,7 +26,8 @@ pub struct Outcome {
 impl Outcome {
     /// The report of `--output json`.
     pub fn report(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON report ({error}): {self:#?}"))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("no JSON report ({error}): {self:#?}"))
     }
 
     /// Fails the test, with everything that was printed, unless the exit code is this one.
@@ -54,12 +55,20 @@ impl Aperio {
             }
         }
         command.current_dir(dir).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = setup::spawn(command);
         let printed = Arc::new(Mutex::new([String::new(), String::new()]));
         let stdout = collect(child.stdout.take().expect("piped"), Arc::clone(&printed), 0);
         let stderr = collect(child.stderr.take().expect("piped"), Arc::clone(&printed), 1);
-        Self { child, stdout: Some(stdout), stderr: Some(stderr), printed }
+        Self {
+            child,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            printed,
+        }
     }
 
     /// Starts it and waits until it ends.
@@ -75,7 +84,11 @@ impl Aperio {
             ended.is_some()
         });
         let Some(status) = ended else {
-            let printed = self.printed.lock().expect("no panic holds the text").clone();
+            let printed = self
+                .printed
+                .lock()
+                .expect("no panic holds the text")
+                .clone();
             panic!("aperio still runs after {RUN_LIMIT:?}; it printed: {printed:#?}");
         };
         self.outcome(status)
@@ -84,12 +97,21 @@ impl Aperio {
     /// Waits until a line that holds `text` was printed on either stream; `false` if it ended first.
     pub fn wait_for(&mut self, text: &str) -> bool {
         let holds = |printed: &Mutex<[String; 2]>| {
-            printed.lock().expect("no panic holds the text").iter().any(|stream| stream.contains(text))
+            printed
+                .lock()
+                .expect("no panic holds the text")
+                .iter()
+                .any(|stream| stream.contains(text))
         };
         let mut ended = false;
         let found = setup::wait_until(RUN_LIMIT, || {
             let found = holds(&self.printed);
-            ended = !found && self.child.try_wait().expect("the child can be asked").is_some();
+            ended = !found
+                && self
+                    .child
+                    .try_wait()
+                    .expect("the child can be asked")
+                    .is_some();
             found || ended
         });
         assert!(found, "no `{text}` within {RUN_LIMIT:?}");
@@ -129,8 +151,17 @@ impl Aperio {
     fn outcome(&mut self, status: std::process::ExitStatus) -> Outcome {
         self.stdout.take().map(JoinHandle::join);
         self.stderr.take().map(JoinHandle::join);
-        let [stdout, stderr] = self.printed.lock().expect("no panic holds the text").clone();
-        Outcome { code: status.code(), signal: status.signal(), stdout, stderr }
+        let [stdout, stderr] = self
+            .printed
+            .lock()
+            .expect("no panic holds the text")
+            .clone();
+        Outcome {
+            code: status.code(),
+            signal: status.signal(),
+            stdout,
+            stderr,
+        }
     }
 }
 
@@ -142,12 +173,20 @@ impl Drop for Aperio {
     }
 }
 
-fn collect(stream: impl Read + Send + 'static, printed: Arc<Mutex<[String; 2]>>, index: usize) -> JoinHandle<()> {
+fn collect(
+    stream: impl Read + Send + 'static,
+    printed: Arc<Mutex<[String; 2]>>,
+    index: usize,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
-        while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            printed.lock().expect("no panic holds the text")[index].push_str(&String::from_utf8_lossy(&line));
+        while stream
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|read| read > 0)
+        {
+            printed.lock().expect("no panic holds the text")[index]
+                .push_str(&String::from_utf8_lossy(&line));
             line.clear();
         }
     })
@@ -161,8 +200,12 @@ pub struct Workspace {
 impl Workspace {
     /// Writes `yaml` into a new folder.
     pub fn new(yaml: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("aperio-e2e-").tempdir().expect("a temporary folder");
-        std::fs::write(dir.path().join("pipeline.yaml"), yaml).expect("the pipeline file can be written");
+        let dir = tempfile::Builder::new()
+            .prefix("aperio-e2e-")
+            .tempdir()
+            .expect("a temporary folder");
+        std::fs::write(dir.path().join("pipeline.yaml"), yaml)
+            .expect("the pipeline file can be written");
         Self { dir }
     }
 
@@ -178,6 +221,9 @@ impl Workspace {
 
     /// Starts `aperio run --once pipeline.yaml` with more arguments.
     pub fn start_once(&self, more: &[&str]) -> Aperio {
-        Aperio::start(self.path(), &[&["run", "--once", "pipeline.yaml"], more].concat())
+        Aperio::start(
+            self.path(),
+            &[&["run", "--once", "pipeline.yaml"], more].concat(),
+        )
     }
 }

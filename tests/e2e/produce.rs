@@ -31,7 +31,10 @@ pub struct Record {
 impl Record {
     /// A record with this value and nothing else.
     pub fn of(value: impl Into<Vec<u8>>) -> Self {
-        Self { value: Some(value.into()), ..Self::default() }
+        Self {
+            value: Some(value.into()),
+            ..Self::default()
+        }
     }
 
     /// A record of this key without a value.
@@ -41,12 +44,18 @@ impl Record {
 
     /// The same with a key.
     pub fn key(self, key: impl Into<Vec<u8>>) -> Self {
-        Self { key: Some(key.into()), ..self }
+        Self {
+            key: Some(key.into()),
+            ..self
+        }
     }
 
     /// The same in this partition.
     pub fn partition(self, partition: i32) -> Self {
-        Self { partition: Some(partition), ..self }
+        Self {
+            partition: Some(partition),
+            ..self
+        }
     }
 
     /// The same with one header more.
@@ -57,7 +66,10 @@ impl Record {
 
     /// The same with this time, in milliseconds since 1970, UTC.
     pub fn at(self, timestamp_ms: i64) -> Self {
-        Self { timestamp_ms: Some(timestamp_ms), ..self }
+        Self {
+            timestamp_ms: Some(timestamp_ms),
+            ..self
+        }
     }
 }
 
@@ -83,14 +95,17 @@ fn admin(kafka: &Kafka) -> AdminClient<DefaultClientContext> {
 }
 
 fn admin_options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(LIMIT)).operation_timeout(Some(LIMIT))
+    AdminOptions::new()
+        .request_timeout(Some(LIMIT))
+        .operation_timeout(Some(LIMIT))
 }
 
 /// Creates a topic; `settings` are topic properties such as `retention.ms`.
 pub fn create_topic(kafka: &Kafka, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
     let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     new.config.extend_from_slice(settings);
-    let results = block_on(admin(kafka).create_topics([&new], &admin_options())).expect("the broker answers");
+    let results =
+        block_on(admin(kafka).create_topics([&new], &admin_options())).expect("the broker answers");
     results.into_iter().for_each(|result| {
         result.unwrap_or_else(|error| panic!("topic `{topic}` isn't created: {error:?}"));
     });
@@ -104,7 +119,8 @@ pub fn delete_topic(kafka: &Kafka, topic: &str) {
 /// Raises the number of partitions to `partitions`.
 pub fn add_partitions(kafka: &Kafka, topic: &str, partitions: usize) {
     let more = NewPartitions::new(topic, partitions);
-    block_on(admin(kafka).create_partitions([&more], &admin_options())).expect("the broker answers");
+    block_on(admin(kafka).create_partitions([&more], &admin_options()))
+        .expect("the broker answers");
 }
 
 /// Produces records and waits until the broker has them all.
@@ -122,7 +138,10 @@ fn send_all(producer: &BaseProducer, topic: &str, records: impl IntoIterator<Ite
     for record in records {
         let mut headers = OwnedHeaders::new();
         for (key, value) in &record.headers {
-            headers = headers.insert(Header { key, value: value.as_ref() });
+            headers = headers.insert(Header {
+                key,
+                value: value.as_ref(),
+            });
         }
         let mut message = BaseRecord::<Vec<u8>, Vec<u8>>::to(topic).headers(headers);
         message.partition = record.partition;
@@ -151,8 +170,12 @@ impl Transaction {
             .set("transaction.timeout.ms", "60000")
             .create()
             .expect("a producer");
-        producer.init_transactions(LIMIT).expect("the broker starts transactions");
-        producer.begin_transaction().expect("a new producer has no transaction");
+        producer
+            .init_transactions(LIMIT)
+            .expect("the broker starts transactions");
+        producer
+            .begin_transaction()
+            .expect("a new producer has no transaction");
         Self { producer }
     }
 
@@ -164,12 +187,16 @@ impl Transaction {
 
     /// Commits it: readers see its records.
     pub fn commit(self) {
-        self.producer.commit_transaction(LIMIT).expect("the transaction commits");
+        self.producer
+            .commit_transaction(LIMIT)
+            .expect("the transaction commits");
     }
 
     /// Aborts it: `read_committed` readers never see its records.
     pub fn abort(self) {
-        self.producer.abort_transaction(LIMIT).expect("the transaction aborts");
+        self.producer
+            .abort_transaction(LIMIT)
+            .expect("the transaction aborts");
     }
 }
 
@@ -185,15 +212,29 @@ fn consumer(kafka: &Kafka, isolation: &str) -> BaseConsumer {
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
-    let metadata = consumer.fetch_metadata(Some(topic), LIMIT).expect("the broker describes its topic");
-    metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect()
+    let metadata = consumer
+        .fetch_metadata(Some(topic), LIMIT)
+        .expect("the broker describes its topic");
+    metadata.topics()[0]
+        .partitions()
+        .iter()
+        .map(|partition| partition.id())
+        .collect()
 }
 
 /// The end offsets (next to be written) of every partition.
 pub fn ends(kafka: &Kafka, topic: &str) -> BTreeMap<i32, i64> {
     let consumer = consumer(kafka, "read_uncommitted");
-    let end = |partition| consumer.fetch_watermarks(topic, partition, LIMIT).expect("the broker knows its ends").1;
-    partitions(&consumer, topic).into_iter().map(|partition| (partition, end(partition))).collect()
+    let end = |partition| {
+        consumer
+            .fetch_watermarks(topic, partition, LIMIT)
+            .expect("the broker knows its ends")
+            .1
+    };
+    partitions(&consumer, topic)
+        .into_iter()
+        .map(|partition| (partition, end(partition)))
+        .collect()
 }
 
 /// Everything that is in the topic now, as a `read_committed` or `read_uncommitted` consumer sees it; per partition in
@@ -203,12 +244,16 @@ pub fn read_all(kafka: &Kafka, topic: &str, isolation: &str) -> Vec<Read> {
     let mut open: BTreeSet<i32> = partitions(&consumer, topic).into_iter().collect();
     let mut all = TopicPartitionList::new();
     for partition in &open {
-        all.add_partition_offset(topic, *partition, Offset::Beginning).expect("a valid offset");
+        all.add_partition_offset(topic, *partition, Offset::Beginning)
+            .expect("a valid offset");
     }
     consumer.assign(&all).expect("partitions can be assigned");
     let mut records = Vec::new();
     while !open.is_empty() {
-        match consumer.poll(LIMIT).unwrap_or_else(|| panic!("nothing came from `{topic}` for {LIMIT:?}")) {
+        match consumer
+            .poll(LIMIT)
+            .unwrap_or_else(|| panic!("nothing came from `{topic}` for {LIMIT:?}"))
+        {
             Err(KafkaError::PartitionEOF(partition)) => {
                 open.remove(&partition);
             }
@@ -220,7 +265,9 @@ pub fn read_all(kafka: &Kafka, topic: &str, isolation: &str) -> Vec<Read> {
                 key: message.key().map(<[u8]>::to_vec),
                 value: message.payload().map(<[u8]>::to_vec),
                 headers: message.headers().map_or_else(Vec::new, |headers| {
-                    let owned = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
+                    let owned = |header: Header<'_, &[u8]>| {
+                        (header.key.to_owned(), header.value.map(<[u8]>::to_vec))
+                    };
                     headers.iter().map(owned).collect()
                 }),
             }),

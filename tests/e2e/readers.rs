@@ -22,7 +22,11 @@ pub enum Engine {
 #[derive(Clone, Debug)]
 pub enum Catalog {
     /// The database file and the warehouse folder of a SQL catalog on SQLite; `name` is its catalog_name.
-    Sql { name: String, database: PathBuf, warehouse: PathBuf },
+    Sql {
+        name: String,
+        database: PathBuf,
+        warehouse: PathBuf,
+    },
     /// The address of a REST catalog.
     Rest { uri: String },
 }
@@ -31,12 +35,20 @@ impl Catalog {
     /// A SQL catalog as the pipeline file's defaults lay it out in `warehouse`.
     pub fn sql(warehouse: &Path) -> Self {
         let warehouse = std::path::absolute(warehouse).expect("a path");
-        Self::Sql { name: "aperio".to_owned(), database: warehouse.join("catalog.db"), warehouse }
+        Self::Sql {
+            name: "aperio".to_owned(),
+            database: warehouse.join("catalog.db"),
+            warehouse,
+        }
     }
 
     fn to_json(&self) -> Value {
         match self {
-            Self::Sql { name, database, warehouse } => json!({
+            Self::Sql {
+                name,
+                database,
+                warehouse,
+            } => json!({
                 "type": "sql", "name": name,
                 "uri": format!("sqlite:///{}", database.display()),
                 "warehouse": format!("file://{}", warehouse.display()),
@@ -65,14 +77,26 @@ pub fn create_small_table(catalog: &Catalog, table: &str) -> Vec<Value> {
 fn run(script: &str, catalog: &Catalog, table: &str, filter: Option<&str>) -> Vec<Value> {
     let mut command = Command::new(setup::part("python").join("bin/python"));
     if script == "read_spark.py" {
-        command.env("JAVA_HOME", setup::java_home_for_spark()).env("JARS", setup::part("spark").join("libs"));
-        command.env_remove("SPARK_HOME").env_remove("PYSPARK_SUBMIT_ARGS");
+        command
+            .env("JAVA_HOME", setup::java_home_for_spark())
+            .env("JARS", setup::part("spark").join("libs"));
+        command
+            .env_remove("SPARK_HOME")
+            .env_remove("PYSPARK_SUBMIT_ARGS");
     }
     let request = json!({"catalog": catalog.to_json(), "table": table, "filter": filter});
-    command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(script)).arg(request.to_string());
+    command
+        .arg("-B")
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/e2e")
+                .join(script),
+        )
+        .arg(request.to_string());
     let output = command.output().expect("python starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script} {request}:\n{errors}");
     let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{script} printed no rows ({error}): {text}\n{errors}"))
+    serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{script} printed no rows ({error}): {text}\n{errors}"))
 }

@@ -28,7 +28,10 @@ impl Server {
         let out = File::create(&log).expect("the log can be created");
         let err = out.try_clone().expect("the log can be opened twice");
         command.stdin(Stdio::null()).stdout(out).stderr(err);
-        let mut server = Self { child: setup::spawn(command), log };
+        let mut server = Self {
+            child: setup::spawn(command),
+            log,
+        };
         let mut ended = None;
         let started = setup::wait_until(START_LIMIT, || {
             ended = server.child.try_wait().expect("the child can be asked");
@@ -92,16 +95,28 @@ impl Kafka {
 
     /// Starts a broker of one's own.
     pub fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("aperio-kafka-").tempdir().expect("a temporary folder");
+        let dir = tempfile::Builder::new()
+            .prefix("aperio-kafka-")
+            .tempdir()
+            .expect("a temporary folder");
         let (port, controller) = (setup::free_port(), setup::free_port());
         let data = dir.path().join("data");
         let mut properties = String::new();
         for (key, value) in [
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", "1".to_owned()),
-            ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
-            ("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}")),
-            ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
+            (
+                "controller.quorum.voters",
+                format!("1@127.0.0.1:{controller}"),
+            ),
+            (
+                "listeners",
+                format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
+            ),
+            (
+                "advertised.listeners",
+                format!("PLAINTEXT://127.0.0.1:{port}"),
+            ),
             ("controller.listener.names", "CONTROLLER".to_owned()),
             ("log.dirs", data.display().to_string()),
             ("auto.create.topics.enable", "false".to_owned()),
@@ -110,8 +125,14 @@ impl Kafka {
             ("transaction.state.log.num.partitions", "4".to_owned()),
             ("transaction.state.log.replication.factor", "1".to_owned()),
             ("transaction.state.log.min.isr", "1".to_owned()),
-            ("share.coordinator.state.topic.num.partitions", "1".to_owned()),
-            ("share.coordinator.state.topic.replication.factor", "1".to_owned()),
+            (
+                "share.coordinator.state.topic.num.partitions",
+                "1".to_owned(),
+            ),
+            (
+                "share.coordinator.state.topic.replication.factor",
+                "1".to_owned(),
+            ),
             ("share.coordinator.state.topic.min.isr", "1".to_owned()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
             ("log.retention.check.interval.ms", "1000".to_owned()),
@@ -119,16 +140,25 @@ impl Kafka {
         ] {
             writeln!(properties, "{key}={value}").expect("a string takes everything");
         }
-        fs::write(dir.path().join("server.properties"), properties).expect("the configuration can be written");
+        fs::write(dir.path().join("server.properties"), properties)
+            .expect("the configuration can be written");
 
         let format = Self::tool(dir.path(), 256, "kafka.tools.StorageTool")
             .args(["format", "-t", "YXBlcmlvLXRlc3RzLWUyZQ", "-c"])
             .arg(dir.path().join("server.properties"))
             .output()
             .expect("java starts");
-        assert!(format.status.success(), "StorageTool format: {}", String::from_utf8_lossy(&format.stderr));
+        assert!(
+            format.status.success(),
+            "StorageTool format: {}",
+            String::from_utf8_lossy(&format.stderr)
+        );
 
-        let kafka = Self { dir, port, running: Mutex::new((0, None)) };
+        let kafka = Self {
+            dir,
+            port,
+            running: Mutex::new((0, None)),
+        };
         kafka.start_again();
         kafka
     }
@@ -163,15 +193,27 @@ impl Kafka {
     /// Runs one of Kafka's own tools, such as `org.apache.kafka.tools.TopicCommand`, and returns what it printed.
     pub fn run_tool(&self, class: &str, args: &[&str]) -> String {
         let mut command = Self::tool(self.dir.path(), 256, class);
-        let output = command.args(["--bootstrap-server", &self.brokers()]).args(args).output().expect("java starts");
+        let output = command
+            .args(["--bootstrap-server", &self.brokers()])
+            .args(args)
+            .output()
+            .expect("java starts");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{class} {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{class} {args:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         text
     }
 
     fn tool(dir: &Path, heap_mib: u32, class: &str) -> Command {
         let mut command = java(heap_mib);
-        command.current_dir(dir).arg("-cp").arg(setup::part("kafka").join("libs/*")).arg(class);
+        command
+            .current_dir(dir)
+            .arg("-cp")
+            .arg(setup::part("kafka").join("libs/*"))
+            .arg(class);
         command
     }
 }
@@ -188,7 +230,10 @@ impl RestCatalog {
     /// Starts it with its tables and its own database in `warehouse`; one that was there goes on.
     pub fn start(warehouse: &Path) -> Self {
         let rest = setup::part("rest");
-        assert!(rest.join("classes").exists(), "the REST catalog isn't compiled: run `make setup`");
+        assert!(
+            rest.join("classes").exists(),
+            "the REST catalog isn't compiled: run `make setup`"
+        );
         fs::create_dir_all(warehouse).expect("the warehouse can be created");
         let port = setup::free_port();
         let mut classes = rest.join("classes").into_os_string();
@@ -196,9 +241,19 @@ impl RestCatalog {
         classes.push(rest.join("libs/*"));
         let mut command = java(256);
         command.current_dir(warehouse).arg("-cp").arg(classes);
-        command.arg("CatalogServer").arg(port.to_string()).arg(warehouse);
-        let server = Server::start(command, warehouse.join("rest-catalog.log"), "REST catalog started");
-        Self { port, _server: server }
+        command
+            .arg("CatalogServer")
+            .arg(port.to_string())
+            .arg(warehouse);
+        let server = Server::start(
+            command,
+            warehouse.join("rest-catalog.log"),
+            "REST catalog started",
+        );
+        Self {
+            port,
+            _server: server,
+        }
     }
 
     /// `host:port`, for [`Proxy::start`].
@@ -254,7 +309,10 @@ impl Proxy {
     pub fn start(upstream: impl Into<String>) -> Self {
         let upstream: Arc<str> = upstream.into().into();
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let port = listener.local_addr().expect("a bound socket has an address").port();
+        let port = listener
+            .local_addr()
+            .expect("a bound socket has an address")
+            .port();
         let plan = Arc::new(Mutex::new(Plan::default()));
         let shared = Arc::clone(&plan);
         // Ends with the process: a thread that waits costs nothing, and a port of ours that is still open can't be
@@ -286,7 +344,11 @@ impl Proxy {
 
     /// All commits that came by, in order.
     pub fn commits(&self) -> Vec<SeenCommit> {
-        self.plan.lock().expect("no panic holds the plan").seen.clone()
+        self.plan
+            .lock()
+            .expect("no panic holds the plan")
+            .seen
+            .clone()
     }
 }
 
@@ -298,7 +360,10 @@ struct Message {
 
 impl Message {
     fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// Reads one message; `to_end` says that a body without a length ends with the connection (answers only).
@@ -307,14 +372,25 @@ impl Message {
         if from.read_line(&mut start_line)? == 0 {
             return Ok(None);
         }
-        let mut message = Self { start_line: start_line.trim_end().to_owned(), headers: Vec::new(), body: Vec::new() };
+        let mut message = Self {
+            start_line: start_line.trim_end().to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+        };
         loop {
             let mut line = String::new();
             from.read_line(&mut line)?;
-            let Some((key, value)) = line.trim_end().split_once(':') else { break };
-            message.headers.push((key.to_owned(), value.trim().to_owned()));
+            let Some((key, value)) = line.trim_end().split_once(':') else {
+                break;
+            };
+            message
+                .headers
+                .push((key.to_owned(), value.trim().to_owned()));
         }
-        if message.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+        if message
+            .header("transfer-encoding")
+            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
+        {
             loop {
                 let mut size = String::new();
                 from.read_line(&mut size)?;
@@ -339,10 +415,20 @@ impl Message {
 
     /// Writes it with a plain length, as the last message of its connection.
     fn write(&self, to: &mut impl Write, host: Option<&str>, with_length: bool) -> io::Result<()> {
-        const OURS: [&str; 5] = ["connection", "keep-alive", "transfer-encoding", "content-length", "expect"];
+        const OURS: [&str; 5] = [
+            "connection",
+            "keep-alive",
+            "transfer-encoding",
+            "content-length",
+            "expect",
+        ];
         let mut text = format!("{}\r\n", self.start_line);
         for (key, value) in &self.headers {
-            let value = if key.eq_ignore_ascii_case("host") { host.unwrap_or(value) } else { value };
+            let value = if key.eq_ignore_ascii_case("host") {
+                host.unwrap_or(value)
+            } else {
+                value
+            };
             if !OURS.iter().any(|ours| key.eq_ignore_ascii_case(ours)) {
                 text.push_str(&format!("{key}: {value}\r\n"));
             }
@@ -358,12 +444,17 @@ impl Message {
 }
 
 fn serve(mut client: TcpStream, upstream: &str, plan: &Mutex<Plan>) -> io::Result<()> {
-    let Some(request) = Message::read(&mut BufReader::new(client.try_clone()?), false)? else { return Ok(()) };
+    let Some(request) = Message::read(&mut BufReader::new(client.try_clone()?), false)? else {
+        return Ok(());
+    };
     let fault = if is_commit(&request.start_line) {
         let mut plan = plan.lock().expect("no panic holds the plan");
         let index = plan.seen.len();
         let fault = plan.faults.remove(&index).unwrap_or(Fault::Pass);
-        plan.seen.push(SeenCommit { fault, upstream_status: None });
+        plan.seen.push(SeenCommit {
+            fault,
+            upstream_status: None,
+        });
         Some((index, fault))
     } else {
         None
@@ -374,9 +465,15 @@ fn serve(mut client: TcpStream, upstream: &str, plan: &Mutex<Plan>) -> io::Resul
 
     let mut server = TcpStream::connect(upstream)?;
     request.write(&mut server, Some(upstream), true)?;
-    let Some(answer) = read_answer(server, &request.start_line)? else { return Ok(()) };
+    let Some(answer) = read_answer(server, &request.start_line)? else {
+        return Ok(());
+    };
     if let Some((index, _)) = fault {
-        let status = answer.start_line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = answer
+            .start_line
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
         plan.lock().expect("no panic holds the plan").seen[index].upstream_status = status;
     }
     match fault {
@@ -384,7 +481,8 @@ fn serve(mut client: TcpStream, upstream: &str, plan: &Mutex<Plan>) -> io::Resul
         Some((_, Fault::LieAfter(status))) => made_up(status).write(&mut client, None, true),
         _ => {
             // 204 and 304 must not carry a length, and that of a HEAD isn't its body's; the closed connection ends them.
-            let bodiless = request.start_line.starts_with("HEAD ") || answer.start_line.contains(" 204");
+            let bodiless =
+                request.start_line.starts_with("HEAD ") || answer.start_line.contains(" 204");
             answer.write(&mut client, None, !bodiless)
         }
     }
@@ -404,10 +502,16 @@ fn read_answer(server: TcpStream, request_line: &str) -> io::Result<Option<Messa
 
 fn is_commit(request_line: &str) -> bool {
     let mut words = request_line.split(' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (method, target) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     let path = target.split('?').next().unwrap_or_default();
     let mut segments = path.rsplit('/');
-    let (last, before) = (segments.next().unwrap_or_default(), segments.next().unwrap_or_default());
+    let (last, before) = (
+        segments.next().unwrap_or_default(),
+        segments.next().unwrap_or_default(),
+    );
     method == "POST" && (before == "tables" || (before, last) == ("transactions", "commit"))
 }
 

@@ -15,7 +15,7 @@ use crate::schema::{UnknownFields, infer};
 fn chunk(values: &[Option<&[u8]>]) -> Chunk {
     let n = values.len() as i64;
     Chunk {
-        partition: Partition::new(0),
+        partition: Partition(0),
         range: OffsetRange::new(Offset::new(0), Offset::new(n)),
         offsets: Int64Array::from_iter_values(0..n),
         timestamps: Int64Array::from(vec![None; values.len()]),
@@ -62,7 +62,10 @@ fn row(decoded: &Decoded, at: usize) -> String {
 /// One record into one or more columns (`;` between): the row, or the reason behind `! `.
 fn check(columns: &str, json: &str, expect: &str) {
     let columns: Vec<&str> = columns.split("; ").collect();
-    let decoded = decode(&mut decoder(&columns, UnknownFields::Declared, false), &[json.as_bytes()]);
+    let decoded = decode(
+        &mut decoder(&columns, UnknownFields::Declared, false),
+        &[json.as_bytes()],
+    );
     let got = match decoded.rejects.first() {
         Some(reject) => format!("! {}", reject.reason),
         None => row(&decoded, 0),
@@ -74,33 +77,73 @@ fn check(columns: &str, json: &str, expect: &str) {
 fn values_that_fit_their_columns() {
     for (columns, json, expect) in [
         ("a: boolean; b: boolean", r#"{"a":true,"b":false}"#, "true|false"),
-        ("a: int; b: long", r#"{"a":-2147483648,"b":9223372036854775807}"#, "-2147483648|9223372036854775807"),
-        ("a: long; b: long; c: long", r#"{"a":1e2,"b":1.0,"c":-1.5E1}"#, "100|1|-15"),
+        (
+            "a: int; b: long",
+            r#"{"a":-2147483648,"b":9223372036854775807}"#,
+            "-2147483648|9223372036854775807",
+        ),
+        (
+            "a: long; b: long; c: long",
+            r#"{"a":1e2,"b":1.0,"c":-1.5E1}"#,
+            "100|1|-15",
+        ),
         ("a: long", r#"{"a":-9223372036854775808}"#, "-9223372036854775808"),
         ("a: double; b: double", r#"{"a":3,"b":-0.25}"#, "3.0|-0.25"),
         ("a: float", r#"{"a":1.5e3}"#, "1500.0"),
-        ("a: decimal(5, 2); b: decimal(5, 2)", r#"{"a":123.4500,"b":"-0.01"}"#, "123.45|-0.01"),
+        (
+            "a: decimal(5, 2); b: decimal(5, 2)",
+            r#"{"a":123.4500,"b":"-0.01"}"#,
+            "123.45|-0.01",
+        ),
         (
             "a: decimal(38, 0)",
             r#"{"a":99999999999999999999999999999999999999}"#,
             "99999999999999999999999999999999999999",
         ),
-        ("a: date; b: date", r#"{"a":"2024-02-29","b":"1969-12-31"}"#, "2024-02-29|1969-12-31"),
+        (
+            "a: date; b: date",
+            r#"{"a":"2024-02-29","b":"1969-12-31"}"#,
+            "2024-02-29|1969-12-31",
+        ),
         ("a: time", r#"{"a":"10:30:00.1234567"}"#, "10:30:00.123456"),
-        ("a: timestamp", r#"{"a":"2024-01-15T10:30:00.5"}"#, "2024-01-15T10:30:00.500"),
-        ("a: timestamptz", r#"{"a":"2024-01-15T10:30:00+02:00"}"#, "2024-01-15T08:30:00Z"),
+        (
+            "a: timestamp",
+            r#"{"a":"2024-01-15T10:30:00.5"}"#,
+            "2024-01-15T10:30:00.500",
+        ),
+        (
+            "a: timestamptz",
+            r#"{"a":"2024-01-15T10:30:00+02:00"}"#,
+            "2024-01-15T08:30:00Z",
+        ),
         ("a: timestamptz", r#"{"a":1705311000123}"#, "2024-01-15T09:30:00.123Z"),
         ("a: timestamp", r#"{"a":-1}"#, "1969-12-31T23:59:59.999"),
-        ("a: string; b: string", r#"{"a":"x\n\u00e9\ud83d\ude00","b":{"c": [1]}}"#, "x\né😀|{\"c\": [1]}"),
+        (
+            "a: string; b: string",
+            r#"{"a":"x\n\u00e9\ud83d\ude00","b":{"c": [1]}}"#,
+            "x\né😀|{\"c\": [1]}",
+        ),
         ("a: string; b: string", r#"{"a":1.50,"b":true}"#, "1.50|true"),
-        ("a: uuid", r#"{"a":"6f9619ff-8b86-d011-b42d-00c04fc964ff"}"#, "6f9619ff8b86d011b42d00c04fc964ff"),
+        (
+            "a: uuid",
+            r#"{"a":"6f9619ff-8b86-d011-b42d-00c04fc964ff"}"#,
+            "6f9619ff8b86d011b42d00c04fc964ff",
+        ),
         ("a: binary; b: binary", r#"{"a":"AP8=","b":"-_8"}"#, "00ff|fbff"),
         ("a: fixed(2)", r#"{"a":"AP8="}"#, "00ff"),
         ("a: list<long>", r#"{"a":[1, null ,3]}"#, "[1, null, 3]"),
-        ("a: struct<b: long, c: list<string>>", r#"{"a":{"C":["x"],"z":0}}"#, "{b: null, c: [x]}"),
+        (
+            "a: struct<b: long, c: list<string>>",
+            r#"{"a":{"C":["x"],"z":0}}"#,
+            "{b: null, c: [x]}",
+        ),
         ("a: map<string, long>", r#"{"a":{"x":1,"y":2,"x":3}}"#, "{x: 3, y: 2}"),
         ("a: map<int, string>", r#"{"a":{"7":"x"}}"#, "{7: x}"),
-        ("a: list<list<long>>; b: map<string, long>", r#"{"a":[[],[1]],"b":{}}"#, "[[], [1]]|{}"),
+        (
+            "a: list<list<long>>; b: map<string, long>",
+            r#"{"a":[[],[1]],"b":{}}"#,
+            "[[], [1]]|{}",
+        ),
         ("A: long; b: long", r#"{"a":1,"b":null}"#, "1|null"),
         ("a: long", "\u{feff}{\"a\":1}", "1"),
         ("a: long", " \r\n\t{ \"a\" : 1 } \n", "1"),
@@ -122,8 +165,16 @@ fn values_that_fit_their_columns() {
 #[test]
 fn values_that_do_not_fit_say_what_would_take_them() {
     for (columns, json, expect) in [
-        ("n: long", r#"{"n":1.5}"#, "! column `n` is long, the value 1.5 is not; `- {name: n, type: double}` would take it"),
-        ("n: long", r#"{"n":"12"}"#, "! column `n` is long, the value \"12\" is not; `- {name: n, type: string}` would take it"),
+        (
+            "n: long",
+            r#"{"n":1.5}"#,
+            "! column `n` is long, the value 1.5 is not; `- {name: n, type: double}` would take it",
+        ),
+        (
+            "n: long",
+            r#"{"n":"12"}"#,
+            "! column `n` is long, the value \"12\" is not; `- {name: n, type: string}` would take it",
+        ),
         (
             "n: int",
             r#"{"n":2147483648}"#,
@@ -134,8 +185,16 @@ fn values_that_do_not_fit_say_what_would_take_them() {
             r#"{"n":9223372036854775808}"#,
             "! column `n` is long, the value 9223372036854775808 is not; `- {name: n, type: \"decimal(38, 0)\"}` would take it",
         ),
-        ("n: boolean", r#"{"n":1}"#, "! column `n` is boolean, the value 1 is not; `- {name: n, type: long}` would take it"),
-        ("n: double", r#"{"n":1e999}"#, "! column `n` is double, the value 1e999 is not; `- {name: n, type: string}` would take it"),
+        (
+            "n: boolean",
+            r#"{"n":1}"#,
+            "! column `n` is boolean, the value 1 is not; `- {name: n, type: long}` would take it",
+        ),
+        (
+            "n: double",
+            r#"{"n":1e999}"#,
+            "! column `n` is double, the value 1e999 is not; `- {name: n, type: string}` would take it",
+        ),
         (
             "n: decimal(3, 1)",
             r#"{"n":1.25}"#,
@@ -172,18 +231,42 @@ fn values_that_do_not_fit_say_what_would_take_them() {
             r#"{"m":{"x":{}}}"#,
             "! column `m.value` is long, the value {} is not; `- {name: m, type: \"map<string, string>\"}` would take it",
         ),
-        ("a: list<long>", r#"{"a":1}"#, "! column `a` is list<long>, the value 1 is not; `- {name: a, type: long}` would take it"),
+        (
+            "a: list<long>",
+            r#"{"a":1}"#,
+            "! column `a` is list<long>, the value 1 is not; `- {name: a, type: long}` would take it",
+        ),
         (
             "id<p.id: long",
             r#"{"p":{"id":"x"}}"#,
             "! column `id` is long, the value \"x\" is not; `- {name: id, from: p.id, type: string}` would take it",
         ),
-        ("r!: long", r#"{}"#, "! column `r` is required and has no value; `- {name: r, type: long}` would take it"),
-        ("r!: long", r#"{"r":null}"#, "! column `r` is required and has no value; `- {name: r, type: long}` would take it"),
+        (
+            "r!: long",
+            r#"{}"#,
+            "! column `r` is required and has no value; `- {name: r, type: long}` would take it",
+        ),
+        (
+            "r!: long",
+            r#"{"r":null}"#,
+            "! column `r` is required and has no value; `- {name: r, type: long}` would take it",
+        ),
         ("a: long", r#"{"a":1,"A":2}"#, "! the record holds two spellings of `a`"),
-        ("a: long", r#"{"A":1,"\u0041":2,"a":1}"#, "! the record holds two spellings of `a`"),
-        ("a: struct<b: long>", r#"{"a":{"b":1,"B":1}}"#, "! the record holds two spellings of `b`"),
-        ("id<p.id: long", r#"{"p":{},"P":{}}"#, "! the record holds two spellings of `p`"),
+        (
+            "a: long",
+            r#"{"A":1,"\u0041":2,"a":1}"#,
+            "! the record holds two spellings of `a`",
+        ),
+        (
+            "a: struct<b: long>",
+            r#"{"a":{"b":1,"B":1}}"#,
+            "! the record holds two spellings of `b`",
+        ),
+        (
+            "id<p.id: long",
+            r#"{"p":{},"P":{}}"#,
+            "! the record holds two spellings of `p`",
+        ),
     ] {
         check(columns, json, expect);
     }
@@ -196,22 +279,58 @@ fn what_is_no_json_object_is_a_reject() {
         (" ", "! the value is empty"),
         ("null", "! the value is no JSON object"),
         ("[1]", "! the value is no JSON object"),
-        ("{", "! the value is no JSON: a field name in double quotes is missing at byte 1"),
+        (
+            "{",
+            "! the value is no JSON: a field name in double quotes is missing at byte 1",
+        ),
         ("{}}", "! the value is no JSON: something follows the object at byte 2"),
-        (r#"{"a":1,}"#, "! the value is no JSON: a field name in double quotes is missing at byte 7"),
+        (
+            r#"{"a":1,}"#,
+            "! the value is no JSON: a field name in double quotes is missing at byte 7",
+        ),
         (r#"{"a" 1}"#, "! the value is no JSON: a colon is missing at byte 5"),
-        (r#"{"a":1 "b":2}"#, "! the value is no JSON: a comma or the closing bracket is missing at byte 7"),
-        (r#"{"a":NaN}"#, "! the value is no JSON: no JSON value starts like this at byte 5"),
-        (r#"{"a":-Infinity}"#, "! the value is no JSON: a digit is missing at byte 6"),
-        (r#"{"a":01}"#, "! the value is no JSON: a number starts with a superfluous 0 at byte 5"),
+        (
+            r#"{"a":1 "b":2}"#,
+            "! the value is no JSON: a comma or the closing bracket is missing at byte 7",
+        ),
+        (
+            r#"{"a":NaN}"#,
+            "! the value is no JSON: no JSON value starts like this at byte 5",
+        ),
+        (
+            r#"{"a":-Infinity}"#,
+            "! the value is no JSON: a digit is missing at byte 6",
+        ),
+        (
+            r#"{"a":01}"#,
+            "! the value is no JSON: a number starts with a superfluous 0 at byte 5",
+        ),
         (r#"{"a":1.}"#, "! the value is no JSON: a digit is missing at byte 7"),
-        (r#"{"x":"\ud800"}"#, "! the value is no JSON: an escape is no character at byte 6"),
-        (r#"{"x":"\udc00\ud800"}"#, "! the value is no JSON: an escape is no character at byte 6"),
-        (r#"{"x":"\x"}"#, "! the value is no JSON: an escape isn't one of JSON's at byte 6"),
-        (r#"{"x":"\u+123"}"#, "! the value is no JSON: an escape is no character at byte 6"),
-        ("{\"x\":\"\t\"}", "! the value is no JSON: a control character in a string isn't escaped at byte 6"),
+        (
+            r#"{"x":"\ud800"}"#,
+            "! the value is no JSON: an escape is no character at byte 6",
+        ),
+        (
+            r#"{"x":"\udc00\ud800"}"#,
+            "! the value is no JSON: an escape is no character at byte 6",
+        ),
+        (
+            r#"{"x":"\x"}"#,
+            "! the value is no JSON: an escape isn't one of JSON's at byte 6",
+        ),
+        (
+            r#"{"x":"\u+123"}"#,
+            "! the value is no JSON: an escape is no character at byte 6",
+        ),
+        (
+            "{\"x\":\"\t\"}",
+            "! the value is no JSON: a control character in a string isn't escaped at byte 6",
+        ),
         (r#"{"x":"abc"#, "! the value is no JSON: a string has no end at byte 5"),
-        (r#"{"x":tru}"#, "! the value is no JSON: no JSON value starts like this at byte 5"),
+        (
+            r#"{"x":tru}"#,
+            "! the value is no JSON: no JSON value starts like this at byte 5",
+        ),
     ] {
         check("a: long", json, expect);
     }
@@ -220,7 +339,12 @@ fn what_is_no_json_object_is_a_reject() {
 #[test]
 fn one_bad_record_costs_only_itself() {
     let mut decoder = decoder(
-        &["l: list<struct<a: long, b: list<string>>>", "m: map<string, list<long>>", "s: string", "n!: long"],
+        &[
+            "l: list<struct<a: long, b: list<string>>>",
+            "m: map<string, list<long>>",
+            "s: string",
+            "n!: long",
+        ],
         UnknownFields::Declared,
         false,
     );
@@ -241,23 +365,39 @@ fn one_bad_record_costs_only_itself() {
         assert_eq!(row(&decoded, 0), row(&decoded, 1));
     }
     let decoded = decoder.decode(&chunk(&[Some(good), None, Some(b"")]));
-    assert_eq!((decoded.rows.num_rows(), decoded.filtered, decoded.rejects.len()), (1, 1, 1));
+    assert_eq!(
+        (decoded.rows.num_rows(), decoded.filtered, decoded.rejects.len()),
+        (1, 1, 1)
+    );
 }
 
 #[test]
 fn unknown_fields_follow_the_rule() {
     let json: &[u8] = br#"{"a":1,"b":{"c":1,"d":[{"e":"x"}]},"m":{"k":{"v":1,"w":2}},"f":1.5,"g":null,"h":{},"":1}"#;
     let rejected: &[u8] = br#"{"zz":1,"a":"x"}"#;
-    let columns = ["a: long", "b: struct<d: list<struct<z: int>>>", "m: map<string, struct<v: long>>"];
-    let mut of = |rule| decode(&mut decoder(&columns, rule, false), &[json, rejected]);
+    let columns = [
+        "a: long",
+        "b: struct<d: list<struct<z: int>>>",
+        "m: map<string, struct<v: long>>",
+    ];
+    let of = |rule| decode(&mut decoder(&columns, rule, false), &[json, rejected]);
     let unseen = of(UnknownFields::Evolve).unseen.expect("fields are unseen");
     let mut shape = Shape::default();
-    shape.observe(br#"{"b":{"c":1,"d":[{"e":"x"}]},"m":{"value":{"w":2}},"f":1.5}"#).expect("it is JSON");
+    shape
+        .observe(br#"{"b":{"c":1,"d":[{"e":"x"}]},"m":{"value":{"w":2}},"f":1.5}"#)
+        .expect("it is JSON");
     assert_eq!(unseen, shape);
     assert_eq!(of(UnknownFields::Strict).unseen, Some(shape));
     let ignored = of(UnknownFields::Ignore);
     // `c`, `e`, `w`, `f`, `h` and the field without a name.
     assert_eq!((ignored.fields_dropped, ignored.unseen), (6, None));
+    let last: &[u8] = br#"{"b":{"c":1},"b":{"n":1},"B2":"x","B2":1.5}"#;
+    let mut shape = Shape::default();
+    shape.observe(br#"{"b":{"n":1},"B2":1.5}"#).expect("it is JSON");
+    assert_eq!(
+        decode(&mut decoder(&columns, UnknownFields::Evolve, false), &[last]).unseen,
+        Some(shape)
+    );
     let declared = of(UnknownFields::Declared);
     assert_eq!((declared.fields_dropped, declared.unseen), (0, None));
 }
@@ -266,13 +406,16 @@ fn unknown_fields_follow_the_rule() {
 fn flattened_objects_fill_columns_named_by_their_path() {
     let columns = ["a_b: long", "a_c_d: string", "own: struct<x: long>"];
     let mut decoder = decoder(&columns, UnknownFields::Evolve, true);
-    let decoded = decode(&mut decoder, &[
-        br#"{"a":{"b":1,"c":{"d":"x"}},"own":{"x":2}}"#,
-        br#"{"a_b":3,"a":{"n":true}}"#,
-        br#"{"a":{"b":1},"a_b":2}"#,
-        br#"{"a":{"b":1},"A":{"b":2}}"#,
-        br#"{"a":{"b":1},"a":{"c":{"d":"y"}}}"#,
-    ]);
+    let decoded = decode(
+        &mut decoder,
+        &[
+            br#"{"a":{"b":1,"c":{"d":"x"}},"own":{"x":2}}"#,
+            br#"{"a_b":3,"a":{"n":true}}"#,
+            br#"{"a":{"b":1},"a_b":2}"#,
+            br#"{"a":{"b":1},"A":{"b":2}}"#,
+            br#"{"a":{"b":1},"a":{"c":{"d":"y"}}}"#,
+        ],
+    );
     assert_eq!(decoded.indexes, [0, 1, 4]);
     assert_eq!(row(&decoded, 0), "1|x|{x: 2}");
     assert_eq!(row(&decoded, 1), "3|null|null");
@@ -284,10 +427,14 @@ fn flattened_objects_fill_columns_named_by_their_path() {
 
 #[test]
 fn any_depth_and_any_size_is_at_worst_one_reject() {
-    let nested = |open: &str, close: &str| format!("{}{}", open.repeat(50_000), close.repeat(50_000));
-    let lists = nested("[", "]");
-    let objects = nested("{\"a\":", "").replace("{\"a\":{\"a\":", "{\"a\":{\"a\":") + "1" + &"}".repeat(50_000);
-    for rule in [UnknownFields::Evolve, UnknownFields::Strict, UnknownFields::Ignore, UnknownFields::Declared] {
+    let lists = "[".repeat(50_000) + &"]".repeat(50_000);
+    let objects = "{\"a\":".repeat(50_000) + "1" + &"}".repeat(50_000);
+    for rule in [
+        UnknownFields::Evolve,
+        UnknownFields::Strict,
+        UnknownFields::Ignore,
+        UnknownFields::Declared,
+    ] {
         for value in [&lists, &objects] {
             for flatten in [false, true] {
                 let mut decoder = decoder(&["s: string", "l: list<long>"], rule, flatten);
@@ -297,15 +444,22 @@ fn any_depth_and_any_size_is_at_worst_one_reject() {
                 let fit = decode(&mut decoder, &[format!("{{\"l\":{value}}}").as_bytes()]);
                 assert_eq!(fit.rejects.len(), 1);
                 let other = decode(&mut decoder, &[format!("{{\"x\":{value}}}").as_bytes()]);
-                let kept = matches!(rule, UnknownFields::Evolve | UnknownFields::Strict) || flatten && value == &objects;
+                let kept =
+                    matches!(rule, UnknownFields::Evolve | UnknownFields::Strict) || flatten && value == &objects;
                 assert_eq!(other.rejects.len(), usize::from(kept));
-                let cut = decode(&mut decoder, &[format!("{{\"x\":{}", "[{\"a\":".repeat(50_000)).as_bytes()]);
+                let cut = decode(
+                    &mut decoder,
+                    &[format!("{{\"x\":{}", "[{\"a\":".repeat(50_000)).as_bytes()],
+                );
                 assert_eq!(cut.rejects.len(), 1);
             }
         }
     }
     let big = "x\\n".repeat(1_700_000);
-    let decoded = decode(&mut decoder(&["s: string"], UnknownFields::Evolve, false), &[format!("{{\"s\":\"{big}\"}}").as_bytes()]);
+    let decoded = decode(
+        &mut decoder(&["s: string"], UnknownFields::Evolve, false),
+        &[format!("{{\"s\":\"{big}\"}}").as_bytes()],
+    );
     assert_eq!(decoded.rows.column(0).as_string::<i32>().value(0).len(), 3_400_000);
 }
 
@@ -316,13 +470,21 @@ fn json(depth: u32) -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_filter("JSON has no infinity", |value| value.is_finite()).prop_map(Value::from),
+        any::<f64>()
+            .prop_map(Value::from)
+            .prop_filter("serde_json itself reads it back", |value| value
+                .to_string()
+                .parse::<Value>()
+                .ok()
+                .as_ref()
+                == Some(value)),
         any::<String>().prop_map(Value::from),
     ];
     leaf.prop_recursive(depth, 40, 5, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            proptest::collection::vec(("[a-d]", inner), 0..4).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            proptest::collection::vec(("[a-d]", inner), 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
         ]
     })
 }
@@ -344,12 +506,19 @@ fn same(array: &ArrayRef, at: usize, expect: &Value) {
             let items = array.as_list::<i32>().value(at);
             let expect = expect.as_array().expect("a list is an array");
             assert_eq!(items.len(), expect.len());
-            expect.iter().enumerate().for_each(|(index, item)| same(&items, index, item));
+            expect
+                .iter()
+                .enumerate()
+                .for_each(|(index, item)| same(&items, index, item));
         }
         DataType::Struct(fields) => {
             let object = expect.as_object().expect("a struct is an object");
             for (index, field) in fields.iter().enumerate() {
-                same(array.as_struct().column(index), at, object.get(field.name()).unwrap_or(&Value::Null));
+                same(
+                    array.as_struct().column(index),
+                    at,
+                    object.get(field.name()).unwrap_or(&Value::Null),
+                );
             }
         }
         other => panic!("nothing is inferred as {other}"),

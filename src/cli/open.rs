@@ -1,4 +1,4 @@
-//! Looking at a pipeline from outside: its catalog, table, ledger and sync points, without changing any of them.
+//! Looking at a pipeline from outside: its catalog, table, ledger and sync points. No commit is made here.
 
 use std::error::Error;
 

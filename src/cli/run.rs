@@ -45,7 +45,7 @@ pub(super) struct RunArgs {
     /// How long something remote may be down before the run gives up
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
     retry_for: Millis,
-    /// The report at the end
+    /// The report on standard output at the end
     #[arg(long, value_enum, default_value_t)]
     output: OutputFormat,
     /// Log lines, also on a terminal, where otherwise progress bars are shown

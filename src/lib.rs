@@ -9,22 +9,40 @@
 //! 5. the world, one foreign system each: [`kafka`], [`catalog`], [`store`], [`sync_points`];
 //! 6. the shell that feeds events to the run and does what it says: [`shell`]; the command line: [`cli`].
 
-pub mod catalog;
-pub mod chunk;
-pub mod config;
-pub mod decode;
-pub mod error;
-pub mod kafka;
-pub mod offsets;
-pub mod place;
-pub mod run;
-pub mod schema;
-pub mod store;
-pub mod sync_points;
-pub mod dead_letters;
-pub mod shell;
-pub mod cli;
-pub mod line;
-pub mod table;
 pub mod units;
+
+pub mod offsets;
+
+pub mod error;
+
+pub mod config;
+
+pub mod chunk;
+
+pub mod schema;
+
+pub mod decode;
+
+pub mod place;
+
 pub mod write;
+
+pub mod line;
+
+pub mod table;
+
+pub mod run;
+
+pub mod kafka;
+
+pub mod store;
+
+pub mod catalog;
+
+pub mod sync_points;
+
+pub mod dead_letters;
+
+pub mod shell;
+
+pub mod cli;

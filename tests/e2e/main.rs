@@ -8,6 +8,7 @@
 )]
 
 mod aperio;
+mod json_table;
 mod produce;
 mod readers;
 mod servers;

@@ -135,7 +135,7 @@ fn show_snapshots(table: &LoadedTable) {
     say(&columns.text(5));
 }
 
-/// Reads a data file's columns of these names; one that the file doesn't have is `None`.
+/// Reads a data file.
 async fn read(table: &LoadedTable, file: &DataFile) -> Result<Vec<RecordBatch>, Failure> {
     let what = format!("file `{}`", file.file_path());
     let input = table.file_io.new_input(file.file_path()).map_err(|error| unreadable(&what, &error))?;
@@ -196,6 +196,8 @@ fn cell(array: &ArrayRef, row: usize) -> String {
     } else if let Some(texts) = array.as_string_opt::<i32>() {
         texts.value(row).to_owned()
     } else if let Some(bytes) = array.as_binary_opt::<i32>() {
+        String::from_utf8_lossy(bytes.value(row)).into_owned()
+    } else if let Some(bytes) = array.as_binary_opt::<i64>() {
         String::from_utf8_lossy(bytes.value(row)).into_owned()
     } else {
         "?".to_owned()

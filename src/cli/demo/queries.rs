@@ -21,10 +21,10 @@ pub(super) fn text(pipeline: &Pipeline, metadata_location: &str, dir: &Path) -> 
        FROM iceberg_scan('{metadata_location}') GROUP BY type ORDER BY events DESC"
 
    PyIceberg (pip install 'pyiceberg[sql-sqlite,pyarrow]'):
-     python3 -c "
-     from pyiceberg.catalog import load_catalog
-     catalog = load_catalog('{name}', type='sql', uri='sqlite:///{database}', warehouse='{warehouse}')
-     print(catalog.load_table('{table}').scan().to_arrow().group_by('type').aggregate([('event_id', 'count')]))"
+     python3 -c "from pyiceberg.catalog import load_catalog; \
+       catalog = load_catalog('{name}', type='sql', uri='sqlite:///{database}', warehouse='{warehouse}'); \
+       rows = catalog.load_table('{table}').scan().to_arrow(); \
+       print(rows.group_by('type').aggregate([('event_id', 'count')]).to_pylist())"
 
    Spark (the catalog is called `{name}`, as in the file: another name shows an empty catalog):
      spark-sql --packages org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0,org.xerial:sqlite-jdbc:3.50.3.0 \

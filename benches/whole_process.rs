@@ -3,10 +3,7 @@
 //! `make bench`, or `cargo bench --bench whole_process -- [RECORDS]` (5 million unless given). It prints one line of
 //! JSON at its end. The broker runs on the same machine, so records/s is a lower bound; the CPU is aperio's alone.
 
-#![allow(
-    dead_code,
-    reason = "the modules are the end-to-end tests', which use more of them"
-)]
+#![allow(dead_code, reason = "the modules are the end-to-end tests', which use more of them")]
 
 #[path = "../tests/e2e/produce.rs"]
 mod produce;
@@ -59,18 +56,14 @@ fn main() -> ExitCode {
 
     let dir = tempfile::tempdir().expect("a temporary folder");
     let yaml = PIPELINE.replace("{brokers}", &kafka.brokers());
-    std::fs::write(dir.path().join("pipeline.yaml"), yaml)
-        .expect("the pipeline file can be written");
+    std::fs::write(dir.path().join("pipeline.yaml"), yaml).expect("the pipeline file can be written");
     let mut command = Command::new(env!("CARGO_BIN_EXE_aperio"));
     command
         .current_dir(dir.path())
         .args(["run", "--once", "pipeline.yaml"])
         .stdin(Stdio::null());
     let start = Instant::now();
-    #[expect(
-        clippy::zombie_processes,
-        reason = "wait4 reaps it and says what it used"
-    )]
+    #[expect(clippy::zombie_processes, reason = "wait4 reaps it and says what it used")]
     let child = setup::spawn(command);
     let id = child.id();
     let sampler = std::thread::spawn(move || peak_kib(id));
@@ -84,9 +77,7 @@ fn main() -> ExitCode {
     let per_second = records as f64 / seconds;
     let cpu_us = cpu_s * 1e6 / records as f64;
     let peak_mib = sampler.join().expect("the sampler doesn't panic") as f64 / 1024.0;
-    println!(
-        "{per_second:.0} records/s, {cpu_us:.3} CPU-µs per record, {peak_mib:.0} MiB at its peak"
-    );
+    println!("{per_second:.0} records/s, {cpu_us:.3} CPU-µs per record, {peak_mib:.0} MiB at its peak");
     println!(
         r#"{{"records": {records}, "seconds": {seconds:.3}, "records_per_s": {per_second:.0}, "cpu_us_per_record": {cpu_us:.4}, "peak_rss_mib": {peak_mib:.1}}}"#
     );
@@ -129,8 +120,7 @@ fn peak_kib(id: u32) -> u64 {
     // Ends with the process: one that is gone has no file, one that is dead but not reaped no such line.
     while let Ok(status) = std::fs::read_to_string(format!("/proc/{id}/status")) {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let Some(kib) = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
-        else {
+        let Some(kib) = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()) else {
             break;
         };
         peak = kib;

@@ -136,7 +136,14 @@ impl Line {
     /// [`LineError::Place`] if the spec doesn't fit the plan.
     pub fn new(settings: LineSettings, plan: LinePlan, sinks: SinkMaker) -> Result<Self, LineError> {
         let (decoder, placer) = Line::tools(&settings, &plan)?;
-        Ok(Line { settings, plan, decoder, placer, sinks, open: None })
+        Ok(Line {
+            settings,
+            plan,
+            decoder,
+            placer,
+            sinks,
+            open: None,
+        })
     }
 
     /// Works off orders until the sender is gone.
@@ -144,7 +151,9 @@ impl Line {
         while let Ok(order) = orders.recv() {
             let done = match order {
                 Order::Take { window, chunk, ticket } => {
-                    let taken = self.take(window, &chunk, &mut answer).map(|tally| answer(Reply::Staged(tally)));
+                    let taken = self
+                        .take(window, &chunk, &mut answer)
+                        .map(|tally| answer(Reply::Staged(tally)));
                     drop(ticket);
                     taken
                 }
@@ -167,9 +176,17 @@ impl Line {
         let (filtered, decode_rejects) = (decoded.filtered, decoded.rejects.len());
         let placed = self.placer.place(decoded, chunk);
         let rows = placed.parts.iter().map(|part| part.rows.num_rows() as u64).sum();
-        let tally = Tally { records: chunk.len() as u64, rows, rejected: placed.rejects.len() as u64, filtered };
+        let tally = Tally {
+            records: chunk.len() as u64,
+            rows,
+            rejected: placed.rejects.len() as u64,
+            filtered,
+        };
         tally.assert_complete();
-        assert!(decode_rejects <= placed.rejects.len(), "placing keeps the decoder's rejects");
+        assert!(
+            decode_rejects <= placed.rejects.len(),
+            "placing keeps the decoder's rejects"
+        );
         if self.open.as_ref().is_none_or(|open| open.window.id != id) {
             self.open = Some(self.open_window(id));
         }
@@ -183,10 +200,14 @@ impl Line {
         for reject in &placed.rejects {
             if open.window.reasons.len() < REASONS_MAX {
                 let offset = chunk.offset(reject.index as usize);
-                open.window.reasons.push(format!("{}/{offset}: {}", chunk.partition, reject.reason));
+                open.window
+                    .reasons
+                    .push(format!("{}/{offset}: {}", chunk.partition, reject.reason));
             }
             if self.settings.keeps_rejects {
-                open.window.aside.push(DeadLetter::of(&self.settings.topic, chunk, reject));
+                open.window
+                    .aside
+                    .push(DeadLetter::of(&self.settings.topic, chunk, reject));
             }
         }
         Ok(tally)
@@ -197,7 +218,9 @@ impl Line {
     fn decode(&mut self, chunk: &Chunk, answer: &mut impl FnMut(Reply)) -> Result<Decoded, LineError> {
         let decoded = self.decoder.decode(chunk);
         let evolves = matches!(self.plan.rows.unknown, UnknownFields::Evolve | UnknownFields::Strict);
-        let Some(shape) = decoded.unseen.clone().filter(|_| evolves) else { return Ok(decoded) };
+        let Some(shape) = decoded.unseen.clone().filter(|_| evolves) else {
+            return Ok(decoded);
+        };
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         answer(Reply::Unseen { shape, plan: sender });
         let plan = receiver
@@ -219,7 +242,11 @@ impl Line {
         };
         let Open { mut window, writer } = open;
         let spec_id = self.plan.spec.spec_id();
-        window.files = writer.seal()?.into_iter().map(|file| WindowFile { spec_id, file }).collect();
+        window.files = writer
+            .seal()?
+            .into_iter()
+            .map(|file| WindowFile { spec_id, file })
+            .collect();
         Ok(window)
     }
 
@@ -249,7 +276,12 @@ impl Line {
 
     fn tools(settings: &LineSettings, plan: &LinePlan) -> Result<(Decoder, Placer), LineError> {
         let decoder = Decoder::Json(JsonDecoder::new(plan.rows.clone()));
-        let placer = Placer::new(plan.rows.clone(), plan.spec.clone(), &settings.topic, settings.event_time.clone())?;
+        let placer = Placer::new(
+            plan.rows.clone(),
+            plan.spec.clone(),
+            &settings.topic,
+            settings.event_time.clone(),
+        )?;
         Ok((decoder, placer))
     }
 }

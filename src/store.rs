@@ -21,8 +21,7 @@ use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
-    UpdateVersion,
+    ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion,
 };
 
 pub use upload::{BlockingUpload, PART_BYTES};
@@ -97,10 +96,7 @@ pub enum StoreError {
 impl StoreError {
     /// Returns whether the same call may succeed later without anyone changing the configuration.
     pub fn retryable(&self) -> bool {
-        matches!(
-            self,
-            StoreError::Unreachable { .. } | StoreError::Changed { .. }
-        )
+        matches!(self, StoreError::Unreachable { .. } | StoreError::Changed { .. })
     }
 
     fn of(location: &str, error: object_store::Error) -> StoreError {
@@ -183,22 +179,16 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unsupported`] for another scheme, or properties that contradict each other.
-    pub fn open(
-        warehouse: &str,
-        properties: &BTreeMap<String, String>,
-    ) -> Result<Store, StoreError> {
+    pub fn open(warehouse: &str, properties: &BTreeMap<String, String>) -> Result<Store, StoreError> {
         let unsupported = |reason: String| StoreError::Unsupported {
             location: warehouse.to_string(),
             reason,
         };
         if let Some((bucket, prefix)) = bucket_and_key(warehouse) {
             if bucket.is_empty() {
-                return Err(unsupported(
-                    "a bucket is missing, as in `s3://bucket/prefix`".into(),
-                ));
+                return Err(unsupported("a bucket is missing, as in `s3://bucket/prefix`".into()));
             }
-            let objects =
-                s3(bucket, properties).map_err(|error| StoreError::of(warehouse, error))?;
+            let objects = s3(bucket, properties).map_err(|error| StoreError::of(warehouse, error))?;
             let warehouse = format!("s3://{bucket}/{prefix}");
             return Ok(Store::over(
                 Arc::new(objects),
@@ -276,8 +266,7 @@ impl Store {
     /// Returns the path of a location on the local disk, or `None` where the store isn't local.
     pub fn local_path(&self, location: &str) -> Option<PathBuf> {
         let path = self.path(location).ok()?;
-        self.is_local()
-            .then(|| PathBuf::from(format!("/{}", path.as_ref())))
+        self.is_local().then(|| PathBuf::from(format!("/{}", path.as_ref())))
     }
 
     /// Returns Iceberg's view of this store.
@@ -300,10 +289,7 @@ impl Store {
             e_tag: result.meta.e_tag.clone(),
             version: result.meta.version.clone(),
         });
-        let bytes = result
-            .bytes()
-            .await
-            .map_err(|error| StoreError::of(location, error))?;
+        let bytes = result.bytes().await.map_err(|error| StoreError::of(location, error))?;
         Ok(Some((bytes, version)))
     }
 
@@ -328,12 +314,7 @@ impl Store {
     /// [`StoreError::Changed`] if another writer came first, and the others.
     ///
     /// Source: S3 conditional writes, `If-Match` and `If-None-Match: *`; `object_store` 0.13 `PutMode`.
-    pub async fn put_if(
-        &self,
-        location: &str,
-        bytes: Bytes,
-        version: Option<Version>,
-    ) -> Result<(), StoreError> {
+    pub async fn put_if(&self, location: &str, bytes: Bytes, version: Option<Version>) -> Result<(), StoreError> {
         let path = self.path(location)?;
         let options = PutOptions {
             mode: version.map_or(PutMode::Create, |v| PutMode::Update(v.0)),
@@ -368,10 +349,7 @@ impl Store {
     ///
     /// # Errors
     /// Any [`StoreError`] but `NotFound`, at once or in the stream.
-    pub fn list(
-        &self,
-        location: &str,
-    ) -> Result<BoxStream<'static, Result<Listed, StoreError>>, StoreError> {
+    pub fn list(&self, location: &str) -> Result<BoxStream<'static, Result<Listed, StoreError>>, StoreError> {
         let path = self.path(location)?;
         let (store, whole) = (self.clone(), location.to_string());
         let listed = self.objects.list(Some(&path));
@@ -488,10 +466,7 @@ fn collapse(path: &str) -> String {
     segments.join("/")
 }
 
-fn s3(
-    bucket: &str,
-    properties: &BTreeMap<String, String>,
-) -> object_store::Result<object_store::aws::AmazonS3> {
+fn s3(bucket: &str, properties: &BTreeMap<String, String>) -> object_store::Result<object_store::aws::AmazonS3> {
     let get = |key: &str| properties.get(key).map(String::as_str);
     let client = ClientOptions::new()
         .with_timeout(REQUEST_TIMEOUT)
@@ -574,14 +549,8 @@ mod tests {
             Err(StoreError::Unsupported { .. })
         ));
         let store = Store::in_memory("s3://b/x");
-        assert!(matches!(
-            store.path("s3://c/x"),
-            Err(StoreError::Elsewhere { .. })
-        ));
-        assert!(matches!(
-            store.path("/etc/x"),
-            Err(StoreError::Elsewhere { .. })
-        ));
+        assert!(matches!(store.path("s3://c/x"), Err(StoreError::Elsewhere { .. })));
+        assert!(matches!(store.path("/etc/x"), Err(StoreError::Elsewhere { .. })));
     }
 
     #[tokio::test]
@@ -605,13 +574,7 @@ mod tests {
             let input = io.new_input(&location).expect("input");
             assert_eq!(input.metadata().await.expect("metadata").size, 5);
             assert_eq!(
-                input
-                    .reader()
-                    .await
-                    .expect("reader")
-                    .read(1..3)
-                    .await
-                    .expect("range"),
+                input.reader().await.expect("reader").read(1..3).await.expect("range"),
                 "el"
             );
             let listed: Vec<_> = store
@@ -632,10 +595,7 @@ mod tests {
     async fn a_conditional_put_loses_to_whoever_came_first() {
         let store = Store::in_memory("s3://b/w");
         let at = "s3://b/w/x";
-        store
-            .put_if(at, "1".into(), None)
-            .await
-            .expect("absent, as expected");
+        store.put_if(at, "1".into(), None).await.expect("absent, as expected");
         assert!(matches!(
             store.put_if(at, "2".into(), None).await,
             Err(StoreError::Changed { .. })
@@ -675,12 +635,7 @@ mod tests {
             let mut upload = store.blocking_writer(runtime.handle().clone(), &location);
             upload.write_all(&vec![1; 2 * PART_BYTES]).expect("write");
             drop(upload);
-            assert!(
-                runtime
-                    .block_on(store.get(&location))
-                    .expect("get")
-                    .is_none()
-            );
+            assert!(runtime.block_on(store.get(&location)).expect("get").is_none());
         }
     }
 }

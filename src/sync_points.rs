@@ -91,10 +91,7 @@ impl SyncPoints {
         schema: &str,
         properties: &BTreeMap<String, String>,
     ) -> Result<SyncPoints, SyncPointsError> {
-        Ok(SyncPoints::within(
-            Store::open(state_dir, properties)?,
-            schema,
-        ))
+        Ok(SyncPoints::within(Store::open(state_dir, properties)?, schema))
     }
 
     /// The same in a store that is open already, whose warehouse is the state directory.
@@ -125,11 +122,7 @@ impl SyncPoints {
     ///
     /// # Errors
     /// Any [`SyncPointsError`].
-    pub async fn replace(
-        &self,
-        source_name: &str,
-        rows: Vec<SyncPoint>,
-    ) -> Result<(), SyncPointsError> {
+    pub async fn replace(&self, source_name: &str, rows: Vec<SyncPoint>) -> Result<(), SyncPointsError> {
         let rows: Vec<SyncPoint> = rows
             .into_iter()
             .map(|row| SyncPoint {
@@ -164,11 +157,7 @@ impl SyncPoints {
     }
 
     /// Replaces on a local disk: under a lock file, by a synced temporary file and an atomic rename.
-    fn replace_locked(
-        &self,
-        source_name: &str,
-        rows: Vec<SyncPoint>,
-    ) -> Result<(), SyncPointsError> {
+    fn replace_locked(&self, source_name: &str, rows: Vec<SyncPoint>) -> Result<(), SyncPointsError> {
         let disk = |error| StoreError::disk(&self.location, error);
         let path = self
             .store
@@ -272,9 +261,8 @@ impl SyncPoints {
     }
 
     fn encode(&self, rows: Vec<SyncPoint>) -> Result<Bytes, SyncPointsError> {
-        let strings = |of: fn(&SyncPoint) -> &str| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
-        };
+        let strings =
+            |of: fn(&SyncPoint) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
         let times = rows.iter().map(|row| row.committed_at_us);
         let times = TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC");
         let schema = Arc::new(Schema::new(vec![
@@ -339,19 +327,13 @@ mod tests {
 
     async fn replacing_keeps_other_sources(points: SyncPoints) {
         assert_eq!(points.read().await.expect("no file yet"), []);
-        let b = vec![
-            point("b", "partition:1", "7"),
-            point("b", "partition:0", "5"),
-        ];
+        let b = vec![point("b", "partition:1", "7"), point("b", "partition:0", "5")];
         points.replace("b", b).await.expect("b");
         let a = vec![point("a", "since", "2024-01-01")];
         points.replace("a", a).await.expect("a");
         let b = vec![point("b", "partition:0", "6")];
         points.replace("b", b).await.expect("b again");
-        let expect = [
-            point("a", "since", "2024-01-01"),
-            point("b", "partition:0", "6"),
-        ];
+        let expect = [point("a", "since", "2024-01-01"), point("b", "partition:0", "6")];
         assert_eq!(points.read().await.expect("read"), expect);
         points.replace("b", Vec::new()).await.expect("none");
         assert_eq!(points.read().await.expect("read"), expect[..1]);
@@ -390,10 +372,7 @@ mod tests {
         writers_at_once_lose_nothing(open("two")).await;
         let file = directory.path().join("a/.aperio/two/sync_points.parquet");
         std::fs::write(file, "no parquet").expect("write");
-        assert!(matches!(
-            open("two").read().await,
-            Err(SyncPointsError::Broken { .. })
-        ));
+        assert!(matches!(open("two").read().await, Err(SyncPointsError::Broken { .. })));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -47,12 +47,8 @@ impl CatalogError {
     /// Tells apart the store's failures and broken metadata in an error of the `iceberg` crate.
     pub(super) fn of_iceberg(doing: &str, error: &iceberg::Error) -> CatalogError {
         match store_error(error) {
-            Some(cause) if cause.retryable() => {
-                CatalogError::Unreachable(format!("{doing}: {cause}"))
-            }
-            Some(StoreError::Unauthorized { message, .. }) => {
-                CatalogError::Unauthorized(format!("{doing}: {message}"))
-            }
+            Some(cause) if cause.retryable() => CatalogError::Unreachable(format!("{doing}: {cause}")),
+            Some(StoreError::Unauthorized { message, .. }) => CatalogError::Unauthorized(format!("{doing}: {message}")),
             _ => CatalogError::Broken(format!("{doing}: {error}")),
         }
     }

@@ -126,11 +126,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Any [`CatalogError`]; after a retryable one the table may exist, so load before trying again.
-    pub async fn create(
-        &self,
-        ident: &TableIdent,
-        creation: NewTable,
-    ) -> Result<LoadedTable, CatalogError> {
+    pub async fn create(&self, ident: &TableIdent, creation: NewTable) -> Result<LoadedTable, CatalogError> {
         match self {
             Catalog::Sql(sql) => sql.create(ident, creation).await,
             Catalog::Rest(rest) => rest.create(ident, creation).await,

@@ -192,10 +192,7 @@ impl RestCatalog {
         self.ask_settings().await.map(drop)
     }
 
-    pub(super) async fn load(
-        &self,
-        ident: &TableIdent,
-    ) -> Result<Option<LoadedTable>, CatalogError> {
+    pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<LoadedTable>, CatalogError> {
         let url = self.table_url(ident).await?;
         let answer = self.send(Method::GET, &url, None).await?;
         match answer.status {
@@ -205,11 +202,7 @@ impl RestCatalog {
         }
     }
 
-    pub(super) async fn create(
-        &self,
-        ident: &TableIdent,
-        creation: NewTable,
-    ) -> Result<LoadedTable, CatalogError> {
+    pub(super) async fn create(&self, ident: &TableIdent, creation: NewTable) -> Result<LoadedTable, CatalogError> {
         let url = format!("{}/tables", self.namespace_url(ident).await?);
         let body = create_body(ident, creation)?;
         let mut answer = self.send(Method::POST, &url, Some(&body)).await?;
@@ -312,25 +305,15 @@ impl RestCatalog {
     }
 
     /// Sends a request, and once more with a new token if the server doesn't take the old one.
-    async fn send(
-        &self,
-        method: Method,
-        url: &str,
-        body: Option<&Value>,
-    ) -> Result<Answer, NoAnswer> {
+    async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Answer, NoAnswer> {
         let token = self.token(None).await.map_err(NoAnswer::NotSent)?;
-        let answer = self
-            .send_with(method.clone(), url, body, token.as_deref())
-            .await?;
+        let answer = self.send_with(method.clone(), url, body, token.as_deref()).await?;
         // 419: the session ended; Iceberg's own status for it.
         let refreshable = self.given.contains_key("credential");
         if !matches!(answer.status, 401 | 419) || !refreshable {
             return Ok(answer);
         }
-        let token = self
-            .token(token.as_deref())
-            .await
-            .map_err(NoAnswer::NotSent)?;
+        let token = self.token(token.as_deref()).await.map_err(NoAnswer::NotSent)?;
         self.send_with(method, url, body, token.as_deref()).await
     }
 
@@ -424,9 +407,7 @@ impl RestCatalog {
             poisoned.into_inner()
         });
         let store = match stores.get(ident) {
-            Some((known, store)) if *known == properties && store.warehouse() == location => {
-                store.clone()
-            }
+            Some((known, store)) if *known == properties && store.warehouse() == location => store.clone(),
             _ => {
                 let store = Store::open(&location, &properties)?;
                 stores.insert(ident.clone(), (properties, store.clone()));
@@ -465,10 +446,7 @@ impl Answer {
         let text = ["/error/message", "/error_description", "/error", "/message"]
             .iter()
             .find_map(|at| json.pointer(at).and_then(Value::as_str))
-            .map_or_else(
-                || String::from_utf8_lossy(&self.body).into_owned(),
-                str::to_string,
-            );
+            .map_or_else(|| String::from_utf8_lossy(&self.body).into_owned(), str::to_string);
         text.trim().chars().take(MESSAGE_CHARS_MAX).collect()
     }
 
@@ -484,8 +462,7 @@ impl Answer {
 }
 
 async fn received(request: RequestBuilder) -> Result<Answer, NoAnswer> {
-    let unreachable =
-        |error: reqwest::Error| CatalogError::Unreachable(with_causes(&error.without_url()));
+    let unreachable = |error: reqwest::Error| CatalogError::Unreachable(with_causes(&error.without_url()));
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) if error.is_builder() => {
@@ -524,10 +501,7 @@ fn create_body(ident: &TableIdent, creation: NewTable) -> Result<Value, CatalogE
         mut properties,
         format_version,
     } = creation;
-    properties.insert(
-        "format-version".to_string(),
-        (format_version as u8).to_string(),
-    );
+    properties.insert("format-version".to_string(), (format_version as u8).to_string());
     let schema: Value = serde_json::to_value::<Schema>(schema).map_err(broken)?;
     let mut spec: Value = serde_json::to_value::<UnboundPartitionSpec>(spec).map_err(broken)?;
     // Optional in the protocol, wanted by Java (`PartitionSpecParser.java`, 1.12).

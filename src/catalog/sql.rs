@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iceberg::spec::{MetadataLog, TableMetadata, TableMetadataBuilder};
-use iceberg::{
-    ErrorKind, MetadataLocation, TableCreation, TableIdent, TableRequirement, TableUpdate,
-};
+use iceberg::{ErrorKind, MetadataLocation, TableCreation, TableIdent, TableRequirement, TableUpdate};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::OnceCell;
@@ -122,10 +120,7 @@ impl SqlCatalog {
         Ok(())
     }
 
-    pub(super) async fn load(
-        &self,
-        ident: &TableIdent,
-    ) -> Result<Option<LoadedTable>, CatalogError> {
+    pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<LoadedTable>, CatalogError> {
         let Some(location) = self.current(ident).await? else {
             return Ok(None);
         };
@@ -133,9 +128,7 @@ impl SqlCatalog {
         let file_io = store.file_io();
         let metadata = TableMetadata::read_from(&file_io, &location)
             .await
-            .map_err(|error| {
-                CatalogError::of_iceberg(&format!("metadata of `{ident}` at {location}"), &error)
-            })?;
+            .map_err(|error| CatalogError::of_iceberg(&format!("metadata of `{ident}` at {location}"), &error))?;
         let store = store.serving(metadata.location())?;
         Ok(Some(LoadedTable {
             ident: ident.clone(),
@@ -146,11 +139,7 @@ impl SqlCatalog {
         }))
     }
 
-    pub(super) async fn create(
-        &self,
-        ident: &TableIdent,
-        creation: NewTable,
-    ) -> Result<LoadedTable, CatalogError> {
+    pub(super) async fn create(&self, ident: &TableIdent, creation: NewTable) -> Result<LoadedTable, CatalogError> {
         self.create_namespace(ident).await?;
         let location = format!(
             "{}/{}/{}",
@@ -198,9 +187,10 @@ impl SqlCatalog {
             Ok(_) => {}
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
                 self.discard(&file).await;
-                return self.load(ident).await?.ok_or_else(|| {
-                    CatalogError::Broken(format!("`{ident}` exists but is no table"))
-                });
+                return self
+                    .load(ident)
+                    .await?
+                    .ok_or_else(|| CatalogError::Broken(format!("`{ident}` exists but is no table")));
             }
             // As with a swap: an error says nothing about whether the row is there.
             Err(error) => match self.current(ident).await {
@@ -320,14 +310,9 @@ impl SqlCatalog {
             .get_or_try_init(|| async {
                 let directory = self.file.parent().filter(|p| *p != Path::new(""));
                 if let Some(directory) = directory {
-                    tokio::fs::create_dir_all(directory)
-                        .await
-                        .map_err(|error| {
-                            CatalogError::Broken(format!(
-                                "can't create {}: {error}",
-                                directory.display()
-                            ))
-                        })?;
+                    tokio::fs::create_dir_all(directory).await.map_err(|error| {
+                        CatalogError::Broken(format!("can't create {}: {error}", directory.display()))
+                    })?;
                 }
                 for statement in [CREATE_TABLES, CREATE_NAMESPACES] {
                     sqlx::query(statement)
@@ -335,12 +320,11 @@ impl SqlCatalog {
                         .await
                         .map_err(|error| self.error(&error))?;
                 }
-                let typed = sqlx::query(
-                    "SELECT 1 FROM pragma_table_info('iceberg_tables') WHERE name = 'iceberg_type'",
-                )
-                .fetch_optional(&self.pool)
-                .await
-                .map_err(|error| self.error(&error))?;
+                let typed =
+                    sqlx::query("SELECT 1 FROM pragma_table_info('iceberg_tables') WHERE name = 'iceberg_type'")
+                        .fetch_optional(&self.pool)
+                        .await
+                        .map_err(|error| self.error(&error))?;
                 Ok(typed.map_or(Layout::V0, |_| Layout::V1))
             })
             .await

@@ -6,10 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::{StreamExt, TryStreamExt};
 use iceberg::spec::{
-    DataFile, DataFileBuilder, FormatVersion, MAIN_BRANCH, Manifest, ManifestContentType,
-    ManifestEntry, ManifestFile, ManifestList, ManifestListWriter, ManifestStatus, ManifestWriter,
-    ManifestWriterBuilder, Operation, Schema, SchemaRef, Snapshot, Summary, TableMetadata,
-    TableMetadataBuilder,
+    DataFile, DataFileBuilder, FormatVersion, MAIN_BRANCH, Manifest, ManifestContentType, ManifestEntry, ManifestFile,
+    ManifestList, ManifestListWriter, ManifestStatus, ManifestWriter, ManifestWriterBuilder, Operation, Schema,
+    SchemaRef, Snapshot, Summary, TableMetadata, TableMetadataBuilder,
 };
 use iceberg::{TableRequirement, TableUpdate};
 use uuid::Uuid;
@@ -95,9 +94,7 @@ impl StageError {
     /// Returns whether staging the same change on the same base may succeed later.
     pub fn retryable(&self) -> bool {
         match self {
-            StageError::Failed { source, .. } => {
-                store_error(source).is_some_and(crate::store::StoreError::retryable)
-            }
+            StageError::Failed { source, .. } => store_error(source).is_some_and(crate::store::StoreError::retryable),
             _ => false,
         }
     }
@@ -120,15 +117,10 @@ pub fn fresh_snapshot_id(metadata: &TableMetadata) -> i64 {
 /// Returns the swap that gives the table this schema, provided that nobody changed its columns since `base`.
 ///
 /// - `schema`: the whole new schema; new fields carry ids above the base's last column id.
-pub fn schema_change(
-    base: &LoadedTable,
-    schema: Schema,
-) -> (Vec<TableRequirement>, Vec<TableUpdate>) {
+pub fn schema_change(base: &LoadedTable, schema: Schema) -> (Vec<TableRequirement>, Vec<TableUpdate>) {
     let metadata = &base.metadata;
     let requirements = vec![
-        TableRequirement::UuidMatch {
-            uuid: metadata.uuid(),
-        },
+        TableRequirement::UuidMatch { uuid: metadata.uuid() },
         TableRequirement::CurrentSchemaIdMatch {
             current_schema_id: metadata.current_schema_id(),
         },
@@ -258,10 +250,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    async fn run(
-        &mut self,
-        change: Change,
-    ) -> Result<(Vec<TableRequirement>, Vec<TableUpdate>), StageError> {
+    async fn run(&mut self, change: Change) -> Result<(Vec<TableRequirement>, Vec<TableUpdate>), StageError> {
         let changes_files = !(change.added_data.is_empty()
             && change.added_deletes.is_empty()
             && change.removed_data.is_empty()
@@ -292,16 +281,10 @@ impl<'a> Stage<'a> {
         // New manifests come first, as in Java: readers plan the newest files first.
         let mut manifests = Vec::new();
         for (spec_id, files) in added_data {
-            manifests.push(
-                self.write_added(ManifestContentType::Data, spec_id, files)
-                    .await?,
-            );
+            manifests.push(self.write_added(ManifestContentType::Data, spec_id, files).await?);
         }
         for (spec_id, files) in added_deletes {
-            manifests.push(
-                self.write_added(ManifestContentType::Deletes, spec_id, files)
-                    .await?,
-            );
+            manifests.push(self.write_added(ManifestContentType::Deletes, spec_id, files).await?);
         }
         manifests.extend(merged);
         manifests.extend(rewritten);
@@ -321,8 +304,7 @@ impl<'a> Stage<'a> {
             }
         };
         let parent = self.metadata.current_snapshot();
-        self.tally
-            .complete(&mut summary, parent.map(|parent| parent.summary()));
+        self.tally.complete(&mut summary, parent.map(|parent| parent.summary()));
         summary.insert("engine-name".to_string(), "aperio".to_string());
         let version = env!("CARGO_PKG_VERSION").to_string();
         summary.insert("engine-version".to_string(), version);
@@ -368,9 +350,7 @@ impl<'a> Stage<'a> {
             .map_err(failed(doing))?
             .changes;
         if !properties.is_empty() {
-            updates.push(TableUpdate::SetProperties {
-                updates: properties,
-            });
+            updates.push(TableUpdate::SetProperties { updates: properties });
         }
         let requirements = vec![
             TableRequirement::UuidMatch {
@@ -385,10 +365,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Groups new files by their spec, counts them, and refuses those that don't fit.
-    fn by_spec(
-        &mut self,
-        files: Vec<(i32, DataFile)>,
-    ) -> Result<BTreeMap<i32, Vec<DataFile>>, StageError> {
+    fn by_spec(&mut self, files: Vec<(i32, DataFile)>) -> Result<BTreeMap<i32, Vec<DataFile>>, StageError> {
         let mut groups: BTreeMap<i32, Vec<DataFile>> = BTreeMap::new();
         for (spec_id, file) in files {
             let spec = self.metadata.partition_spec_by_id(spec_id);
@@ -417,12 +394,9 @@ impl<'a> Stage<'a> {
         }
         let doing = "can't read the manifest list";
         let io = &self.base.file_io;
-        let input = io
-            .new_input(parent.manifest_list())
-            .map_err(failed(doing))?;
+        let input = io.new_input(parent.manifest_list()).map_err(failed(doing))?;
         let bytes = input.read().await.map_err(failed(doing))?;
-        let list = ManifestList::parse_with_version(&bytes, self.metadata.format_version())
-            .map_err(failed(doing))?;
+        let list = ManifestList::parse_with_version(&bytes, self.metadata.format_version()).map_err(failed(doing))?;
 
         let (mut carried, mut suspects) = (Vec::new(), Vec::new());
         for manifest in list.consume_entries() {
@@ -579,10 +553,7 @@ impl<'a> Stage<'a> {
         writer.write_manifest_file().await.map_err(failed(doing))
     }
 
-    async fn write_list(
-        &mut self,
-        manifests: Vec<ManifestFile>,
-    ) -> Result<(String, Option<u64>), StageError> {
+    async fn write_list(&mut self, manifests: Vec<ManifestFile>) -> Result<(String, Option<u64>), StageError> {
         let doing = "can't write the manifest list";
         let (directory, uuid) = self.stem.rsplit_once('/').unwrap_or(("", &self.stem));
         let path = format!(
@@ -602,8 +573,7 @@ impl<'a> Stage<'a> {
                 ManifestListWriter::v3(output, id, parent, number, first_row_id)
             }
         };
-        list.add_manifests(manifests.into_iter())
-            .map_err(failed(doing))?;
+        list.add_manifests(manifests.into_iter()).map_err(failed(doing))?;
         let next_row_id = list.next_row_id();
         list.close().await.map_err(failed(doing))?;
         Ok((path, next_row_id))
@@ -629,17 +599,9 @@ impl<'a> Stage<'a> {
         let spec = self
             .metadata
             .partition_spec_by_id(spec_id)
-            .ok_or(StageError::SpecMismatch {
-                file: path,
-                spec_id,
-            })?;
+            .ok_or(StageError::SpecMismatch { file: path, spec_id })?;
         let schema = schema.unwrap_or_else(|| self.metadata.current_schema().clone());
-        let builder = ManifestWriterBuilder::new(
-            output,
-            Some(self.snapshot_id),
-            schema,
-            spec.as_ref().clone(),
-        );
+        let builder = ManifestWriterBuilder::new(output, Some(self.snapshot_id), schema, spec.as_ref().clone());
         use {FormatVersion as V, ManifestContentType as C};
         Ok(match (self.metadata.format_version(), content) {
             (V::V1, C::Data) => builder.build_v1(),
@@ -654,10 +616,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    async fn read(
-        &self,
-        manifests: Vec<ManifestFile>,
-    ) -> Result<Vec<(ManifestFile, Manifest)>, StageError> {
+    async fn read(&self, manifests: Vec<ManifestFile>) -> Result<Vec<(ManifestFile, Manifest)>, StageError> {
         let io = &self.base.file_io;
         futures::stream::iter(manifests)
             .map(|manifest| async move {
@@ -674,13 +633,9 @@ impl<'a> Stage<'a> {
     ///
     /// A file's row id may be implied by its place in its manifest; it must be spelled out before the file moves.
     /// Source: Iceberg table spec, "First Row ID Inheritance"; Iceberg 1.12 `ManifestReader.java`, `idAssigner`.
-    fn alive(
-        &self,
-        manifest: &ManifestFile,
-        content: &Manifest,
-    ) -> Result<Vec<(ManifestEntry, DataFile)>, StageError> {
-        let lineage = self.metadata.format_version() == FormatVersion::V3
-            && manifest.content == ManifestContentType::Data;
+    fn alive(&self, manifest: &ManifestFile, content: &Manifest) -> Result<Vec<(ManifestEntry, DataFile)>, StageError> {
+        let lineage =
+            self.metadata.format_version() == FormatVersion::V3 && manifest.content == ManifestContentType::Data;
         let mut row_id = manifest.first_row_id.filter(|_| lineage);
         let mut alive = Vec::new();
         for entry in content.entries() {
@@ -736,14 +691,10 @@ fn packed_from_oldest(manifests: Vec<ManifestFile>, bytes: i64) -> Vec<Vec<Manif
 }
 
 /// Rebuilds a file with its first row id; the crate has no setter for it.
-fn with_first_row_id(
-    file: &DataFile,
-    spec_id: i32,
-    first_row_id: u64,
-) -> Result<DataFile, StageError> {
+fn with_first_row_id(file: &DataFile, spec_id: i32, first_row_id: u64) -> Result<DataFile, StageError> {
     let unsupported = |what: String| StageError::Unsupported(what);
-    let row_id = i64::try_from(first_row_id)
-        .map_err(|_| unsupported(format!("row id {first_row_id} is beyond 63 bits")))?;
+    let row_id =
+        i64::try_from(first_row_id).map_err(|_| unsupported(format!("row id {first_row_id} is beyond 63 bits")))?;
     let mut builder = DataFileBuilder::default();
     builder
         .content(file.content_type())

@@ -51,8 +51,7 @@ impl Count {
 
 /// Returns whether a file is a deletion vector.
 pub(super) fn is_vector(file: &DataFile) -> bool {
-    file.content_type() == DataContentType::PositionDeletes
-        && file.file_format() == DataFileFormat::Puffin
+    file.content_type() == DataContentType::PositionDeletes && file.file_format() == DataFileFormat::Puffin
 }
 
 /// Counts the files of a commit as they are staged.
@@ -125,16 +124,8 @@ impl Tally {
             ("total-records", a.records, r.records),
             ("total-files-size", a.bytes, r.bytes),
             ("total-delete-files", a.delete_files, r.delete_files),
-            (
-                "total-position-deletes",
-                a.position_deletes,
-                r.position_deletes,
-            ),
-            (
-                "total-equality-deletes",
-                a.equality_deletes,
-                r.equality_deletes,
-            ),
+            ("total-position-deletes", a.position_deletes, r.position_deletes),
+            ("total-equality-deletes", a.equality_deletes, r.equality_deletes),
         ];
         for (name, added, removed) in totals {
             let before = match parent {

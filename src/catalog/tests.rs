@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use iceberg::spec::{
-    DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestContentType, ManifestList,
-    ManifestStatus, NestedField, PrimitiveType, Struct, Type,
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestContentType, ManifestList, ManifestStatus,
+    NestedField, PrimitiveType, Struct, Type,
 };
 use uuid::Uuid;
 
@@ -24,10 +24,7 @@ fn ident() -> TableIdent {
 
 fn schema() -> Schema {
     let id = NestedField::required(1, "id", Type::Primitive(PrimitiveType::Long));
-    Schema::builder()
-        .with_fields([id.into()])
-        .build()
-        .expect("schema")
+    Schema::builder().with_fields([id.into()]).build().expect("schema")
 }
 
 fn new_table(format_version: FormatVersion, properties: &[(&str, &str)]) -> NewTable {
@@ -35,9 +32,7 @@ fn new_table(format_version: FormatVersion, properties: &[(&str, &str)]) -> NewT
     NewTable {
         schema: schema(),
         spec: UnboundPartitionSpec::default(),
-        properties: properties
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect(),
+        properties: properties.map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         format_version,
     }
 }
@@ -80,9 +75,7 @@ fn change(base: &LoadedTable, added_data: Vec<(i32, DataFile)>) -> Change {
 }
 
 async fn swap(catalog: &Catalog, base: &LoadedTable, staged: Staged) -> SwapAnswer {
-    catalog
-        .swap(base, staged.requirements, staged.updates)
-        .await
+    catalog.swap(base, staged.requirements, staged.updates).await
 }
 
 async fn commit(catalog: &Catalog, base: &LoadedTable, change: Change) -> LoadedTable {
@@ -97,10 +90,7 @@ async fn commit(catalog: &Catalog, base: &LoadedTable, change: Change) -> Loaded
 async fn live(table: &LoadedTable) -> Vec<(ManifestContentType, String, i64)> {
     let mut files = Vec::new();
     for manifest in manifests(table).await {
-        let content = manifest
-            .load_manifest(&table.file_io)
-            .await
-            .expect("manifest");
+        let content = manifest.load_manifest(&table.file_io).await.expect("manifest");
         for entry in content.entries() {
             if entry.status() != ManifestStatus::Deleted {
                 let number = entry.sequence_number().expect("inherited");
@@ -114,10 +104,7 @@ async fn live(table: &LoadedTable) -> Vec<(ManifestContentType, String, i64)> {
 
 async fn manifests(table: &LoadedTable) -> Vec<iceberg::spec::ManifestFile> {
     let snapshot = table.metadata.current_snapshot().expect("snapshot");
-    let input = table
-        .file_io
-        .new_input(snapshot.manifest_list())
-        .expect("input");
+    let input = table.file_io.new_input(snapshot.manifest_list()).expect("input");
     let bytes = input.read().await.expect("read");
     let version = table.metadata.format_version();
     let list = ManifestList::parse_with_version(&bytes, version).expect("parse");
@@ -146,18 +133,10 @@ async fn appends_are_read_back_with_their_counts() {
         let loaded = catalog.load(&ident()).await.expect("load").expect("there");
         assert_eq!(loaded.metadata, table.metadata);
         assert_eq!(loaded.metadata_location, table.metadata_location);
-        let counts: Vec<_> = live(&loaded)
-            .await
-            .into_iter()
-            .map(|f| (f.1, f.2))
-            .collect();
+        let counts: Vec<_> = live(&loaded).await.into_iter().map(|f| (f.1, f.2)).collect();
         let expect = [("/d/1", 1), ("/d/2", 2), ("/d/3", 2)].map(|(p, n)| (p.to_string(), n));
         assert_eq!(counts, expect);
-        assert_eq!(
-            manifests(&loaded).await.len(),
-            2,
-            "an empty change adds none"
-        );
+        assert_eq!(manifests(&loaded).await.len(), 2, "an empty change adds none");
         assert_eq!(total(&loaded, "total-records"), "33");
         assert_eq!(total(&loaded, "total-data-files"), "3");
         assert_eq!(total(&loaded, "total-files-size"), "3000");
@@ -166,10 +145,7 @@ async fn appends_are_read_back_with_their_counts() {
         assert_eq!(total(&loaded, "engine-name"), "aperio");
         assert!(loaded.metadata.properties().contains_key("aperio.ledger"));
         let last = loaded.metadata.current_snapshot().expect("snapshot");
-        assert!(
-            last.timestamp_ms() > 1000,
-            "never before the table's own time"
-        );
+        assert!(last.timestamp_ms() > 1000, "never before the table's own time");
         if version == FormatVersion::V3 {
             assert_eq!(loaded.metadata.next_row_id(), 33);
         }
@@ -185,23 +161,13 @@ async fn of_two_writers_from_one_base_exactly_one_commits() {
     let again = two.create(&ident(), new()).await.expect("a race is a load");
     assert_eq!(again.metadata.uuid(), base.metadata.uuid());
 
-    let a = stage(&base, change(&base, vec![data("/d/a", 1)]))
-        .await
-        .expect("a");
-    let b = stage(&base, change(&base, vec![data("/d/b", 1)]))
-        .await
-        .expect("b");
+    let a = stage(&base, change(&base, vec![data("/d/a", 1)])).await.expect("a");
+    let b = stage(&base, change(&base, vec![data("/d/b", 1)])).await.expect("b");
     let (a, b) = tokio::join!(swap(&one, &base, a), swap(&two, &base, b));
     let answers = [a, b];
-    let committed = answers
-        .iter()
-        .filter(|a| matches!(a, SwapAnswer::Committed(_)));
+    let committed = answers.iter().filter(|a| matches!(a, SwapAnswer::Committed(_)));
     let conflicts = answers.iter().filter(|a| matches!(a, SwapAnswer::Conflict));
-    assert_eq!(
-        (committed.count(), conflicts.count()),
-        (1, 1),
-        "{answers:?}"
-    );
+    assert_eq!((committed.count(), conflicts.count()), (1, 1), "{answers:?}");
     let table = one.load(&ident()).await.expect("load").expect("there");
     assert_eq!(live(&table).await.len(), 1);
 
@@ -213,10 +179,7 @@ async fn of_two_writers_from_one_base_exactly_one_commits() {
 
     // Requirements of an older snapshot are a conflict on a newer base, too.
     let late = stage(&base, change(&base, vec![])).await.expect("late");
-    assert!(matches!(
-        swap(&one, &table, late).await,
-        SwapAnswer::Conflict
-    ));
+    assert!(matches!(swap(&one, &table, late).await, SwapAnswer::Conflict));
 }
 
 #[tokio::test]
@@ -237,13 +200,10 @@ async fn deletes_and_replacements_keep_the_numbers_of_what_stays() {
     let mut replace = change(&table, vec![data("/d/4", 8)]);
     replace.removed_data = BTreeSet::from(["/d/1".to_string()]);
     replace.removed_deletes = BTreeSet::from([("/d/x".to_string(), None)]);
-    replace
-        .summary
-        .insert("operation".to_string(), "replace".to_string());
+    replace.summary.insert("operation".to_string(), "replace".to_string());
     let again = replace.clone();
     let table = commit(&catalog, &table, replace).await;
-    let expect = [("/d/2", 1), ("/d/3", 2), ("/d/4", 3)]
-        .map(|(p, n)| (ManifestContentType::Data, p.to_string(), n));
+    let expect = [("/d/2", 1), ("/d/3", 2), ("/d/4", 3)].map(|(p, n)| (ManifestContentType::Data, p.to_string(), n));
     assert_eq!(live(&table).await, expect);
     assert_eq!(total(&table, "total-records"), "33");
     assert_eq!(total(&table, "total-delete-files"), "0");
@@ -298,30 +258,18 @@ async fn a_column_is_added_once() {
         .build()
         .expect("schema");
     let (requirements, updates) = schema_change(&base, schema);
-    let answer = catalog
-        .swap(&base, requirements.clone(), updates.clone())
-        .await;
+    let answer = catalog.swap(&base, requirements.clone(), updates.clone()).await;
     let SwapAnswer::Committed(table) = answer else {
         panic!("{answer:?}");
     };
-    assert!(
-        table
-            .metadata
-            .current_schema()
-            .field_by_name("more")
-            .is_some()
-    );
+    assert!(table.metadata.current_schema().field_by_name("more").is_some());
     let answer = catalog.swap(&table, requirements, updates).await;
     assert!(matches!(answer, SwapAnswer::Conflict), "{answer:?}");
 }
 
 #[test]
 fn what_no_catalog_is_behind_is_refused() {
-    let open = |uri| {
-        Catalog::sql("aperio", uri, "/w", &none())
-            .expect_err(uri)
-            .to_string()
-    };
+    let open = |uri| Catalog::sql("aperio", uri, "/w", &none()).expect_err(uri).to_string();
     assert!(!open("postgresql://u:secret@host/db").contains("secret"));
     assert!(open("sqlite://").contains("sqlite:///path"));
     let signed = BTreeMap::from([("rest.sigv4-enabled".to_string(), "true".to_string())]);
@@ -369,12 +317,8 @@ fn serve(answers: Vec<(u16, String)>) -> Server {
                 .push(String::from_utf8(bytes).expect("utf-8"));
             if status != 0 {
                 let length = body.len();
-                let head = format!(
-                    "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
-                );
-                stream
-                    .write_all(format!("{head}{body}").as_bytes())
-                    .expect("write");
+                let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                stream.write_all(format!("{head}{body}").as_bytes()).expect("write");
             }
         }
     });
@@ -416,11 +360,7 @@ async fn a_rest_answer_is_read_no_better_than_it_is() {
             error_body("Cannot add snapshot with sequence number 3"),
             "Conflict",
         ),
-        (
-            400,
-            error_body("first-row-id is behind: Row ID"),
-            "Conflict",
-        ),
+        (400, error_body("first-row-id is behind: Row ID"), "Conflict"),
         (400, error_body("Invalid snapshot timestamp 5"), "Conflict"),
         (400, error_body("no such field"), "Rejected"),
         (401, error_body("who?"), "Rejected"),
@@ -455,8 +395,7 @@ async fn an_ended_token_is_renewed_once() {
     let directory = tempfile::tempdir().expect("tempdir");
     let base = base(&directory).await;
     let token = |value: &str| {
-        let body =
-            format!(r#"{{"access_token":"{value}","token_type":"bearer","expires_in":3600}}"#);
+        let body = format!(r#"{{"access_token":"{value}","token_type":"bearer","expires_in":3600}}"#);
         (200, body)
     };
     let server = serve(vec![

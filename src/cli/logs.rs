@@ -20,7 +20,9 @@ pub(super) enum LogFormat {
 /// - `bars`: the progress bars that lines must not run into, if there are any.
 pub(super) fn start(format: LogFormat, default_filter: &str, bars: Option<MultiProgress>) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Lines { bars });
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Lines { bars });
     // An error means that logs were started before, which is no harm.
     let _ = match format {
         LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),
@@ -37,7 +39,9 @@ impl<'a> MakeWriter<'a> for Lines {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
-        Line { bars: self.bars.clone() }
+        Line {
+            bars: self.bars.clone(),
+        }
     }
 }
 

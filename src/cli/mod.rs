@@ -114,7 +114,10 @@ fn tell(refused: &Refused) -> u8 {
                 output::complain(&format!("error: {problem}"));
             }
             let count = problems.len();
-            output::complain(&format!("{count} problem{} in all; nothing was touched", if count == 1 { "" } else { "s" }));
+            output::complain(&format!(
+                "{count} problem{} in all; nothing was touched",
+                if count == 1 { "" } else { "s" }
+            ));
             Exit::Config as u8
         }
     }

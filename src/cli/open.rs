@@ -31,15 +31,23 @@ pub(super) fn catalog(pipeline: &Pipeline) -> Result<Catalog, Failure> {
 /// Loads the table `name` of the pipeline's schema, if there is one.
 pub(super) async fn table(pipeline: &Pipeline, catalog: &Catalog, name: &str) -> Result<Option<LoadedTable>, Failure> {
     let levels = pipeline.schema.split('.').map(str::to_owned).collect();
-    let namespace = NamespaceIdent::from_vec(levels)
-        .map_err(|error| Failure::new(Exit::Config, format!("`{}` is no namespace", pipeline.schema)).detail(chain(&error)))?;
-    catalog.load(&TableIdent::new(namespace, name.to_owned())).await.map_err(|error| catalog_failure(&error))
+    let namespace = NamespaceIdent::from_vec(levels).map_err(|error| {
+        Failure::new(Exit::Config, format!("`{}` is no namespace", pipeline.schema)).detail(chain(&error))
+    })?;
+    catalog
+        .load(&TableIdent::new(namespace, name.to_owned()))
+        .await
+        .map_err(|error| catalog_failure(&error))
 }
 
 /// Reads the offsets that the table holds.
 pub(super) fn ledger(table: &LoadedTable) -> Result<Option<Ledger>, Failure> {
     ledger::read(&table.metadata).map_err(|problem| {
-        Failure::new(Exit::Data, format!("the offsets of table `{}` can't be known", table.ident)).detail(problem.to_string())
+        Failure::new(
+            Exit::Data,
+            format!("the offsets of table `{}` can't be known", table.ident),
+        )
+        .detail(problem.to_string())
     })
 }
 
@@ -52,7 +60,9 @@ pub(super) fn last_commit_ms(table: &LoadedTable) -> Option<i64> {
         if snapshot.summary().additional_properties.contains_key(LEDGER_KEY) {
             return Some(snapshot.timestamp_ms());
         }
-        next = snapshot.parent_snapshot_id().and_then(|id| table.metadata.snapshot_by_id(id));
+        next = snapshot
+            .parent_snapshot_id()
+            .and_then(|id| table.metadata.snapshot_by_id(id));
     }
     None
 }
@@ -60,7 +70,9 @@ pub(super) fn last_commit_ms(table: &LoadedTable) -> Option<i64> {
 /// Opens the sync points of a pipeline; `None` where only the table's location would tell where they are, and there is
 /// no table.
 pub(super) fn sync_points(pipeline: &Pipeline, table: Option<&LoadedTable>) -> Result<Option<SyncPoints>, Failure> {
-    let Some(directory) = state_dir(pipeline, table) else { return Ok(None) };
+    let Some(directory) = state_dir(pipeline, table) else {
+        return Ok(None);
+    };
     SyncPoints::open(&directory, &pipeline.schema, &pipeline.catalog.properties)
         .map(Some)
         .map_err(|error| Failure::new(Exit::Config, "the sync points can't be opened").detail(chain(&error)))

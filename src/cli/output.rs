@@ -41,7 +41,12 @@ impl Columns {
     /// Starts with the titles; a title that begins with `>` makes its column flush right.
     pub fn new(titles: &[&str]) -> Self {
         Columns {
-            rows: vec![titles.iter().map(|title| title.trim_start_matches('>').to_owned()).collect()],
+            rows: vec![
+                titles
+                    .iter()
+                    .map(|title| title.trim_start_matches('>').to_owned())
+                    .collect(),
+            ],
             right: titles.iter().map(|title| title.starts_with('>')).collect(),
         }
     }
@@ -57,7 +62,13 @@ impl Columns {
 
     /// Returns the lines, each indented by `indent` spaces, without a line's end after the last.
     pub fn text(&self, indent: usize) -> String {
-        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
         let widths: Vec<_> = (0..self.right.len()).map(width).collect();
         let line = |row: &Vec<String>| {
             let cells = row.iter().zip(&widths).zip(&self.right);
@@ -65,7 +76,9 @@ impl Columns {
                 true => format!("{cell:>width$}"),
                 false => format!("{cell:<width$}"),
             });
-            format!("{:indent$}{}", "", cells.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
+            format!("{:indent$}{}", "", cells.collect::<Vec<_>>().join("  "))
+                .trim_end()
+                .to_owned()
         };
         self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
     }
@@ -99,7 +112,8 @@ pub(super) fn moment(millis: i64) -> String {
 
 /// Returns a time as ISO 8601, for JSON.
 pub(super) fn moment_iso(millis: i64) -> Option<String> {
-    chrono::DateTime::from_timestamp_millis(millis).map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
+    chrono::DateTime::from_timestamp_millis(millis)
+        .map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
 
 #[cfg(test)]

@@ -29,7 +29,10 @@ impl Bars {
             bar.set_style(counting_style());
             (bar, Arc::clone(counters))
         });
-        Bars { tables: tables.collect(), all }
+        Bars {
+            tables: tables.collect(),
+            all,
+        }
     }
 
     /// Redraws until it is dropped.

@@ -69,9 +69,17 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
         }
     };
     let bars = (args.log_format.is_none() && std::io::stderr().is_terminal()).then(MultiProgress::new);
-    let filter = if bars.is_some() { LOG_FILTER_WITH_BARS } else { LOG_FILTER };
+    let filter = if bars.is_some() {
+        LOG_FILTER_WITH_BARS
+    } else {
+        LOG_FILTER
+    };
     logs::start(args.log_format.unwrap_or(LogFormat::Text), filter, bars.clone());
-    let options = RunOptions { once: args.once, memory: args.memory.as_u64(), retry_for: args.retry_for };
+    let options = RunOptions {
+        once: args.once,
+        memory: args.memory.as_u64(),
+        retry_for: args.retry_for,
+    };
     let (tables, stopped_by) = block_on(until_done(pipelines, options, bars))??;
     let code = exit_code(&tables, args.once, stopped_by);
     for table in &tables {
@@ -108,7 +116,10 @@ async fn until_done(
     bars: Option<MultiProgress>,
 ) -> Result<(Vec<TableReport>, Option<StopSignal>), Failure> {
     let counters: Vec<_> = pipelines.iter().map(|_| Arc::new(Counters::default())).collect();
-    let names: Vec<_> = pipelines.iter().map(|pipeline| format!("{}.{}", pipeline.schema, pipeline.name)).collect();
+    let names: Vec<_> = pipelines
+        .iter()
+        .map(|pipeline| format!("{}.{}", pipeline.schema, pipeline.name))
+        .collect();
     let bars = bars.map(|all| Bars::new(all, &names, &counters));
     let (stop, stopping) = watch::channel(false);
     let refused = |error: std::io::Error| {
@@ -166,14 +177,21 @@ fn exit_code(tables: &[TableReport], once: bool, stopped_by: Option<StopSignal>)
 fn chosen(pipelines: Vec<Pipeline>, names: &[String]) -> Result<Vec<Pipeline>, Failure> {
     let full = |pipeline: &Pipeline| format!("{}.{}", pipeline.schema, pipeline.name);
     for name in names {
-        if !pipelines.iter().any(|pipeline| *name == pipeline.name || *name == full(pipeline)) {
-            let known: Vec<_> = pipelines.iter().map(|pipeline| format!("`{}`", pipeline.name)).collect();
+        if !pipelines
+            .iter()
+            .any(|pipeline| *name == pipeline.name || *name == full(pipeline))
+        {
+            let known: Vec<_> = pipelines
+                .iter()
+                .map(|pipeline| format!("`{}`", pipeline.name))
+                .collect();
             return Err(Failure::new(Exit::Config, format!("no table is named `{name}`"))
                 .detail(format!("the files declare {}", known.join(", ")))
                 .hint("mend `--table`"));
         }
     }
-    let named = |pipeline: &Pipeline| names.is_empty() || names.contains(&pipeline.name) || names.contains(&full(pipeline));
+    let named =
+        |pipeline: &Pipeline| names.is_empty() || names.contains(&pipeline.name) || names.contains(&full(pipeline));
     Ok(pipelines.into_iter().filter(named).collect())
 }
 
@@ -211,7 +229,11 @@ pub(super) fn summary(table: &TableReport) -> String {
             counted(table.windows.len() as u64, "window")
         ));
     }
-    for (count, what) in [(table.rejected, "rejected"), (table.filtered, "filtered"), (table.late, "late")] {
+    for (count, what) in [
+        (table.rejected, "rejected"),
+        (table.filtered, "filtered"),
+        (table.late, "late"),
+    ] {
         if count > 0 {
             text.push_str(&format!(", {} {what}", grouped(count)));
         }
@@ -229,12 +251,17 @@ pub(super) fn summary(table: &TableReport) -> String {
 
 fn size(text: &str) -> Result<ByteSize, String> {
     let unit_missing = !text.ends_with(|last: char| last.is_ascii_alphabetic());
-    let size = text.parse::<ByteSize>().ok().filter(|size| !unit_missing && size.as_u64() > 0);
+    let size = text
+        .parse::<ByteSize>()
+        .ok()
+        .filter(|size| !unit_missing && size.as_u64() > 0);
     size.ok_or_else(|| "write a number and its unit, like `512MiB`".to_owned())
 }
 
 fn span(text: &str) -> Result<Millis, String> {
-    humantime::parse_duration(text).map(Millis::from).map_err(|_| "write a number and its unit, like `60s` or `5 minutes`".to_owned())
+    humantime::parse_duration(text)
+        .map(Millis::from)
+        .map_err(|_| "write a number and its unit, like `60s` or `5 minutes`".to_owned())
 }
 
 #[cfg(test)]
@@ -294,6 +321,9 @@ mod tests {
 
     #[test]
     fn a_summary_is_one_line_without_what_is_zero() {
-        assert_eq!(summary(&table(TableOutcome::Done, 0)), "default.events: nothing new, lag 0, 1.2 s");
+        assert_eq!(
+            summary(&table(TableOutcome::Done, 0)),
+            "default.events: nothing new, lag 0, 1.2 s"
+        );
     }
 }

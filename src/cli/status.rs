@@ -82,7 +82,11 @@ pub(super) fn run(args: StatusArgs) -> Result<u8, Refused> {
     })?
     .into_iter()
     .unzip();
-    let exit_code = codes.into_iter().filter(|code| *code != Exit::Done as u8).min().unwrap_or(Exit::Done as u8);
+    let exit_code = codes
+        .into_iter()
+        .filter(|code| *code != Exit::Done as u8)
+        .min()
+        .unwrap_or(Exit::Done as u8);
     match args.output {
         OutputFormat::Json => say_json(&StatusReport { exit_code, tables }),
         OutputFormat::Text => {
@@ -108,7 +112,10 @@ async fn of_table(pipeline: &Pipeline) -> (TableStatus, u8) {
     let (loaded, kafka) = tokio::join!(loaded, ask_kafka(pipeline));
     let exists = loaded.as_ref().ok().map(Option::is_some);
     let table = kept(loaded, &mut failures).flatten();
-    let ledger = table.as_ref().and_then(|table| kept(open::ledger(table), &mut failures)).flatten();
+    let ledger = table
+        .as_ref()
+        .and_then(|table| kept(open::ledger(table), &mut failures))
+        .flatten();
     let points = kept(of_pipeline(pipeline, table.as_ref()).await, &mut failures).unwrap_or_default();
     let (ends, group) = kept(kafka, &mut failures).unwrap_or_default();
     let offsets = ledger.map(|ledger| ledger.offsets).unwrap_or_default();
@@ -131,7 +138,11 @@ async fn of_table(pipeline: &Pipeline) -> (TableStatus, u8) {
         .collect();
     let lags: Vec<_> = partitions.iter().filter_map(|partition| partition.lag).collect();
     let last_commit_ms = table.as_ref().and_then(open::last_commit_ms);
-    let code = failures.iter().map(|failure| failure.exit as u8).min().unwrap_or(Exit::Done as u8);
+    let code = failures
+        .iter()
+        .map(|failure| failure.exit as u8)
+        .min()
+        .unwrap_or(Exit::Done as u8);
     let status = TableStatus {
         table: open::full_name(pipeline),
         topic: pipeline.source.topic.clone(),
@@ -159,9 +170,15 @@ async fn ask_kafka(pipeline: &Pipeline) -> Result<(Offsets, Offsets), Failure> {
     let topic = source.topic.clone();
     let asked = tokio::task::spawn_blocking(move || {
         let admin = Admin::new(&source.brokers, source.read_committed, &source.client, QUESTION_TIMEOUT)?;
-        Ok((admin.ends(&source.topic)?, admin.group_offsets(&source.group, &source.topic)?))
+        Ok((
+            admin.ends(&source.topic)?,
+            admin.group_offsets(&source.group, &source.topic)?,
+        ))
     });
-    asked.await.expect("a question to a broker doesn't panic").map_err(|error| kafka_failure(&error, &topic))
+    asked
+        .await
+        .expect("a question to a broker doesn't panic")
+        .map_err(|error| kafka_failure(&error, &topic))
 }
 
 fn kafka_failure(error: &KafkaError, topic: &str) -> Failure {
@@ -181,8 +198,13 @@ fn text(status: &TableStatus) -> String {
         (Some(true), None) => "no commit of aperio yet".to_owned(),
         (Some(true), Some(at)) => format!("last commit {}", moment(at)),
     };
-    let lag = status.lag.map_or(String::new(), |lag| format!(", lag {}", grouped(lag)));
-    let title = format!("{} from topic {}, group {}: {state}{lag}", status.table, status.topic, status.group);
+    let lag = status
+        .lag
+        .map_or(String::new(), |lag| format!(", lag {}", grouped(lag)));
+    let title = format!(
+        "{} from topic {}, group {}: {state}{lag}",
+        status.table, status.topic, status.group
+    );
     if status.partitions.is_empty() {
         return title;
     }
@@ -218,8 +240,22 @@ mod tests {
             last_commit_ms: Some(0),
             lag: Some(8),
             partitions: vec![
-                PartitionStatus { partition: 0, table: Some(2), sync_point: Some("2".into()), group: Some(2), end: Some(10), lag: Some(8) },
-                PartitionStatus { partition: 1, table: Some(7), sync_point: None, group: None, end: None, lag: None },
+                PartitionStatus {
+                    partition: 0,
+                    table: Some(2),
+                    sync_point: Some("2".into()),
+                    group: Some(2),
+                    end: Some(10),
+                    lag: Some(8),
+                },
+                PartitionStatus {
+                    partition: 1,
+                    table: Some(7),
+                    sync_point: None,
+                    group: None,
+                    end: None,
+                    lag: None,
+                },
             ],
             errors: vec![],
         };

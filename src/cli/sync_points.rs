@@ -71,7 +71,9 @@ pub(super) async fn of_pipeline(
     pipeline: &Pipeline,
     table: Option<&crate::catalog::LoadedTable>,
 ) -> Result<Vec<PointShown>, Failure> {
-    let Some(points) = open::sync_points(pipeline, table)? else { return Ok(Vec::new()) };
+    let Some(points) = open::sync_points(pipeline, table)? else {
+        return Ok(Vec::new());
+    };
     let rows = points.read().await.map_err(|error| open::sync_points_failure(&error))?;
     let ours = rows.into_iter().filter(|row| row.source_name == pipeline.name);
     let mut shown: Vec<_> = ours

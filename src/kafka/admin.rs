@@ -40,7 +40,13 @@ impl Admin {
         timeout: Duration,
     ) -> Result<Admin, KafkaError> {
         let client = client(brokers, read_committed, properties, None)?;
-        Ok(Admin { brokers: brokers.to_owned(), read_committed, properties: properties.clone(), client, timeout })
+        Ok(Admin {
+            brokers: brokers.to_owned(),
+            read_committed,
+            properties: properties.clone(),
+            client,
+            timeout,
+        })
     }
 
     /// Returns the cluster's id; `None` from brokers that have none.
@@ -99,7 +105,9 @@ impl Admin {
             .fetch_metadata(Some(topic), self.timeout)
             .map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
-            return Err(KafkaError::TopicMissing { topic: topic.to_owned() });
+            return Err(KafkaError::TopicMissing {
+                topic: topic.to_owned(),
+            });
         };
         if let Some(error) = found.error() {
             let code = RDKafkaErrorCode::from(error);
@@ -107,7 +115,9 @@ impl Admin {
         }
         let mut partitions: Vec<Partition> = found.partitions().iter().map(|found| Partition(found.id())).collect();
         if partitions.is_empty() {
-            return Err(KafkaError::TopicMissing { topic: topic.to_owned() });
+            return Err(KafkaError::TopicMissing {
+                topic: topic.to_owned(),
+            });
         }
         partitions.sort_unstable();
         Ok(partitions)
@@ -119,7 +129,10 @@ impl Admin {
     /// # Errors
     /// As the brokers answered, for any of the partitions.
     pub fn ends(&self, topic: &str) -> Result<Offsets, KafkaError> {
-        self.look_up(topic, Logical::End, "ends")?.into_iter().map(|(partition, at)| Ok((partition, at?))).collect()
+        self.look_up(topic, Logical::End, "ends")?
+            .into_iter()
+            .map(|(partition, at)| Ok((partition, at?)))
+            .collect()
     }
 
     /// Returns the first offset that each partition still holds.
@@ -174,7 +187,10 @@ impl Admin {
             element.error().map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
             let at = match element.offset() {
                 Logical::Offset(at) if at >= 0 => Ok(Offset::new(at)),
-                other => Err(KafkaError::Failed { doing: doing.clone(), reason: format!("the answer was {other:?}") }),
+                other => Err(KafkaError::Failed {
+                    doing: doing.clone(),
+                    reason: format!("the answer was {other:?}"),
+                }),
             };
             found.push((Partition(element.partition()), at));
         }
@@ -214,17 +230,17 @@ impl Admin {
     ///
     /// # Errors
     /// As the brokers answered, if they did before anything was read.
-    pub fn samples(
-        &self,
-        topic: &str,
-        per_partition_max: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<Vec<u8>>, KafkaError> {
+    pub fn samples(&self, topic: &str, per_partition_max: usize, bytes_max: usize) -> Result<Vec<Vec<u8>>, KafkaError> {
         let begins = self.beginnings(topic)?;
         let ends = self.ends(topic)?;
         let client = client(&self.brokers, self.read_committed, &self.properties, Some(SAMPLE_GROUP))?;
-        let mut sample =
-            Sample { client, topic, deadline: Instant::now() + self.timeout, bytes_left: bytes_max, values: Vec::new() };
+        let mut sample = Sample {
+            client,
+            topic,
+            deadline: Instant::now() + self.timeout,
+            bytes_left: bytes_max,
+            values: Vec::new(),
+        };
         let early = per_partition_max.div_ceil(2);
         let reached = sample.read(&begins, &ends, early, bytes_max / 2)?;
         let late = per_partition_max - early;
@@ -272,7 +288,9 @@ impl Sample<'_> {
         if left.is_empty() {
             return Ok(reached);
         }
-        self.client.assign(&list).map_err(|cause| KafkaError::of(&doing, self.topic, &cause))?;
+        self.client
+            .assign(&list)
+            .map_err(|cause| KafkaError::of(&doing, self.topic, &cause))?;
         while !left.is_empty() && self.bytes_left > bytes_kept {
             let wait = self.deadline.saturating_duration_since(Instant::now());
             if wait.is_zero() {
@@ -282,7 +300,9 @@ impl Sample<'_> {
                 None => {}
                 Some(Ok(record)) => {
                     let partition = Partition(record.partition());
-                    let Some(wanted) = left.get_mut(&partition) else { continue };
+                    let Some(wanted) = left.get_mut(&partition) else {
+                        continue;
+                    };
                     let next = Offset::new(record.offset()).next();
                     reached.set(partition, next);
                     if let Some(value) = record.payload() {
@@ -308,7 +328,9 @@ impl Sample<'_> {
                 },
             }
         }
-        self.client.unassign().map_err(|cause| KafkaError::of(&doing, self.topic, &cause))?;
+        self.client
+            .unassign()
+            .map_err(|cause| KafkaError::of(&doing, self.topic, &cause))?;
         Ok(reached)
     }
 }
@@ -321,7 +343,14 @@ fn client(
 ) -> Result<BaseConsumer<LogContext>, KafkaError> {
     let mut config = config::base(brokers, properties);
     config
-        .set("isolation.level", if read_committed { "read_committed" } else { "read_uncommitted" })
+        .set(
+            "isolation.level",
+            if read_committed {
+                "read_committed"
+            } else {
+                "read_uncommitted"
+            },
+        )
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
@@ -331,5 +360,7 @@ fn client(
         Some(group) => config.set("group.id", group),
         None => config.remove("group.id"),
     };
-    config.create_with_context(LogContext).map_err(|cause| KafkaError::of("connecting", "", &cause))
+    config
+        .create_with_context(LogContext)
+        .map_err(|cause| KafkaError::of("connecting", "", &cause))
 }

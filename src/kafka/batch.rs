@@ -41,7 +41,11 @@ impl<C: ConsumerContext + 'static> FetchQueue<C> {
         // ours and is destroyed once, in `drop`.
         let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
         assert!(!queue.is_null(), "librdkafka allocates or aborts");
-        FetchQueue { queue, records_max: records_max.max(1), consumer }
+        FetchQueue {
+            queue,
+            records_max: records_max.max(1),
+            consumer,
+        }
     }
 
     /// The consumer that the queue belongs to.
@@ -81,7 +85,10 @@ impl<C: ConsumerContext + 'static> FetchQueue<C> {
             messages.push(message);
             timeout_ms = 0;
         }
-        Batch { messages, queue: PhantomData }
+        Batch {
+            messages,
+            queue: PhantomData,
+        }
     }
 }
 
@@ -104,8 +111,15 @@ pub(crate) struct Batch<'a> {
 pub(crate) enum Entry<'a> {
     Record(Record<'a>),
     /// All was read up to this offset, which lies past markers and aborted records.
-    End { partition: Partition, at: Offset },
-    Error { partition: Partition, code: RDKafkaErrorCode, reason: String },
+    End {
+        partition: Partition,
+        at: Offset,
+    },
+    Error {
+        partition: Partition,
+        code: RDKafkaErrorCode,
+        reason: String,
+    },
 }
 
 impl Batch<'_> {
@@ -117,8 +131,15 @@ impl Batch<'_> {
             let partition = Partition(message.partition);
             match RDKafkaErrorCode::from(message.err) {
                 RDKafkaErrorCode::NoError => Entry::Record(Record { message }),
-                RDKafkaErrorCode::PartitionEOF => Entry::End { partition, at: Offset::new(message.offset) },
-                code => Entry::Error { partition, code, reason: reason(message) },
+                RDKafkaErrorCode::PartitionEOF => Entry::End {
+                    partition,
+                    at: Offset::new(message.offset),
+                },
+                code => Entry::Error {
+                    partition,
+                    code,
+                    reason: reason(message),
+                },
             }
         })
     }
@@ -181,7 +202,11 @@ impl<'a> Record<'a> {
         // SAFETY: message and out-parameter are valid; the headers stay owned by the message.
         let answer = unsafe { sys::rd_kafka_message_headers(self.message, &mut headers) };
         let found = answer == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
-        Headers { headers: if found { headers } else { ptr::null_mut() }, index: 0, record: PhantomData }
+        Headers {
+            headers: if found { headers } else { ptr::null_mut() },
+            index: 0,
+            record: PhantomData,
+        }
     }
 }
 
@@ -201,8 +226,7 @@ impl<'a> Iterator for Headers<'a> {
         }
         let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
         // SAFETY: the headers are owned by a message that outlives `'a`; the out-parameters are valid.
-        let answer =
-            unsafe { sys::rd_kafka_header_get_all(self.headers, self.index, &mut name, &mut value, &mut len) };
+        let answer = unsafe { sys::rd_kafka_header_get_all(self.headers, self.index, &mut name, &mut value, &mut len) };
         if answer != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             return None;
         }

@@ -31,7 +31,11 @@ impl Budget {
     /// If `bytes` is 0: nothing could ever be fetched.
     pub fn new(bytes: usize) -> Self {
         assert!(bytes > 0, "a budget of no bytes lets nothing through");
-        Budget(Arc::new(Inner { total: bytes, available: Mutex::new(bytes), returned: Condvar::new() }))
+        Budget(Arc::new(Inner {
+            total: bytes,
+            available: Mutex::new(bytes),
+            returned: Condvar::new(),
+        }))
     }
 
     /// Takes `bytes`, waiting up to `timeout` for them.
@@ -48,10 +52,17 @@ impl Budget {
             if left.is_zero() {
                 return None;
             }
-            (available, _) = self.0.returned.wait_timeout(available, left).unwrap_or_else(PoisonError::into_inner);
+            (available, _) = self
+                .0
+                .returned
+                .wait_timeout(available, left)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         *available -= bytes;
-        Some(Permit { budget: Arc::clone(&self.0), bytes })
+        Some(Permit {
+            budget: Arc::clone(&self.0),
+            bytes,
+        })
     }
 
     /// Returns the bytes that nobody holds.

@@ -66,8 +66,14 @@ impl Columns {
         for (name, value) in headers {
             self.bytes += name.len() + value.map_or(0, <[u8]>::len);
             let fields = lists.values();
-            fields.field_builder::<StringBuilder>(0).expect("field 0 is a string").append_value(&name);
-            fields.field_builder::<BinaryBuilder>(1).expect("field 1 is binary").append_option(value);
+            fields
+                .field_builder::<StringBuilder>(0)
+                .expect("field 0 is a string")
+                .append_value(&name);
+            fields
+                .field_builder::<BinaryBuilder>(1)
+                .expect("field 1 is binary")
+                .append_option(value);
             fields.append(true);
         }
         lists.append(true);
@@ -96,7 +102,10 @@ impl Columns {
 
 fn header_builder() -> StructBuilder {
     StructBuilder::new(
-        vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)],
+        vec![
+            Field::new("key", DataType::Utf8, false),
+            Field::new("value", DataType::Binary, true),
+        ],
         vec![Box::new(StringBuilder::new()), Box::new(BinaryBuilder::new())],
     )
 }

@@ -136,8 +136,16 @@ pub enum KafkaEvent {
 
 #[derive(Debug)]
 enum Command {
-    Start { generation: u64, epoch: u64, offsets: Offsets },
-    Seek { partition: Partition, offset: Offset, epoch: u64 },
+    Start {
+        generation: u64,
+        epoch: u64,
+        offsets: Offsets,
+    },
+    Seek {
+        partition: Partition,
+        offset: Offset,
+        epoch: u64,
+    },
     Pause,
     Resume,
     CommitGroup(Offsets),
@@ -168,11 +176,13 @@ impl Consumer {
             topic: settings.topic.clone(),
             events: events.clone(),
             state: Mutex::new(State::default()),
-            inbox: Mutex::new(Inbox { receiver, kept: VecDeque::new() }),
+            inbox: Mutex::new(Inbox {
+                receiver,
+                kept: VecDeque::new(),
+            }),
         };
         let failed = |cause| KafkaError::of("joining the group", &settings.topic, &cause);
-        let client: BaseConsumer<Membership> =
-            client_config(&settings).create_with_context(context).map_err(failed)?;
+        let client: BaseConsumer<Membership> = client_config(&settings).create_with_context(context).map_err(failed)?;
         client.subscribe(&[&settings.topic]).map_err(failed)?;
         let queue = FetchQueue::new(Arc::new(client), settings.max_poll_records);
         let name = format!("kafka-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -184,20 +194,34 @@ impl Consumer {
                 reader.run();
                 drop(farewell);
             })
-            .map_err(|cause| KafkaError::Failed { doing: "starting a thread".to_owned(), reason: cause.to_string() })?;
-        Ok(Consumer { commands, thread: Some(thread) })
+            .map_err(|cause| KafkaError::Failed {
+                doing: "starting a thread".to_owned(),
+                reason: cause.to_string(),
+            })?;
+        Ok(Consumer {
+            commands,
+            thread: Some(thread),
+        })
     }
 
     /// Starts reading partitions of `generation` at `offsets`; those that are read already are sought there.
     ///
     /// Partitions that have left since, or came back in a later generation, are passed over.
     pub fn start_at(&self, generation: u64, epoch: u64, offsets: Offsets) {
-        self.send(Command::Start { generation, epoch, offsets });
+        self.send(Command::Start {
+            generation,
+            epoch,
+            offsets,
+        });
     }
 
     /// Goes on reading `partition` at `offset`; passed over where it isn't read here.
     pub fn seek(&self, partition: Partition, offset: Offset, epoch: u64) {
-        self.send(Command::Seek { partition, offset, epoch });
+        self.send(Command::Seek {
+            partition,
+            offset,
+            epoch,
+        });
     }
 
     /// Stops taking records, of all partitions; a few that were taken already may still come.
@@ -244,7 +268,9 @@ struct Farewell(UnboundedSender<KafkaEvent>);
 impl Drop for Farewell {
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self.0.send(KafkaEvent::Failed { error: "the Kafka thread panicked".to_owned() });
+            let _ = self.0.send(KafkaEvent::Failed {
+                error: "the Kafka thread panicked".to_owned(),
+            });
         }
         let _ = self.0.send(KafkaEvent::Stopped);
     }
@@ -253,12 +279,21 @@ impl Drop for Farewell {
 fn client_config(settings: &ConsumerSettings) -> rdkafka::ClientConfig {
     let mut defaults = settings.client.clone();
     // One queue for all partitions; librdkafka's 64 MiB would be an eighth of the whole process.
-    defaults.entry("queued.max.messages.kbytes".to_owned()).or_insert_with(|| "32768".to_owned());
+    defaults
+        .entry("queued.max.messages.kbytes".to_owned())
+        .or_insert_with(|| "32768".to_owned());
     let mut config = config::base(&settings.brokers, &defaults);
     config
         .set("group.id", &settings.group)
         .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("isolation.level", if settings.read_committed { "read_committed" } else { "read_uncommitted" })
+        .set(
+            "isolation.level",
+            if settings.read_committed {
+                "read_committed"
+            } else {
+                "read_uncommitted"
+            },
+        )
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         // Never jump: an offset that is gone is an outcome for the user.
@@ -330,8 +365,11 @@ impl ClientContext for Membership {
 
 impl ConsumerContext for Membership {
     fn rebalance(&self, client: &BaseConsumer<Self>, code: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let mut partitions: Vec<Partition> =
-            partitions.elements_for_topic(&self.topic).iter().map(|element| Partition(element.partition())).collect();
+        let mut partitions: Vec<Partition> = partitions
+            .elements_for_topic(&self.topic)
+            .iter()
+            .map(|element| Partition(element.partition()))
+            .collect();
         partitions.sort_unstable();
         if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             self.assigned(client, partitions);
@@ -355,7 +393,14 @@ impl Membership {
         state.generation += 1;
         let generation = state.generation;
         for partition in &partitions {
-            state.partitions.insert(*partition, Reading { generation, epoch: 0, phase: Phase::Waiting });
+            state.partitions.insert(
+                *partition,
+                Reading {
+                    generation,
+                    epoch: 0,
+                    phase: Phase::Waiting,
+                },
+            );
         }
         drop(state);
         info!(topic = %self.topic, generation, ?partitions, "partitions assigned");
@@ -367,7 +412,11 @@ impl Membership {
         info!(topic = %self.topic, ?partitions, lost, "partitions revoked");
         if !held(&self.state).stopping {
             let (ack, answer) = mpsc::sync_channel(1);
-            self.emit(KafkaEvent::Revoked { partitions: partitions.clone(), lost, ack });
+            self.emit(KafkaEvent::Revoked {
+                partitions: partitions.clone(),
+                lost,
+                ack,
+            });
             if answer.recv_timeout(REVOKE_WAIT) == Err(mpsc::RecvTimeoutError::Timeout) {
                 warn!(topic = %self.topic, ?partitions, "nobody answered a revoke; the partitions leave all the same");
             }
@@ -399,7 +448,10 @@ impl Membership {
     fn commit(&self, client: &BaseConsumer<Self>, offsets: &Offsets) {
         let mut list = TopicPartitionList::new();
         let state = held(&self.state);
-        for (partition, offset) in offsets.iter().filter(|(partition, _)| state.partitions.contains_key(partition)) {
+        for (partition, offset) in offsets
+            .iter()
+            .filter(|(partition, _)| state.partitions.contains_key(partition))
+        {
             add(&mut list, &self.topic, partition, offset);
         }
         drop(state);
@@ -412,7 +464,9 @@ impl Membership {
 
     fn expect_done(&self, result: KafkaResult<()>) {
         if let Err(error) = result {
-            self.emit(KafkaEvent::Failed { error: format!("the assignment couldn't be changed: {error}") });
+            self.emit(KafkaEvent::Failed {
+                error: format!("the assignment couldn't be changed: {error}"),
+            });
         }
     }
 
@@ -453,7 +507,14 @@ struct Reader {
 
 impl Reader {
     fn new(queue: FetchQueue<Membership>, settings: ConsumerSettings, budget: Budget) -> Self {
-        Reader { queue, settings, budget, outgoing: VecDeque::new(), paused: false, unreachable: None }
+        Reader {
+            queue,
+            settings,
+            budget,
+            outgoing: VecDeque::new(),
+            paused: false,
+            unreachable: None,
+        }
     }
 
     /// One round after another until told to stop; each lasts about [`ROUND`] at most.
@@ -480,7 +541,10 @@ impl Reader {
 
     fn reads_any(&self) -> bool {
         let state = held(&self.membership().state);
-        state.partitions.values().any(|reading| !matches!(reading.phase, Phase::Waiting))
+        state
+            .partitions
+            .values()
+            .any(|reading| !matches!(reading.phase, Phase::Waiting))
     }
 
     /// Obeys what was commanded; false once that was to stop.
@@ -490,8 +554,16 @@ impl Reader {
             let next = inbox.kept.pop_front().map_or_else(|| inbox.receiver.try_recv(), Ok);
             drop(inbox);
             match next {
-                Ok(Command::Start { generation, epoch, offsets }) => self.start(generation, epoch, &offsets),
-                Ok(Command::Seek { partition, offset, epoch }) => self.seek(partition, offset, epoch),
+                Ok(Command::Start {
+                    generation,
+                    epoch,
+                    offsets,
+                }) => self.start(generation, epoch, &offsets),
+                Ok(Command::Seek {
+                    partition,
+                    offset,
+                    epoch,
+                }) => self.seek(partition, offset, epoch),
                 Ok(Command::Pause) => self.paused = true,
                 Ok(Command::Resume) => self.paused = false,
                 Ok(Command::CommitGroup(offsets)) => self.membership().commit(self.queue.consumer(), &offsets),
@@ -506,7 +578,10 @@ impl Reader {
         let mut late = Vec::new();
         for (partition, offset) in offsets.iter() {
             let mut state = held(&self.membership().state);
-            let Some(reading) = state.partitions.get_mut(&partition).filter(|held| held.generation == generation)
+            let Some(reading) = state
+                .partitions
+                .get_mut(&partition)
+                .filter(|held| held.generation == generation)
             else {
                 debug!(%partition, generation, "a start for a partition that has left");
                 continue;
@@ -516,7 +591,11 @@ impl Reader {
                 self.seek(partition, offset, epoch);
                 continue;
             }
-            *reading = Reading { generation, epoch, phase: Phase::Reading { position: offset } };
+            *reading = Reading {
+                generation,
+                epoch,
+                phase: Phase::Reading { position: offset },
+            };
             drop(state);
             add(&mut list, &self.settings.topic, partition, offset);
             if !self.queue.divert(&self.settings.topic, partition) {
@@ -527,7 +606,9 @@ impl Reader {
             return;
         }
         if let Err(error) = self.queue.consumer().incremental_assign(&list) {
-            self.emit(KafkaEvent::Failed { error: format!("partitions couldn't be started: {error}") });
+            self.emit(KafkaEvent::Failed {
+                error: format!("partitions couldn't be started: {error}"),
+            });
         }
         for partition in late {
             // Now librdkafka knows the partition; what slipped into the other queue before is sought again by `serve`.
@@ -541,7 +622,10 @@ impl Reader {
             && !matches!(reading.phase, Phase::Waiting)
         {
             reading.epoch = epoch;
-            reading.phase = Phase::Seeking { to: offset, since: Instant::now() };
+            reading.phase = Phase::Seeking {
+                to: offset,
+                since: Instant::now(),
+            };
         }
     }
 
@@ -558,14 +642,20 @@ impl Reader {
         for (partition, to, since) in seeks {
             let target = rdkafka::Offset::Offset(to.get());
             // Waits for librdkafka's own thread, not for the network. The seek also makes all that was queued stale.
-            match self.queue.consumer().seek(&self.settings.topic, partition.0, target, PROBE_PERIOD) {
+            match self
+                .queue
+                .consumer()
+                .seek(&self.settings.topic, partition.0, target, PROBE_PERIOD)
+            {
                 Ok(()) => {
                     if let Some(reading) = held(&self.membership().state).partitions.get_mut(&partition) {
                         reading.phase = Phase::Reading { position: to };
                     }
                 }
                 Err(error) if since.elapsed() > SEEK_WAIT => {
-                    self.emit(KafkaEvent::Failed { error: format!("couldn't seek {partition} to {to}: {error}") });
+                    self.emit(KafkaEvent::Failed {
+                        error: format!("couldn't seek {partition} to {to}: {error}"),
+                    });
                 }
                 Err(error) => debug!(%partition, %to, %error, "not sought yet"),
             }
@@ -597,7 +687,10 @@ impl Reader {
         if let Some(reading) = state.partitions.get_mut(&partition)
             && let Phase::Reading { position } = reading.phase
         {
-            reading.phase = Phase::Seeking { to: position, since: Instant::now() };
+            reading.phase = Phase::Seeking {
+                to: position,
+                since: Instant::now(),
+            };
         }
     }
 
@@ -631,7 +724,12 @@ impl Reader {
     fn probe(&mut self) {
         if self.unreachable.is_some_and(|last| last.elapsed() >= PROBE_PERIOD) {
             self.unreachable = Some(Instant::now());
-            if self.queue.consumer().fetch_metadata(Some(&self.settings.topic), PROBE_PERIOD).is_ok() {
+            if self
+                .queue
+                .consumer()
+                .fetch_metadata(Some(&self.settings.topic), PROBE_PERIOD)
+                .is_ok()
+            {
                 self.reachable();
             }
         }
@@ -680,18 +778,38 @@ impl Reader {
     /// Sends what was fetched as far as the budget lets it, waiting up to [`ROUND`] for the first that doesn't fit.
     fn send_on(&mut self) {
         while let Some(next) = self.outgoing.pop_front() {
-            let Outgoing { generation, epoch, partition, .. } = next;
+            let Outgoing {
+                generation,
+                epoch,
+                partition,
+                ..
+            } = next;
             let reading = held(&self.membership().state).partitions.get(&partition).copied();
             if reading.is_none_or(|now| (now.generation, now.epoch) != (generation, epoch)) {
                 continue; // It left, or was sought elsewhere, while this waited.
             }
             match next.what {
-                What::Caught(at) => self.emit(KafkaEvent::Caught { generation, epoch, partition, at }),
+                What::Caught(at) => self.emit(KafkaEvent::Caught {
+                    generation,
+                    epoch,
+                    partition,
+                    at,
+                }),
                 What::Chunk(chunk, bytes) => match self.budget.acquire(bytes, ROUND) {
-                    Some(permit) => self.emit(KafkaEvent::Fetched { generation, epoch, chunk, permit }),
+                    Some(permit) => self.emit(KafkaEvent::Fetched {
+                        generation,
+                        epoch,
+                        chunk,
+                        permit,
+                    }),
                     None => {
                         let what = What::Chunk(chunk, bytes);
-                        self.outgoing.push_front(Outgoing { generation, epoch, partition, what });
+                        self.outgoing.push_front(Outgoing {
+                            generation,
+                            epoch,
+                            partition,
+                            what,
+                        });
                         return;
                     }
                 },
@@ -721,7 +839,9 @@ impl Assembly<'_> {
             match entry {
                 Entry::Record(record) => {
                     let partition = record.partition();
-                    let Some(position) = self.position(partition) else { continue };
+                    let Some(position) = self.position(partition) else {
+                        continue;
+                    };
                     let end = self.open.get(&partition).map_or(position, |(_, end)| *end);
                     if record.offset() < end {
                         continue; // Stale: fetched before a seek.
@@ -738,7 +858,11 @@ impl Assembly<'_> {
                         self.close_one(partition, Some(at));
                     }
                 }
-                Entry::Error { partition, code, reason } => errors.push((partition, code, reason)),
+                Entry::Error {
+                    partition,
+                    code,
+                    reason,
+                } => errors.push((partition, code, reason)),
             }
         }
         errors
@@ -753,20 +877,37 @@ impl Assembly<'_> {
 
     /// Closes the chunk of `partition`. At its end the range reaches past markers and aborted records, up to `caught`.
     fn close_one(&mut self, partition: Partition, caught: Option<Offset>) {
-        let Some(reading) = self.state.partitions.get_mut(&partition) else { return };
-        let Phase::Reading { position } = reading.phase else { return };
+        let Some(reading) = self.state.partitions.get_mut(&partition) else {
+            return;
+        };
+        let Phase::Reading { position } = reading.phase else {
+            return;
+        };
         let Reading { generation, epoch, .. } = *reading;
-        let (columns, end) = self.open.remove(&partition).unwrap_or_else(|| (Columns::new(), position));
+        let (columns, end) = self
+            .open
+            .remove(&partition)
+            .unwrap_or_else(|| (Columns::new(), position));
         let end = caught.map_or(end, |at| at.max(end));
         if end > position {
             reading.phase = Phase::Reading { position: end };
             let bytes = columns.bytes();
             let chunk = columns.finish(partition, OffsetRange::new(position, end));
-            self.out.push_back(Outgoing { generation, epoch, partition, what: What::Chunk(chunk, bytes) });
+            self.out.push_back(Outgoing {
+                generation,
+                epoch,
+                partition,
+                what: What::Chunk(chunk, bytes),
+            });
         }
         // An end below the position is stale: it was fetched before a seek.
         if let Some(at) = caught.filter(|at| *at >= position) {
-            self.out.push_back(Outgoing { generation, epoch, partition, what: What::Caught(at) });
+            self.out.push_back(Outgoing {
+                generation,
+                epoch,
+                partition,
+                what: What::Caught(at),
+            });
         }
     }
 

@@ -91,7 +91,9 @@ impl KafkaError {
         match cause {
             Cause::ClientConfig(_, description, key, _) => {
                 // The value isn't repeated: it may be a secret.
-                return KafkaError::Configuration { reason: format!("{description} (`{key}`)") };
+                return KafkaError::Configuration {
+                    reason: format!("{description} (`{key}`)"),
+                };
             }
             Cause::ClientCreation(reason) => return KafkaError::Configuration { reason: reason.clone() },
             _ => {}
@@ -99,7 +101,10 @@ impl KafkaError {
         let reason = cause.to_string();
         match cause.rdkafka_error_code() {
             Some(code) => KafkaError::of_code(doing, topic, code, reason),
-            None => KafkaError::Failed { doing: doing.to_owned(), reason },
+            None => KafkaError::Failed {
+                doing: doing.to_owned(),
+                reason,
+            },
         }
     }
 
@@ -109,7 +114,9 @@ impl KafkaError {
         match kind(code) {
             Kind::Unreachable => KafkaError::Unreachable { doing, reason },
             Kind::Refused => KafkaError::Refused { doing, reason },
-            Kind::TopicMissing => KafkaError::TopicMissing { topic: topic.to_owned() },
+            Kind::TopicMissing => KafkaError::TopicMissing {
+                topic: topic.to_owned(),
+            },
             Kind::Other => KafkaError::Failed { doing, reason },
         }
     }

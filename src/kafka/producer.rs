@@ -49,7 +49,10 @@ impl DeadLetterTopic {
         let producer = config
             .create_with_context(LogContext)
             .map_err(|cause| KafkaError::of("connecting a producer", topic, &cause))?;
-        Ok(DeadLetterTopic { topic: topic.to_owned(), producer })
+        Ok(DeadLetterTopic {
+            topic: topic.to_owned(),
+            producer,
+        })
     }
 
     /// Delivers all `records` and waits until every one is acknowledged by all replicas in sync.
@@ -66,18 +69,24 @@ impl DeadLetterTopic {
 
     async fn send_one(&self, record: &DeadLetterRecord) -> Result<(), KafkaError> {
         let original = record.headers.iter().map(|(key, value)| (key, value.as_deref()));
-        let errors = record.error_headers.iter().map(|(key, value)| (key, Some(value.as_bytes())));
+        let errors = record
+            .error_headers
+            .iter()
+            .map(|(key, value)| (key, Some(value.as_bytes())));
         let headers = OwnedHeaders::new_with_capacity(record.headers.len() + record.error_headers.len());
-        let headers = original.chain(errors).fold(headers, |all, (key, value)| all.insert(Header { key, value }));
+        let headers = original
+            .chain(errors)
+            .fold(headers, |all, (key, value)| all.insert(Header { key, value }));
         let mut letter: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(&self.topic).headers(headers);
         letter.key = record.key.as_deref();
         letter.payload = record.value.as_deref();
         match self.producer.send(letter, QUEUE_WAIT).await {
             Ok(_) => Ok(()),
             Err((cause, _)) => Err(match self.producer.client().fatal_error() {
-                Some((code, reason)) => {
-                    KafkaError::Failed { doing: "sending dead letters".to_owned(), reason: format!("{code}: {reason}") }
-                }
+                Some((code, reason)) => KafkaError::Failed {
+                    doing: "sending dead letters".to_owned(),
+                    reason: format!("{code}: {reason}"),
+                },
                 None => KafkaError::of("sending dead letters", &self.topic, &cause),
             }),
         }

@@ -5,8 +5,8 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray};
-use rdkafka::producer::DefaultProducerContext;
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -32,8 +32,14 @@ impl World {
     fn new() -> World {
         let cluster = MockCluster::new(1).expect("a mock cluster");
         cluster.create_topic(TOPIC, 2, 1).expect("a topic");
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        World { cluster, runtime: runtime.expect("a runtime") }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build();
+        World {
+            cluster,
+            runtime: runtime.expect("a runtime"),
+        }
     }
 
     /// Appends `count` records to a partition, each value being its number.
@@ -96,9 +102,18 @@ impl Member {
         let deadline = Instant::now() + WAIT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let next = world.runtime.block_on(async { tokio::time::timeout(left, self.events.recv()).await });
-            let event = { let Ok(event) = next else { panic!("no {what} in time") }; event }.expect("the thread lives");
-            assert!(!matches!(event, KafkaEvent::Failed { .. }), "{event:?} while waiting for {what}");
+            let next = world
+                .runtime
+                .block_on(async { tokio::time::timeout(left, self.events.recv()).await });
+            let event = {
+                let Ok(event) = next else { panic!("no {what} in time") };
+                event
+            }
+            .expect("the thread lives");
+            assert!(
+                !matches!(event, KafkaEvent::Failed { .. }),
+                "{event:?} while waiting for {what}"
+            );
             if let Some(found) = pick(event) {
                 return found;
             }
@@ -115,7 +130,9 @@ impl Member {
     #[track_caller]
     fn chunk(&mut self, world: &World) -> (u64, Chunk, Permit) {
         self.wait(world, "chunk", |event| match event {
-            KafkaEvent::Fetched { epoch, chunk, permit, .. } => Some((epoch, chunk, permit)),
+            KafkaEvent::Fetched {
+                epoch, chunk, permit, ..
+            } => Some((epoch, chunk, permit)),
             _ => None,
         })
     }
@@ -130,7 +147,8 @@ impl Member {
             if found != epoch {
                 continue;
             }
-            at.advance(&[(chunk.partition, chunk.range)].into_iter().collect()).expect("contiguous");
+            at.advance(&[(chunk.partition, chunk.range)].into_iter().collect())
+                .expect("contiguous");
             chunks.push(chunk);
         }
         chunks
@@ -145,7 +163,9 @@ impl Member {
 }
 
 fn offsets(of: &[(Partition, i64)]) -> Offsets {
-    of.iter().map(|(partition, offset)| (*partition, Offset::new(*offset))).collect()
+    of.iter()
+        .map(|(partition, offset)| (*partition, Offset::new(*offset)))
+        .collect()
 }
 
 fn values(chunks: &[Chunk], partition: Partition) -> Vec<String> {
@@ -183,7 +203,12 @@ fn chunks_follow_one_another_and_hold_every_record() {
     let chunks = member.read_to(&world, 2, &offsets(&[(P0, 295)]), &offsets(&[(P0, 300)]));
     assert_eq!(values(&chunks, P0), numbers(295, 300));
     let at = member.wait(&world, "end", |event| match event {
-        KafkaEvent::Caught { partition: P0, epoch: 2, at, .. } => Some(at),
+        KafkaEvent::Caught {
+            partition: P0,
+            epoch: 2,
+            at,
+            ..
+        } => Some(at),
         _ => None,
     });
     assert_eq!(at, Offset::new(300));
@@ -208,7 +233,11 @@ fn chunks_follow_one_another_and_hold_every_record() {
 #[test]
 fn nulls_and_headers_arrive_as_they_were_sent() {
     let world = World::new();
-    let plain = DeadLetterRecord { key: Some(b"a".to_vec()), value: Some(Vec::new()), ..Default::default() };
+    let plain = DeadLetterRecord {
+        key: Some(b"a".to_vec()),
+        value: Some(Vec::new()),
+        ..Default::default()
+    };
     let rich = DeadLetterRecord {
         key: None,
         value: None,
@@ -231,13 +260,22 @@ fn nulls_and_headers_arrive_as_they_were_sent() {
         for row in 0..chunk.len() {
             seen += 1;
             if chunk.keys.is_valid(row) {
-                assert_eq!((chunk.keys.value(row), chunk.values.is_valid(row)), (&b"a"[..], true), "empty isn't null");
+                assert_eq!(
+                    (chunk.keys.value(row), chunk.values.is_valid(row)),
+                    (&b"a"[..], true),
+                    "empty isn't null"
+                );
                 continue;
             }
             assert!(chunk.values.is_null(row));
             let headers = chunk.headers.as_ref().expect("there are some").value(row);
             let headers = headers.as_struct();
-            let names: Vec<_> = headers.column(0).as_string::<i32>().iter().map(|name| name.expect("a name")).collect();
+            let names: Vec<_> = headers
+                .column(0)
+                .as_string::<i32>()
+                .iter()
+                .map(|name| name.expect("a name"))
+                .collect();
             let bytes: Vec<_> = headers.column(1).as_binary::<i32>().iter().collect();
             assert_eq!(names, ["h", "h", "error"]);
             assert_eq!(bytes, [Some(&[0, 255][..]), None, Some(b"no such field")]);
@@ -342,10 +380,22 @@ fn brokers_answer_about_topics() {
     assert_eq!(admin.beginnings(TOPIC), Ok(offsets(&[(P0, 0), (P1, 0)])));
     assert_eq!(admin.ends(TOPIC), Ok(offsets(&[(P0, 20), (P1, 10)])));
     // The mock cluster answers every time with the end.
-    assert_eq!(admin.offsets_for_time(TOPIC, crate::units::Millis(5)), Ok(offsets(&[(P0, 20), (P1, 10)])));
+    assert_eq!(
+        admin.offsets_for_time(TOPIC, crate::units::Millis(5)),
+        Ok(offsets(&[(P0, 20), (P1, 10)]))
+    );
     assert!(admin.cluster_id().expect("an answer").is_some());
-    assert_eq!(admin.topic_id(TOPIC), Ok(None), "the mock cluster has no controller to ask");
-    assert_eq!(admin.partitions("missing"), Err(KafkaError::TopicMissing { topic: "missing".to_owned() }));
+    assert_eq!(
+        admin.topic_id(TOPIC),
+        Ok(None),
+        "the mock cluster has no controller to ask"
+    );
+    assert_eq!(
+        admin.partitions("missing"),
+        Err(KafkaError::TopicMissing {
+            topic: "missing".to_owned()
+        })
+    );
     assert!(admin.topics().expect("topics").contains(&TOPIC.to_owned()));
     assert_eq!(admin.group_offsets("nobody", TOPIC), Ok(Offsets::default()));
 
@@ -361,7 +411,10 @@ fn a_property_that_does_not_exist_is_refused_by_name() {
     let Err(KafkaError::Configuration { reason }) = Admin::new("localhost:1", true, &client, WAIT) else {
         panic!("a misspelt property must be refused");
     };
-    assert!(reason.contains("fetch.mim.bytes") && !reason.contains("secret"), "{reason}");
+    assert!(
+        reason.contains("fetch.mim.bytes") && !reason.contains("secret"),
+        "{reason}"
+    );
 }
 
 #[test]

@@ -66,8 +66,10 @@ pub(crate) unsafe fn describe(
             sys::rd_kafka_TopicCollection_destroy,
         );
         sys::rd_kafka_DescribeTopics(client, topics.0, options.0, queue.0);
-        let event =
-            Owned(sys::rd_kafka_queue_poll(queue.0, timeout_ms.saturating_add(1000)), sys::rd_kafka_event_destroy);
+        let event = Owned(
+            sys::rd_kafka_queue_poll(queue.0, timeout_ms.saturating_add(1000)),
+            sys::rd_kafka_event_destroy,
+        );
         if event.0.is_null() {
             return Err((RDKafkaErrorCode::OperationTimedOut, "no answer in time".to_owned()));
         }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, make_array,
-};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, make_array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef};
@@ -67,11 +65,10 @@ pub fn column_below(column: &ArrayRef, path: &[String]) -> Option<ArrayRef> {
     };
     let parent = column.as_struct_opt()?;
     let names = parent.column_names();
-    let position = names.iter().position(|field| field == name).or_else(|| {
-        names
-            .iter()
-            .position(|field| field.eq_ignore_ascii_case(name))
-    })?;
+    let position = names
+        .iter()
+        .position(|field| field == name)
+        .or_else(|| names.iter().position(|field| field.eq_ignore_ascii_case(name)))?;
     column_below(&child(parent, position), rest)
 }
 
@@ -104,12 +101,7 @@ pub fn conform(column: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowEr
                 .map(|(field, child)| conform(child, field.data_type()))
                 .collect::<Result<_, _>>()?;
             let rows = column.len();
-            let column = StructArray::try_new_with_length(
-                fields.clone(),
-                children,
-                column.nulls().cloned(),
-                rows,
-            )?;
+            let column = StructArray::try_new_with_length(fields.clone(), children, column.nulls().cloned(), rows)?;
             Ok(Arc::new(column))
         }
         (DataType::List(element), DataType::List(_)) => {

@@ -56,9 +56,9 @@ impl FromStr for EventTimeFormat {
             _ if !text.contains('%') => Err(format!(
                 "`{text}` is not one of epoch_seconds, epoch_millis, epoch_micros, epoch_nanos, ISO8601, nor a strftime pattern"
             )),
-            _ if StrftimeItems::new(text).any(|item| item == Item::Error) => Err(format!(
-                "`{text}` holds a `%` sequence that strftime doesn't have"
-            )),
+            _ if StrftimeItems::new(text).any(|item| item == Item::Error) => {
+                Err(format!("`{text}` holds a `%` sequence that strftime doesn't have"))
+            }
             _ => Ok(Self::Strftime(text.to_owned())),
         }
     }
@@ -82,20 +82,13 @@ impl EventTimes {
     ///
     /// A null, text that doesn't read, and a time outside the years 1 to 9999 are failures: other engines can't read
     /// such a time, and the hours since 1970 would leave an int.
-    pub fn compute(
-        format: &EventTimeFormat,
-        column: Option<&ArrayRef>,
-        timestamps_ms: &Int64Array,
-    ) -> EventTimes {
+    pub fn compute(format: &EventTimeFormat, column: Option<&ArrayRef>, timestamps_ms: &Int64Array) -> EventTimes {
         let Some(column) = column else {
             return Self::read(timestamps_ms.len(), |row| {
                 if timestamps_ms.is_null(row) {
                     return Err("the record has no timestamp".to_owned());
                 }
-                in_range(
-                    i128::from(timestamps_ms.value(row)) * 1000,
-                    &timestamps_ms.value(row),
-                )
+                in_range(i128::from(timestamps_ms.value(row)) * 1000, &timestamps_ms.value(row))
             });
         };
         match column.data_type() {
@@ -107,12 +100,8 @@ impl EventTimes {
             | DataType::UInt8
             | DataType::UInt16
             | DataType::UInt32 => Self::of_integers(format, column),
-            DataType::Float32 | DataType::Float64 | DataType::Decimal128(..) => {
-                Self::of_floats(format, column)
-            }
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-                Self::of_text(format, column)
-            }
+            DataType::Float32 | DataType::Float64 | DataType::Decimal128(..) => Self::of_floats(format, column),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Self::of_text(format, column),
             other => {
                 let reason = format!("a column of type {other} holds no time");
                 Self::read(column.len(), |_| Err(reason.clone()))
@@ -122,8 +111,7 @@ impl EventTimes {
 
     fn of_times(column: &ArrayRef) -> EventTimes {
         let micros = DataType::Timestamp(TimeUnit::Microsecond, Some(UTC.into()));
-        let column_us =
-            cast(column, &micros).expect("arrow casts every time stamp and date to microseconds");
+        let column_us = cast(column, &micros).expect("arrow casts every time stamp and date to microseconds");
         let times = column_us.as_primitive::<TimestampMicrosecondType>();
         Self::read(column.len(), |row| {
             if column.is_null(row) {
@@ -151,17 +139,13 @@ impl EventTimes {
                 )),
                 // `%Y%m%d` is often stored as the number 20240115.
                 EventTimeFormat::Strftime(_) => text.read(&values.value(row).to_string()),
-                _ => in_range(
-                    micros_of_integer(format, values.value(row)),
-                    &values.value(row),
-                ),
+                _ => in_range(micros_of_integer(format, values.value(row)), &values.value(row)),
             }
         })
     }
 
     fn of_floats(format: &EventTimeFormat, column: &ArrayRef) -> EventTimes {
-        let column =
-            cast(column, &DataType::Float64).expect("arrow casts every number to a double");
+        let column = cast(column, &DataType::Float64).expect("arrow casts every number to a double");
         let values = column.as_primitive::<Float64Type>();
         Self::read(values.len(), |row| match format {
             _ if values.is_null(row) => Err(missing()),
@@ -188,12 +172,7 @@ impl EventTimes {
         let times: TimestampMicrosecondArray = (0..rows)
             .map(|row| {
                 time_us(row)
-                    .map_err(|reason| {
-                        failures.push((
-                            u32::try_from(row).expect("a chunk's rows fit 32 bits"),
-                            reason,
-                        ))
-                    })
+                    .map_err(|reason| failures.push((u32::try_from(row).expect("a chunk's rows fit 32 bits"), reason)))
                     .ok()
             })
             .collect();
@@ -217,9 +196,7 @@ fn in_range(time_us: i128, value: &dyn std::fmt::Display) -> Result<i64, String>
     i64::try_from(time_us)
         .ok()
         .filter(|time_us| readable_everywhere(*time_us))
-        .ok_or_else(|| {
-            format!("{value} lies outside the years 1 to 9999: is `eventTimeFormat` right?")
-        })
+        .ok_or_else(|| format!("{value} lies outside the years 1 to 9999: is `eventTimeFormat` right?"))
 }
 
 fn micros_of_integer(format: &EventTimeFormat, value: i64) -> i128 {
@@ -264,11 +241,9 @@ impl<'a> TextReader<'a> {
     fn read(&self, text: &str) -> Result<i64, String> {
         let trimmed = text.trim();
         match self.format {
-            EventTimeFormat::Default | EventTimeFormat::Iso8601 => {
-                string_to_datetime(&Utc, trimmed)
-                    .map_err(|_| format!("`{}` doesn't read as ISO 8601", quoted(text)))
-                    .and_then(|time| in_range(i128::from(time.timestamp_micros()), &trimmed))
-            }
+            EventTimeFormat::Default | EventTimeFormat::Iso8601 => string_to_datetime(&Utc, trimmed)
+                .map_err(|_| format!("`{}` doesn't read as ISO 8601", quoted(text)))
+                .and_then(|time| in_range(i128::from(time.timestamp_micros()), &trimmed)),
             EventTimeFormat::Strftime(pattern) => self
                 .read_pattern(trimmed)
                 .ok_or_else(|| format!("`{}` doesn't read as `{pattern}`", quoted(text)))

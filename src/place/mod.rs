@@ -10,8 +10,8 @@ mod tests;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, RecordBatch,
-    StringArray, TimestampMicrosecondArray, UInt32Array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, ListArray, RecordBatch, StringArray,
+    TimestampMicrosecondArray, UInt32Array, new_null_array,
 };
 use arrow::compute::{cast, filter, filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
@@ -51,9 +51,7 @@ pub struct Placed {
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// The spec partitions by a column that the schema doesn't have, or has inside a list or map.
-    #[error(
-        "partition `{partition}` needs the column with field id {source_id}, which the table doesn't have"
-    )]
+    #[error("partition `{partition}` needs the column with field id {source_id}, which the table doesn't have")]
     NoSource {
         /// The partition's name.
         partition: String,
@@ -151,8 +149,7 @@ impl Placer {
         let failures = self.unplaceable(&batch);
         if !failures.is_empty() {
             let kept = reject(failures, &indexes, &mut rejects);
-            batch =
-                filter_record_batch(&batch, &kept).expect("the mask has the length of the rows");
+            batch = filter_record_batch(&batch, &kept).expect("the mask has the length of the rows");
             event_times = event_times.map(|times| kept_of(&times, &kept).as_primitive().clone());
         }
         rejects.sort_by_key(|reject| reject.index);
@@ -166,8 +163,7 @@ impl Placer {
     fn event_times(&self, rows: &RecordBatch, timestamps_ms: &Int64Array) -> Option<EventTimes> {
         let Some((path, format)) = &self.event_time else {
             let wanted = self.plan.sources.contains(&ColumnSource::EventTime);
-            return wanted
-                .then(|| EventTimes::compute(&EventTimeFormat::Default, None, timestamps_ms));
+            return wanted.then(|| EventTimes::compute(&EventTimeFormat::Default, None, timestamps_ms));
         };
         let mut times = match self.payload_column(rows, path) {
             Some(column) => EventTimes::compute(format, Some(&column), timestamps_ms),
@@ -191,13 +187,10 @@ impl Placer {
         });
         let matches = |source: &[String], exact: bool| {
             source.len() <= path.len()
-                && source.iter().zip(path).all(|(a, b)| {
-                    if exact {
-                        a == b
-                    } else {
-                        a.eq_ignore_ascii_case(b)
-                    }
-                })
+                && source
+                    .iter()
+                    .zip(path)
+                    .all(|(a, b)| if exact { a == b } else { a.eq_ignore_ascii_case(b) })
         };
         let found = |exact: bool| {
             let fitting = payloads
@@ -212,21 +205,16 @@ impl Placer {
 
     /// Finds the rows whose Kafka timestamp doesn't fit a column of microseconds.
     fn unwritable_timestamps(&self, timestamps_ms: &Int64Array) -> Vec<(u32, String)> {
-        if !self
-            .plan
-            .sources
-            .contains(&ColumnSource::Kafka(KafkaColumn::Timestamp))
-        {
+        if !self.plan.sources.contains(&ColumnSource::Kafka(KafkaColumn::Timestamp)) {
             return Vec::new();
         }
         failures_of(timestamps_ms.len(), |row| {
-            (timestamps_ms.is_valid(row) && timestamps_ms.value(row).checked_mul(1000).is_none())
-                .then(|| {
-                    format!(
-                        "the record's timestamp, {} ms, lies outside what a column can hold",
-                        timestamps_ms.value(row)
-                    )
-                })
+            (timestamps_ms.is_valid(row) && timestamps_ms.value(row).checked_mul(1000).is_none()).then(|| {
+                format!(
+                    "the record's timestamp, {} ms, lies outside what a column can hold",
+                    timestamps_ms.value(row)
+                )
+            })
         })
     }
 
@@ -247,18 +235,11 @@ impl Placer {
                         .next()
                         .expect("the decoder fills every payload column of the plan"),
                 ),
-                ColumnSource::Kafka(column) => {
-                    self.kafka_column(*column, chunk, indexes, timestamps_ms)
-                }
-                ColumnSource::EventTime => {
-                    Arc::new(event_times.expect("the plan has an event time").clone())
-                }
+                ColumnSource::Kafka(column) => self.kafka_column(*column, chunk, indexes, timestamps_ms),
+                ColumnSource::EventTime => Arc::new(event_times.expect("the plan has an event time").clone()),
                 ColumnSource::Absent => new_null_array(field.data_type(), indexes.len()),
             };
-            columns.push(
-                conform(&column, field.data_type())
-                    .expect("a column's source has the column's type"),
-            );
+            columns.push(conform(&column, field.data_type()).expect("a column's source has the column's type"));
         }
         assert!(
             payload.next().is_none(),
@@ -278,10 +259,7 @@ impl Placer {
     ) -> ArrayRef {
         let rows = indexes.len();
         match column {
-            KafkaColumn::Topic => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
-                &self.topic,
-                rows,
-            ))),
+            KafkaColumn::Topic => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.topic, rows))),
             KafkaColumn::Partition => Arc::new(Int32Array::from_value(chunk.partition.0, rows)),
             KafkaColumn::Offset => of_rows(&chunk.offsets, indexes),
             KafkaColumn::Timestamp => {
@@ -305,16 +283,17 @@ impl Placer {
             // A date and nanoseconds in 64 bits never leave the range of an int; the years of dates are checked here too.
             let times = match column.data_type() {
                 DataType::Timestamp(TimeUnit::Microsecond, _) => column,
-                DataType::Date32 => {
-                    cast(&column, &DataType::Timestamp(TimeUnit::Microsecond, None))
-                        .expect("arrow casts a date to microseconds")
-                }
+                DataType::Date32 => cast(&column, &DataType::Timestamp(TimeUnit::Microsecond, None))
+                    .expect("arrow casts a date to microseconds"),
                 _ => continue,
             };
             let times = times.as_primitive::<TimestampMicrosecondType>();
             failures.extend(failures_of(times.len(), |row| {
                 (times.is_valid(row) && !event_time::readable_everywhere(times.value(row))).then(|| {
-                    format!("no value for partition `{}`: its time lies outside the years 1 to 9999", key.name)
+                    format!(
+                        "no value for partition `{}`: its time lies outside the years 1 to 9999",
+                        key.name
+                    )
                 })
             }));
         }
@@ -337,8 +316,7 @@ impl Placer {
                 let rows = if last - first + 1 == group.len() {
                     batch.slice(first, group.len())
                 } else {
-                    take_record_batch(&batch, &UInt32Array::from(group))
-                        .expect("a group holds rows of the batch")
+                    take_record_batch(&batch, &UInt32Array::from(group)).expect("a group holds rows of the batch")
                 };
                 self.part(&values, first, rows)
             })
@@ -372,23 +350,12 @@ fn kept_of(column: &dyn Array, kept: &BooleanArray) -> ArrayRef {
 }
 
 fn failures_of(rows: usize, reason: impl Fn(usize) -> Option<String>) -> Vec<(u32, String)> {
-    let failed = |row| {
-        reason(row).map(|reason| {
-            (
-                u32::try_from(row).expect("a chunk's rows fit 32 bits"),
-                reason,
-            )
-        })
-    };
+    let failed = |row| reason(row).map(|reason| (u32::try_from(row).expect("a chunk's rows fit 32 bits"), reason));
     (0..rows).filter_map(failed).collect()
 }
 
 /// Turns failed rows into rejects, one per row, and returns the mask of the rows that stay.
-fn reject(
-    mut failures: Vec<(u32, String)>,
-    indexes: &UInt32Array,
-    rejects: &mut Vec<Reject>,
-) -> BooleanArray {
+fn reject(mut failures: Vec<(u32, String)>, indexes: &UInt32Array, rejects: &mut Vec<Reject>) -> BooleanArray {
     failures.sort_by_key(|(row, _)| *row);
     failures.dedup_by_key(|(row, _)| *row);
     let mut kept = vec![true; indexes.len()];

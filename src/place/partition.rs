@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use chrono::{DateTime, Datelike, Days, NaiveDate};
 use iceberg::spec::{
-    Literal, NestedFieldRef, PartitionSpec, PrimitiveLiteral, PrimitiveType, Schema, Struct,
-    Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
+    Literal, NestedFieldRef, PartitionSpec, PrimitiveLiteral, PrimitiveType, Schema, Struct, Transform, Type,
+    UnboundPartitionField, UnboundPartitionSpec,
 };
 
 /// The longest name or value in a directory's name, in bytes after escaping: `name=value` then stays below the 255 bytes
@@ -106,8 +106,7 @@ pub fn partition_spec(
     fields: &[PartitionField],
     event_time_column: &str,
 ) -> Result<UnboundPartitionSpec, String> {
-    let hour_of_event_time =
-        fields.contains(&PartitionField::Hour) && top_level(schema, "hour").is_none();
+    let hour_of_event_time = fields.contains(&PartitionField::Hour) && top_level(schema, "hour").is_none();
     let mut unbound: Vec<UnboundPartitionField> = Vec::new();
     for field in fields {
         let (transform, source) = match field {
@@ -120,9 +119,7 @@ pub fn partition_spec(
                 Some(column) => (Transform::Identity, column),
                 None => (Transform::Hour, source(schema, event_time_column)?),
             },
-            PartitionField::Transform { transform, column } => {
-                (*transform, source(schema, column)?)
-            }
+            PartitionField::Transform { transform, column } => (*transform, source(schema, column)?),
         };
         transform.result_type(&source.field_type).map_err(|_| {
             format!(
@@ -166,12 +163,7 @@ fn source<'a>(schema: &'a Schema, column: &str) -> Result<&'a NestedFieldRef, St
         .ok_or_else(|| format!("partition column `{column}` is not a column of the table"))
 }
 
-fn free_name(
-    schema: &Schema,
-    taken: &[UnboundPartitionField],
-    transform: Transform,
-    column: &str,
-) -> String {
+fn free_name(schema: &Schema, taken: &[UnboundPartitionField], transform: Transform, column: &str) -> String {
     let name = match transform {
         Transform::Year => format!("{column}_year"),
         Transform::Month => format!("{column}_month"),
@@ -182,9 +174,7 @@ fn free_name(
         Transform::Identity | Transform::Void | Transform::Unknown => return column.to_owned(),
     };
     // Iceberg refuses a partition named like a column. One of the finitely many taken names isn't `name_N`.
-    let is_free = |name: &str| {
-        schema.field_by_name(name).is_none() && taken.iter().all(|field| field.name != name)
-    };
+    let is_free = |name: &str| schema.field_by_name(name).is_none() && taken.iter().all(|field| field.name != name);
     if is_free(&name) {
         return name;
     }
@@ -207,17 +197,11 @@ pub fn partition_path(spec: &PartitionSpec, schema: &Schema, value: &Struct) -> 
     if spec.is_unpartitioned() {
         return String::new();
     }
-    let kinds = spec
-        .partition_type(schema)
-        .expect("the spec belongs to the schema");
+    let kinds = spec.partition_type(schema).expect("the spec belongs to the schema");
     let mut path = String::new();
     for (position, field) in spec.fields().iter().enumerate() {
         let text = match &value[position] {
-            Some(Literal::Primitive(literal)) => human(
-                field.transform,
-                &kinds.fields()[position].field_type,
-                literal,
-            ),
+            Some(Literal::Primitive(literal)) => human(field.transform, &kinds.fields()[position].field_type, literal),
             _ => "null".to_owned(),
         };
         if position > 0 {
@@ -238,24 +222,14 @@ fn human(transform: Transform, kind: &Type, literal: &PrimitiveLiteral) -> Strin
             format!("{:04}", 1970 + i64::from(*years))
         }
         (Transform::Month, PrimitiveLiteral::Int(months)) => {
-            format!(
-                "{:04}-{:02}",
-                1970 + months.div_euclid(12),
-                months.rem_euclid(12) + 1
-            )
+            format!("{:04}-{:02}", 1970 + months.div_euclid(12), months.rem_euclid(12) + 1)
         }
         (Transform::Day, PrimitiveLiteral::Int(days)) => date(i64::from(*days)),
         (Transform::Hour, PrimitiveLiteral::Int(hours)) => {
-            format!(
-                "{}-{:02}",
-                date(i64::from(hours.div_euclid(24))),
-                hours.rem_euclid(24)
-            )
+            format!("{}-{:02}", date(i64::from(hours.div_euclid(24))), hours.rem_euclid(24))
         }
         (_, PrimitiveLiteral::Boolean(value)) => value.to_string(),
-        (_, PrimitiveLiteral::Int(days)) if primitive == Some(&PrimitiveType::Date) => {
-            date(i64::from(*days))
-        }
+        (_, PrimitiveLiteral::Int(days)) if primitive == Some(&PrimitiveType::Date) => date(i64::from(*days)),
         (_, PrimitiveLiteral::Int(value)) => value.to_string(),
         (_, PrimitiveLiteral::Long(value)) => human_long(primitive, *value),
         (_, PrimitiveLiteral::Float(value)) => value.to_string(),
@@ -263,9 +237,7 @@ fn human(transform: Transform, kind: &Type, literal: &PrimitiveLiteral) -> Strin
         (_, PrimitiveLiteral::String(value)) => value.clone(),
         (_, PrimitiveLiteral::UInt128(value)) => uuid::Uuid::from_u128(*value).to_string(),
         (_, PrimitiveLiteral::Int128(value)) => human_decimal(primitive, *value),
-        (_, PrimitiveLiteral::Binary(bytes)) => {
-            base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes)
-        }
+        (_, PrimitiveLiteral::Binary(bytes)) => base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes),
         (_, PrimitiveLiteral::AboveMax | PrimitiveLiteral::BelowMin) => "null".to_owned(),
     }
 }
@@ -279,9 +251,7 @@ fn human_long(kind: Option<&PrimitiveType>, value: i64) -> String {
         Some(PrimitiveType::Timestamp) => (DateTime::from_timestamp_micros(value), ""),
         Some(PrimitiveType::Timestamptz) => (DateTime::from_timestamp_micros(value), "+00:00"),
         Some(PrimitiveType::TimestampNs) => (Some(DateTime::from_timestamp_nanos(value)), ""),
-        Some(PrimitiveType::TimestamptzNs) => {
-            (Some(DateTime::from_timestamp_nanos(value)), "+00:00")
-        }
+        Some(PrimitiveType::TimestamptzNs) => (Some(DateTime::from_timestamp_nanos(value)), "+00:00"),
         _ => (None, ""),
     };
     time.map_or_else(
@@ -328,9 +298,7 @@ fn escaped(text: &str) -> String {
     for byte in text.bytes() {
         match byte {
             b'.' if only_dots => segment.push_str("%2E"),
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' => {
-                segment.push(char::from(byte))
-            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' => segment.push(char::from(byte)),
             _ => write!(segment, "%{byte:02X}").expect("a string takes all that is written"),
         }
         if segment.len() <= SEGMENT_BYTES_MAX - 17 {
@@ -338,8 +306,7 @@ fn escaped(text: &str) -> String {
         }
         if segment.len() > SEGMENT_BYTES_MAX {
             segment.truncate(cut);
-            write!(segment, "-{:016x}", fnv1a(text.as_bytes()))
-                .expect("a string takes all that is written");
+            write!(segment, "-{:016x}", fnv1a(text.as_bytes())).expect("a string takes all that is written");
             return segment;
         }
     }

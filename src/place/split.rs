@@ -6,9 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::cast;
 use arrow::compute::kernels::cmp::not_distinct;
-use arrow::datatypes::{
-    DataType, Date32Type, Int32Type, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
-};
+use arrow::datatypes::{DataType, Date32Type, Int32Type, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType};
 use arrow::row::{RowConverter, SortField};
 use iceberg::arrow::arrow_primitive_to_literal;
 use iceberg::spec::{Literal, PartitionField, Transform, Type};
@@ -59,11 +57,8 @@ impl PartitionKey {
                 .map_err(failed)?,
         };
         // What can't be computed is found here, on no rows, so that placing has no errors.
-        let values = key
-            .transformed(column_at(nothing, &key.positions))
-            .map_err(failed)?;
-        arrow_primitive_to_literal(&new_null_array(values.data_type(), 1), &key.kind)
-            .map_err(failed)?;
+        let values = key.transformed(column_at(nothing, &key.positions)).map_err(failed)?;
+        arrow_primitive_to_literal(&new_null_array(values.data_type(), 1), &key.kind).map_err(failed)?;
         Ok(key)
     }
 
@@ -96,31 +91,19 @@ impl PartitionKey {
         let values: ArrayRef = match (self.transform, column.data_type()) {
             (Transform::Day, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
                 let times = column.as_primitive::<TimestampMicrosecondType>();
-                Arc::new(
-                    times.unary::<_, Date32Type>(|time_us| time_us.div_euclid(US_PER_DAY) as i32),
-                )
+                Arc::new(times.unary::<_, Date32Type>(|time_us| time_us.div_euclid(US_PER_DAY) as i32))
             }
             (Transform::Hour, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
                 let times = column.as_primitive::<TimestampMicrosecondType>();
-                Arc::new(
-                    times.unary::<_, Int32Type>(|time_us| time_us.div_euclid(US_PER_HOUR) as i32),
-                )
+                Arc::new(times.unary::<_, Int32Type>(|time_us| time_us.div_euclid(US_PER_HOUR) as i32))
             }
             (Transform::Day, DataType::Timestamp(TimeUnit::Nanosecond, _)) => {
                 let times = column.as_primitive::<TimestampNanosecondType>();
-                Arc::new(
-                    times.unary::<_, Date32Type>(|time_ns| {
-                        time_ns.div_euclid(1000 * US_PER_DAY) as i32
-                    }),
-                )
+                Arc::new(times.unary::<_, Date32Type>(|time_ns| time_ns.div_euclid(1000 * US_PER_DAY) as i32))
             }
             (Transform::Hour, DataType::Timestamp(TimeUnit::Nanosecond, _)) => {
                 let times = column.as_primitive::<TimestampNanosecondType>();
-                Arc::new(
-                    times.unary::<_, Int32Type>(|time_ns| {
-                        time_ns.div_euclid(1000 * US_PER_HOUR) as i32
-                    }),
-                )
+                Arc::new(times.unary::<_, Int32Type>(|time_ns| time_ns.div_euclid(1000 * US_PER_HOUR) as i32))
             }
             _ => return self.function.transform(truncatable(column)),
         };
@@ -131,9 +114,7 @@ impl PartitionKey {
 /// The crate truncates binary columns, but not the large ones that its own Arrow schemas have.
 fn truncatable(column: ArrayRef) -> ArrayRef {
     match column.data_type() {
-        DataType::LargeBinary => {
-            cast(&column, &DataType::Binary).expect("a chunk's payload is below 2 GiB")
-        }
+        DataType::LargeBinary => cast(&column, &DataType::Binary).expect("a chunk's payload is below 2 GiB"),
         _ => column,
     }
 }
@@ -141,8 +122,7 @@ fn truncatable(column: ArrayRef) -> ArrayRef {
 /// Says whether all rows have one value, nulls being equal to each other.
 pub(super) fn is_uniform(values: &ArrayRef) -> bool {
     let pairs = values.len() - 1;
-    let same = not_distinct(&values.slice(0, pairs), &values.slice(1, pairs))
-        .expect("partition values compare");
+    let same = not_distinct(&values.slice(0, pairs), &values.slice(1, pairs)).expect("partition values compare");
     same.true_count() == pairs
 }
 

@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, Float64Array, Int32Array,
-    Int64Array, LargeBinaryArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array,
+    LargeBinaryArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Date32Type, Field, Fields, Int32Type, Schema as ArrowSchema};
 use iceberg::arrow::schema_to_arrow_schema;
-use iceberg::spec::{
-    Literal, NestedField, PartitionSpec, PrimitiveType, Schema, Struct, StructType, Transform, Type,
-};
+use iceberg::spec::{Literal, NestedField, PartitionSpec, PrimitiveType, Schema, Struct, StructType, Transform, Type};
 
 use super::*;
 use crate::offsets::{Offset, OffsetRange, Partition};
@@ -69,10 +67,7 @@ fn chunk(records: i64) -> Chunk {
         partition: Partition(3),
         range: OffsetRange::new(Offset::new(100), Offset::new(100 + records)),
         offsets: (100..100 + records).collect::<Vec<_>>().into(),
-        timestamps: (0..records)
-            .map(|n| 1_705_312_800_000 + n)
-            .collect::<Vec<_>>()
-            .into(),
+        timestamps: (0..records).map(|n| 1_705_312_800_000 + n).collect::<Vec<_>>().into(),
         keys: BinaryArray::from_iter((0..records).map(|n| (n % 2 == 0).then(|| format!("k{n}")))),
         values: BinaryArray::from_iter((0..records).map(|_| Some("{}"))),
         headers: None,
@@ -90,11 +85,7 @@ fn decoded(indexes: Vec<u32>, ts: Vec<Option<i64>>, countries: Vec<Option<&str>>
     let meta = StructArray::new(fields, columns, None);
     let ids = Int64Array::from_iter_values(indexes.iter().map(|index| i64::from(*index)));
     let payload = ArrowSchema::new(Fields::from(arrow.fields()[..3].to_vec()));
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(ids),
-        Arc::new(Int64Array::from(ts)),
-        Arc::new(meta),
-    ];
+    let columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(Int64Array::from(ts)), Arc::new(meta)];
     Decoded {
         rows: RecordBatch::try_new(Arc::new(payload), columns).unwrap(),
         indexes,
@@ -124,23 +115,11 @@ const TEN: i64 = 1_705_312_800_000; // 2024-01-15T10:00Z
 #[test]
 fn rows_become_whole_and_go_to_their_partitions() {
     let event_time = Some((vec!["ts".to_owned()], EventTimeFormat::Default));
-    let placer = Placer::new(
-        plan(),
-        spec(&["date", "hour", "meta.country"]),
-        "events",
-        event_time,
-    )
-    .unwrap();
+    let placer = Placer::new(plan(), spec(&["date", "hour", "meta.country"]), "events", event_time).unwrap();
     let hour = 3_600_000;
     let rows = decoded(
         vec![0, 2, 3, 4, 5],
-        vec![
-            Some(TEN),
-            Some(TEN + hour),
-            None,
-            Some(TEN + 1),
-            Some(TEN + 2),
-        ],
+        vec![Some(TEN), Some(TEN + hour), None, Some(TEN + 1), Some(TEN + 2)],
         vec![Some("de"), Some("de"), Some("de"), None, Some("de")],
     );
     let placed = placer.place(rows, &chunk(6));
@@ -165,34 +144,22 @@ fn rows_become_whole_and_go_to_their_partitions() {
     let rows = &placed.parts[0].rows;
     assert_eq!(rows.schema(), plan().arrow);
     assert_eq!(
-        rows.column(0)
-            .as_primitive::<arrow::datatypes::Int64Type>()
-            .values(),
+        rows.column(0).as_primitive::<arrow::datatypes::Int64Type>().values(),
         &[0, 5]
     );
     assert_eq!(rows.column(3).as_string::<i32>().value(1), "events");
     assert_eq!(
-        rows.column(4)
-            .as_primitive::<arrow::datatypes::Int64Type>()
-            .values(),
+        rows.column(4).as_primitive::<arrow::datatypes::Int64Type>().values(),
         &[100, 105]
     );
     assert_eq!(
-        rows.column(5)
-            .as_primitive::<TimestampMicrosecondType>()
-            .value(1),
+        rows.column(5).as_primitive::<TimestampMicrosecondType>().value(1),
         (TEN + 5) * 1000
     );
-    let keys = rows
-        .column(6)
-        .as_any()
-        .downcast_ref::<LargeBinaryArray>()
-        .unwrap();
+    let keys = rows.column(6).as_any().downcast_ref::<LargeBinaryArray>().unwrap();
     assert_eq!((keys.value(0), keys.is_null(1)), (b"k0".as_slice(), true));
     assert_eq!(
-        rows.column(7)
-            .as_primitive::<TimestampMicrosecondType>()
-            .value(1),
+        rows.column(7).as_primitive::<TimestampMicrosecondType>().value(1),
         (TEN + 2) * 1000
     );
     assert_eq!(rows.column(8).null_count(), 2);
@@ -204,35 +171,20 @@ fn rows_become_whole_and_go_to_their_partitions() {
         .map(|reject| (reject.index, reject.stage))
         .collect();
     assert_eq!(rejects, [(1, Stage::Decode), (3, Stage::Place)]);
-    assert_eq!(
-        placed.rejects[1].reason,
-        "event time field `ts`: it is null or missing"
-    );
+    assert_eq!(placed.rejects[1].reason, "event time field `ts`: it is null or missing");
 }
 
 #[test]
 fn one_value_is_one_part_and_no_rows_are_none() {
     let placer = Placer::new(plan(), spec(&["hour"]), "events", None).unwrap();
-    let placed = placer.place(
-        decoded(vec![0, 2], vec![None, None], vec![None, None]),
-        &chunk(3),
-    );
+    let placed = placer.place(decoded(vec![0, 2], vec![None, None], vec![None, None]), &chunk(3));
     assert_eq!(placed.parts.len(), 1);
     assert_eq!(placed.parts[0].rows.num_rows(), 2);
     assert_eq!(placed.event_time_max_us, Some((TEN + 2) * 1000));
     let placed = placer.place(decoded(vec![], vec![], vec![]), &chunk(3));
     assert!(placed.parts.is_empty() && placed.event_time_max_us.is_none());
-    let unpartitioned = Placer::new(
-        plan(),
-        Arc::new(PartitionSpec::unpartition_spec()),
-        "events",
-        None,
-    )
-    .unwrap();
-    let placed = unpartitioned.place(
-        decoded(vec![0, 2], vec![None, None], vec![None, None]),
-        &chunk(3),
-    );
+    let unpartitioned = Placer::new(plan(), Arc::new(PartitionSpec::unpartition_spec()), "events", None).unwrap();
+    let placed = unpartitioned.place(decoded(vec![0, 2], vec![None, None], vec![None, None]), &chunk(3));
     assert_eq!((placed.parts.len(), placed.parts[0].path.as_str()), (1, ""));
 }
 
@@ -242,14 +194,7 @@ fn a_timestamp_no_engine_reads_is_a_reject() {
     let mut chunk = chunk(3);
     chunk.timestamps = vec![Some(TEN), Some(TEN * 1_000_000), None].into();
     let placed = placer.place(decoded(vec![0, 1, 2], vec![None; 3], vec![None; 3]), &chunk);
-    assert_eq!(
-        placed
-            .parts
-            .iter()
-            .map(|part| part.rows.num_rows())
-            .sum::<usize>(),
-        1
-    );
+    assert_eq!(placed.parts.iter().map(|part| part.rows.num_rows()).sum::<usize>(), 1);
     assert_eq!(
         placed.rejects.len(),
         3,
@@ -321,8 +266,7 @@ fn a_real_column_called_date_is_meant_first() {
         NestedField::optional(2, "ts", primitive(PrimitiveType::Timestamptz)).into(),
     ];
     let schema = Schema::builder().with_fields(fields).build().unwrap();
-    let spec =
-        partition_spec(&schema, &[PartitionField::Date, PartitionField::Hour], "ts").unwrap();
+    let spec = partition_spec(&schema, &[PartitionField::Date, PartitionField::Hour], "ts").unwrap();
     let found: Vec<_> = spec
         .fields()
         .iter()
@@ -334,8 +278,7 @@ fn a_real_column_called_date_is_meant_first() {
 #[test]
 fn partitions_that_cannot_be_are_refused() {
     let check = |fields: &[&str], part: &str| {
-        let fields: Result<Vec<PartitionField>, String> =
-            fields.iter().map(|field| field.parse()).collect();
+        let fields: Result<Vec<PartitionField>, String> = fields.iter().map(|field| field.parse()).collect();
         let error = fields
             .and_then(|fields| partition_spec(&schema(), &fields, "_event_time"))
             .unwrap_err();
@@ -352,11 +295,7 @@ fn partitions_that_cannot_be_are_refused() {
 fn path_of(kind: PrimitiveType, transform: Transform, literal: Option<Literal>) -> String {
     let field = NestedField::optional(1, "a b", primitive(kind)).into();
     let schema = Schema::builder().with_fields(vec![field]).build().unwrap();
-    let name = if transform == Transform::Identity {
-        "a b"
-    } else {
-        "p"
-    };
+    let name = if transform == Transform::Identity { "a b" } else { "p" };
     let spec = PartitionSpec::builder(schema.clone())
         .add_partition_field("a b", name, transform)
         .unwrap()
@@ -368,52 +307,22 @@ fn path_of(kind: PrimitiveType, transform: Transform, literal: Option<Literal>) 
 #[test]
 fn paths_read_as_java_writes_them() {
     use PrimitiveType as P;
-    let check = |kind, transform, literal, expect: &str| {
-        assert_eq!(path_of(kind, transform, Some(literal)), expect)
-    };
+    let check = |kind, transform, literal, expect: &str| assert_eq!(path_of(kind, transform, Some(literal)), expect);
     check(
         P::Timestamptz,
         Transform::Hour,
         Literal::int(473_794),
         "p=2024-01-19-10",
     );
-    check(
-        P::Timestamptz,
-        Transform::Hour,
-        Literal::int(-1),
-        "p=1969-12-31-23",
-    );
-    check(
-        P::Timestamptz,
-        Transform::Day,
-        Literal::int(19_737),
-        "p=2024-01-15",
-    );
-    check(
-        P::Timestamptz,
-        Transform::Month,
-        Literal::int(-1),
-        "p=1969-12",
-    );
+    check(P::Timestamptz, Transform::Hour, Literal::int(-1), "p=1969-12-31-23");
+    check(P::Timestamptz, Transform::Day, Literal::int(19_737), "p=2024-01-15");
+    check(P::Timestamptz, Transform::Month, Literal::int(-1), "p=1969-12");
     check(P::Timestamptz, Transform::Year, Literal::int(54), "p=2024");
     check(P::Long, Transform::Bucket(16), Literal::int(7), "p=7");
+    check(P::Date, Transform::Identity, Literal::date(19_737), "a%20b=2024-01-15");
+    check(P::Boolean, Transform::Identity, Literal::bool(true), "a%20b=true");
     check(
-        P::Date,
-        Transform::Identity,
-        Literal::date(19_737),
-        "a%20b=2024-01-15",
-    );
-    check(
-        P::Boolean,
-        Transform::Identity,
-        Literal::bool(true),
-        "a%20b=true",
-    );
-    check(
-        P::Decimal {
-            precision: 9,
-            scale: 2,
-        },
+        P::Decimal { precision: 9, scale: 2 },
         Transform::Identity,
         Literal::decimal(-5),
         "a%20b=-0.05",
@@ -430,11 +339,7 @@ fn paths_read_as_java_writes_them() {
 #[test]
 fn paths_stay_in_their_directory() {
     let check = |value: &str, expect: &str| {
-        let path = path_of(
-            PrimitiveType::String,
-            Transform::Identity,
-            Some(Literal::string(value)),
-        );
+        let path = path_of(PrimitiveType::String, Transform::Identity, Some(Literal::string(value)));
         assert_eq!(path, format!("a%20b={expect}"));
     };
     check("a/../../b", "a%2F..%2F..%2Fb");
@@ -448,11 +353,7 @@ fn paths_stay_in_their_directory() {
         let value = Some(Literal::string(format!("{}{end}", "ü".repeat(500))));
         path_of(PrimitiveType::String, Transform::Identity, value)
     };
-    assert!(
-        long("a").len() <= 120 && long("a") != long("b"),
-        "{}",
-        long("a")
-    );
+    assert!(long("a").len() <= 120 && long("a") != long("b"), "{}", long("a"));
     assert!(long("a").starts_with("a%20b=%C3%BC%C3%BC"));
 }
 
@@ -460,22 +361,14 @@ fn paths_stay_in_their_directory() {
 fn event_times_are_read_from_every_kind_of_column() {
     use EventTimeFormat as F;
     let check = |format: F, column: ArrayRef, expect: &[Option<i64>]| {
-        let times = EventTimes::compute(
-            &format,
-            Some(&column),
-            &Int64Array::from(vec![0; column.len()]),
-        );
+        let times = EventTimes::compute(&format, Some(&column), &Int64Array::from(vec![0; column.len()]));
         assert_eq!(
             times.times.iter().collect::<Vec<_>>(),
             expect,
             "{format:?}: {:?}",
             times.failures
         );
-        let failed: Vec<_> = times
-            .failures
-            .iter()
-            .map(|(row, _)| *row as usize)
-            .collect();
+        let failed: Vec<_> = times.failures.iter().map(|(row, _)| *row as usize).collect();
         assert_eq!(
             failed,
             (0..expect.len())
@@ -513,11 +406,7 @@ fn event_times_are_read_from_every_kind_of_column() {
     );
     check(F::Iso8601, long(vec![Some(TEN)]), &[None]);
     let doubles = Float64Array::from(vec![1_705_312_800.123456, f64::NAN, f64::INFINITY]);
-    check(
-        F::EpochSeconds,
-        Arc::new(doubles),
-        &[Some(ten + 123_456), None, None],
-    );
+    check(F::EpochSeconds, Arc::new(doubles), &[Some(ten + 123_456), None, None]);
     let texts = [
         "2024-01-15T10:00:00Z",
         "2024-01-15T11:00:00.5+01:00",
@@ -550,11 +439,7 @@ fn event_times_are_read_from_every_kind_of_column() {
         text(vec!["15.01.2024 10:00"]),
         &[Some(ten)],
     );
-    check(
-        F::Strftime("%s".to_owned()),
-        text(vec!["1705312800"]),
-        &[Some(ten)],
-    );
+    check(F::Strftime("%s".to_owned()), text(vec!["1705312800"]), &[Some(ten)]);
     let date: ArrayRef = Arc::new(arrow::array::Date32Array::from(vec![Some(19_737), None]));
     check(F::Default, date, &[Some(1_705_276_800_000_000), None]);
     check(
@@ -599,9 +484,7 @@ fn every_primitive_column_can_partition() {
         let column = match arrow.field(0).data_type() {
             DataType::FixedSizeBinary(width) => {
                 let bytes = [Some(value.as_bytes()), None, Some(value.as_bytes())].into_iter();
-                Arc::new(
-                    FixedSizeBinaryArray::try_from_sparse_iter_with_size(bytes, *width).unwrap(),
-                )
+                Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(bytes, *width).unwrap())
             }
             kind => cast(&text, kind).unwrap(),
         };
@@ -629,23 +512,10 @@ fn every_primitive_column_can_partition() {
     check(P::Long, id, "7", "c=7");
     check(P::Float, id, "1.5", "c=1.5");
     check(P::Double, id, "-0.5", "c=-0.5");
-    check(
-        P::Decimal {
-            precision: 9,
-            scale: 2,
-        },
-        id,
-        "12.5",
-        "c=12.50",
-    );
+    check(P::Decimal { precision: 9, scale: 2 }, id, "12.5", "c=12.50");
     check(P::Date, id, "2024-01-15", "c=2024-01-15");
     check(P::Time, id, "10:00:01", "c=10%3A00%3A01");
-    check(
-        P::Timestamp,
-        id,
-        "2024-01-15T10:00:00",
-        "c=2024-01-15T10%3A00%3A00",
-    );
+    check(P::Timestamp, id, "2024-01-15T10:00:00", "c=2024-01-15T10%3A00%3A00");
     check(P::String, id, "x y", "c=x%20y");
     check(
         P::Uuid,
@@ -656,24 +526,14 @@ fn every_primitive_column_can_partition() {
     check(P::Fixed(2), id, "ab", "c=YWI%3D");
     check(P::Binary, id, "ab", "c=YWI%3D");
     check(P::Binary, Transform::Truncate(1), "ab", "c_trunc=YQ%3D%3D");
-    check(
-        P::String,
-        Transform::Truncate(2),
-        "üüü",
-        "c_trunc=%C3%BC%C3%BC",
-    );
+    check(P::String, Transform::Truncate(2), "üüü", "c_trunc=%C3%BC%C3%BC");
     check(
         P::Timestamptz,
         Transform::Month,
         "1969-12-31T23:59:59Z",
         "c_month=1969-12",
     );
-    check(
-        P::Timestamptz,
-        Transform::Year,
-        "2024-01-15T10:00:00Z",
-        "c_year=2024",
-    );
+    check(P::Timestamptz, Transform::Year, "2024-01-15T10:00:00Z", "c_year=2024");
     check(
         P::TimestamptzNs,
         Transform::Hour,

@@ -136,10 +136,15 @@ async fn play(
         _ = stop.wait_for(|stop| *stop) => return Ok(Outcome::Stopped),
     };
     let Some((topic, table)) = opened else {
-        info!(topic = world.pipeline.source.topic, "the topic is empty and no columns are declared: no table yet");
+        info!(
+            topic = world.pipeline.source.topic,
+            "the topic is empty and no columns are declared: no table yet"
+        );
         return Ok(Outcome::Done);
     };
-    Conductor::new(world, options, counters.clone(), &topic, table)?.play(topic, stop, report).await
+    Conductor::new(world, options, counters.clone(), &topic, table)?
+        .play(topic, stop, report)
+        .await
 }
 
 struct Conductor {
@@ -198,7 +203,10 @@ impl Conductor {
         let store = Arc::new(table.store.clone());
         let (handle, line_store) = (Handle::current(), table.store.clone());
         let sinks = Box::new(move || {
-            let sinks = UploadSinks { store: line_store.clone(), handle: handle.clone() };
+            let sinks = UploadSinks {
+                store: line_store.clone(),
+                handle: handle.clone(),
+            };
             Box::new(sinks) as Box<dyn crate::write::FileSinks>
         });
         let line = Line::new(settings, world.line_plan(&table)?, sinks).map_err(|error| {
@@ -213,7 +221,9 @@ impl Conductor {
                 line.work(inbox, |reply| drop(outbox.send(reply)));
             })
             .map_err(|error| Failure::new(Exit::Remote, format!("no thread for the line: {error}")))?;
-        let points = world.sync_points(Some(table.metadata.location()))?.expect("the table's location is known");
+        let points = world
+            .sync_points(Some(table.metadata.location()))?
+            .expect("the table's location is known");
         let aside = Aside::open(&world, &store)?;
         Ok(Conductor {
             run: Run::new(config),
@@ -251,10 +261,21 @@ impl Conductor {
         let begin = view.ledger.as_ref().map(|ledger| ledger.offsets.clone());
         let total: u64 = ends
             .iter()
-            .map(|(partition, end)| end.since(begin.as_ref().and_then(|held| held.get(partition)).unwrap_or(Offset::ZERO)))
+            .map(|(partition, end)| {
+                end.since(
+                    begin
+                        .as_ref()
+                        .and_then(|held| held.get(partition))
+                        .unwrap_or(Offset::ZERO),
+                )
+            })
             .sum();
         self.counters.position_total.store(total, Ordering::Relaxed);
-        let opened = Event::Opened { view, partitions: topic.partitions, ends };
+        let opened = Event::Opened {
+            view,
+            partitions: topic.partitions,
+            ends,
+        };
         let mut finished = self.tell(opened, None, report);
         let mut tick = tokio::time::interval(TICK);
         let mut stopping = false;
@@ -283,12 +304,20 @@ impl Conductor {
             let begin = begin.unwrap_or_default();
             for (partition, end) in ledger.offsets.iter() {
                 let start = begin.get(partition).unwrap_or(Offset::ZERO);
-                report.offsets.insert(partition.to_string(), OffsetSpan { start: start.get(), end: end.get() });
+                report.offsets.insert(
+                    partition.to_string(),
+                    OffsetSpan {
+                        start: start.get(),
+                        end: end.get(),
+                    },
+                );
             }
             if self.once {
-                let behind = self.run.ends().iter().map(|(partition, end)| {
-                    end.since(ledger.offsets.get(partition).unwrap_or(Offset::ZERO))
-                });
+                let behind = self
+                    .run
+                    .ends()
+                    .iter()
+                    .map(|(partition, end)| end.since(ledger.offsets.get(partition).unwrap_or(Offset::ZERO)));
                 report.lag = Some(behind.sum());
             }
         }
@@ -322,7 +351,11 @@ impl Conductor {
             Action::Read { epoch, offsets } => self.read(epoch, offsets),
             Action::Take(window) => {
                 let (chunk, permit) = hand.take().expect("a chunk is at hand when it is taken");
-                self.order(Order::Take { window, chunk, ticket: Box::new(permit) });
+                self.order(Order::Take {
+                    window,
+                    chunk,
+                    ticket: Box::new(permit),
+                });
             }
             Action::Discard => drop(hand.take()),
             Action::Seal { window, ranges, reason } => {
@@ -373,7 +406,9 @@ impl Conductor {
         let source = &self.world.pipeline.source;
         let mut client = source.client.clone();
         let queue_kbytes = (self.memory / QUEUE_SHARE / 1024).max(1024).to_string();
-        client.entry("queued.max.messages.kbytes".into()).or_insert(queue_kbytes);
+        client
+            .entry("queued.max.messages.kbytes".into())
+            .or_insert(queue_kbytes);
         let settings = ConsumerSettings {
             brokers: source.brokers.clone(),
             topic: source.topic.clone(),
@@ -383,7 +418,11 @@ impl Conductor {
             chunk_bytes_max: CHUNK_BYTES_MAX,
             client,
         };
-        let budget = Budget::new(usize::try_from(self.memory / CHUNK_SHARE).unwrap_or(usize::MAX).max(2 * CHUNK_BYTES_MAX));
+        let budget = Budget::new(
+            usize::try_from(self.memory / CHUNK_SHARE)
+                .unwrap_or(usize::MAX)
+                .max(2 * CHUNK_BYTES_MAX),
+        );
         match Consumer::start(settings, budget, self.kafka.0.clone()) {
             Ok(consumer) => {
                 self.consumer = Some(consumer);
@@ -415,17 +454,32 @@ impl Conductor {
 
     /// Stores dead letters and asks whether the topic is still the same one.
     fn prepare(&mut self, windows: Vec<WindowId>, after: Millis) {
-        let letters: Vec<_> = windows.iter().filter_map(|id| self.sealed.get(id)).flat_map(|window| window.aside.clone()).collect();
-        let ledger = self.run.ledger().map(|ledger| ledger.offsets.clone()).unwrap_or_default();
+        let letters: Vec<_> = windows
+            .iter()
+            .filter_map(|id| self.sealed.get(id))
+            .flat_map(|window| window.aside.clone())
+            .collect();
+        let ledger = self
+            .run
+            .ledger()
+            .map(|ledger| ledger.offsets.clone())
+            .unwrap_or_default();
         let (world, aside, known) = (self.world.clone(), self.aside.clone(), self.topic_id.clone());
         self.spawn(async move {
             wait(after).await;
             match world.topic_id().await {
                 Err(failure) => return Answer::Event(Event::Failed(failure)),
                 Ok(found) if known.is_some() && found.is_some() && found != known => {
-                    let what = format!("topic `{}` was re-created while this run worked", world.pipeline.source.topic);
+                    let what = format!(
+                        "topic `{}` was re-created while this run worked",
+                        world.pipeline.source.topic
+                    );
                     let failure = Failure::new(Exit::Data, what)
-                        .detail(format!("its id was {}, now it is {}", known.unwrap_or_default(), found.unwrap_or_default()))
+                        .detail(format!(
+                            "its id was {}, now it is {}",
+                            known.unwrap_or_default(),
+                            found.unwrap_or_default()
+                        ))
                         .hint("nothing of the window was stored; to read the new topic, use another table");
                     return Answer::Event(Event::Failed(failure));
                 }
@@ -439,7 +493,11 @@ impl Conductor {
         let (points, name) = (self.points.clone(), self.world.pipeline.name.clone());
         if let Some(consumer) = &self.consumer {
             // A copy for lag tools, of the partitions that are read here; never waited for and never read back.
-            let ours = ledger.offsets.iter().filter(|(partition, _)| self.started.contains(partition)).collect();
+            let ours = ledger
+                .offsets
+                .iter()
+                .filter(|(partition, _)| self.started.contains(partition))
+                .collect();
             consumer.commit_group(ours);
         }
         self.spawn(async move {
@@ -500,13 +558,20 @@ impl Conductor {
             }
             Reply::Unseen { shape, plan } => {
                 let world = self.world.clone();
-                let strict = world.line_plan(&self.table).is_ok_and(|plan| plan.rows.unknown == UnknownFields::Strict);
+                let strict = world
+                    .line_plan(&self.table)
+                    .is_ok_and(|plan| plan.rows.unknown == UnknownFields::Strict);
                 let answers = self.answers.0.clone();
                 tokio::spawn(async move {
                     let evolved = if strict {
-                        Err(Failure::new(Exit::Data, format!("records hold fields that table `{}` doesn't have", world.ident))
-                            .detail(format!("new fields: {shape:?}"))
-                            .hint("`materialize.schemaEvolution` is strict: add the columns, or set it to evolve or ignore"))
+                        Err(Failure::new(
+                            Exit::Data,
+                            format!("records hold fields that table `{}` doesn't have", world.ident),
+                        )
+                        .detail(format!("new fields: {shape:?}"))
+                        .hint(
+                            "`materialize.schemaEvolution` is strict: add the columns, or set it to evolve or ignore",
+                        ))
                     } else {
                         world.evolve(&shape).await
                     };
@@ -522,25 +587,37 @@ impl Conductor {
             }
             Reply::Sealed(window) => self.line_sealed(*window, report),
             Reply::Failed(error) => {
-                let failure = Failure::new(Exit::Remote, format!("the files of table `{}` can't be written", self.world.ident))
-                    .detail(chain(&error))
-                    .hint("look at the store's space and permissions; nothing of the window is in the table");
+                let failure = Failure::new(
+                    Exit::Remote,
+                    format!("the files of table `{}` can't be written", self.world.ident),
+                )
+                .detail(chain(&error))
+                .hint("look at the store's space and permissions; nothing of the window is in the table");
                 self.tell(Event::Failed(failure), None, report)
             }
         }
     }
 
     fn line_sealed(&mut self, window: LineWindow, report: &mut TableReport) -> Option<Outcome> {
-        let (ranges, reason) = self.sealing.remove(&window.id).expect("a line seals what it was told to");
+        let (ranges, reason) = self
+            .sealing
+            .remove(&window.id)
+            .expect("a line seals what it was told to");
         for reason in &window.reasons {
             warn!(table = %self.world.ident, reason, "rejected");
         }
         let tally = window.tally;
         if tally.rejected > 0 && self.world.pipeline.errors.on_decode_error == OnDecodeError::Fail {
             let first = window.reasons.first().cloned().unwrap_or_default();
-            let failure = Failure::new(Exit::Data, format!("a record of topic `{}` can't become a row", self.world.pipeline.source.topic))
-                .detail(first)
-                .hint("`errors.onDecodeError` is fail: mend `columns`, or choose deadLetter or skip");
+            let failure = Failure::new(
+                Exit::Data,
+                format!(
+                    "a record of topic `{}` can't become a row",
+                    self.world.pipeline.source.topic
+                ),
+            )
+            .detail(first)
+            .hint("`errors.onDecodeError` is fail: mend `columns`, or choose deadLetter or skip");
             return self.tell(Event::Failed(failure), None, report);
         }
         let bytes = window.files.iter().map(|file| file.file.file_size_in_bytes()).sum();
@@ -586,7 +663,9 @@ impl Conductor {
                 self.revoke = Some(ack);
                 Event::Revoked { partitions, lost }
             }
-            KafkaEvent::Fetched { epoch, chunk, permit, .. } => {
+            KafkaEvent::Fetched {
+                epoch, chunk, permit, ..
+            } => {
                 self.unreachable_since = None;
                 let event = Event::Fetched {
                     epoch,
@@ -615,19 +694,25 @@ impl Conductor {
                         .hint("nothing was skipped; `aperio status` shows the offsets. Resetting them gives the missing records up"),
                 )
             }
-            KafkaEvent::TopicMissing => {
-                Event::Failed(Failure::new(Exit::Data, format!("topic `{topic}` is gone")).hint("nothing was lost; the table keeps its offsets"))
-            }
-            KafkaEvent::Failed { error } => {
-                Event::Failed(Failure::new(Exit::Remote, format!("the Kafka client of topic `{topic}` can't go on")).detail(error).hint("run again"))
-            }
+            KafkaEvent::TopicMissing => Event::Failed(
+                Failure::new(Exit::Data, format!("topic `{topic}` is gone"))
+                    .hint("nothing was lost; the table keeps its offsets"),
+            ),
+            KafkaEvent::Failed { error } => Event::Failed(
+                Failure::new(Exit::Remote, format!("the Kafka client of topic `{topic}` can't go on"))
+                    .detail(error)
+                    .hint("run again"),
+            ),
         };
         self.tell(event, None, report)
     }
 
     fn ticked(&mut self, report: &mut TableReport) -> Option<Outcome> {
         let patience = self.world.retry_for;
-        if let Some((_, error)) = self.unreachable_since.take_if(|(since, _)| now().since(*since) >= patience) {
+        if let Some((_, error)) = self
+            .unreachable_since
+            .take_if(|(since, _)| now().since(*since) >= patience)
+        {
             let failure = Failure::new(Exit::Remote, format!("Kafka can't be read for topic `{}`", self.world.pipeline.source.topic))
                 .detail(error)
                 .hint("nothing was lost: the table holds the offsets. Run again when it is back, or wait longer with `--retry-for`");

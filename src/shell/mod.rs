@@ -43,7 +43,10 @@ pub async fn run_all(
         .into_iter()
         .zip(counters)
         .map(|(pipeline, counters)| {
-            let options = RunOptions { memory: share, ..options };
+            let options = RunOptions {
+                memory: share,
+                ..options
+            };
             tokio::spawn(conductor::conduct(pipeline, options, counters, stop.clone()))
         })
         .collect();

@@ -50,18 +50,36 @@ impl World {
         let admin = Admin::new(&source.brokers, source.read_committed, &source.client, QUESTION_TIMEOUT)
             .map_err(|error| kafka_failure(&error, &source.topic))?;
         let levels = pipeline.schema.split('.').map(str::to_owned).collect();
-        let namespace = NamespaceIdent::from_vec(levels)
-            .map_err(|error| Failure::new(Exit::Config, format!("schema `{}` isn't a namespace: {error}", pipeline.schema)))?;
+        let namespace = NamespaceIdent::from_vec(levels).map_err(|error| {
+            Failure::new(
+                Exit::Config,
+                format!("schema `{}` isn't a namespace: {error}", pipeline.schema),
+            )
+        })?;
         let ident = TableIdent::new(namespace, pipeline.name.clone());
-        Ok(World { pipeline, catalog: Arc::new(catalog), ident, retry_for, admin: Arc::new(admin) })
+        Ok(World {
+            pipeline,
+            catalog: Arc::new(catalog),
+            ident,
+            retry_for,
+            admin: Arc::new(admin),
+        })
     }
 
     /// Looks at the topic: its identity, its partitions, its ends.
     pub async fn topic(&self) -> Result<Topic, Failure> {
         let topic = self.pipeline.source.topic.clone();
         self.ask(move |admin| {
-            let source = Source { topic: topic.clone(), topic_id: admin.topic_id(&topic)?, cluster_id: admin.cluster_id()? };
-            Ok(Topic { source, partitions: admin.partitions(&topic)?, ends: admin.ends(&topic)? })
+            let source = Source {
+                topic: topic.clone(),
+                topic_id: admin.topic_id(&topic)?,
+                cluster_id: admin.cluster_id()?,
+            };
+            Ok(Topic {
+                source,
+                partitions: admin.partitions(&topic)?,
+                ends: admin.ends(&topic)?,
+            })
         })
         .await
     }
@@ -75,7 +93,11 @@ impl World {
     /// Finds where partitions start: by `startOffset` in the very first commit, from their beginning later.
     pub async fn starts(&self, partitions: Vec<Partition>, first: bool) -> Result<Offsets, Failure> {
         let topic = self.pipeline.source.topic.clone();
-        let start = if first { self.pipeline.source.start } else { StartOffset::Earliest };
+        let start = if first {
+            self.pipeline.source.start
+        } else {
+            StartOffset::Earliest
+        };
         let all = self
             .ask(move |admin| match start {
                 StartOffset::Earliest => admin.beginnings(&topic),
@@ -83,13 +105,17 @@ impl World {
                 StartOffset::Timestamp(time) => admin.offsets_for_time(&topic, time),
             })
             .await?;
-        Ok(all.iter().filter(|(partition, _)| partitions.contains(partition)).collect())
+        Ok(all
+            .iter()
+            .filter(|(partition, _)| partitions.contains(partition))
+            .collect())
     }
 
     /// Returns values of all partitions, some from their beginnings and some from their ends.
     pub async fn samples(&self, per_partition_max: usize, bytes_max: usize) -> Result<Vec<Vec<u8>>, Failure> {
         let topic = self.pipeline.source.topic.clone();
-        self.ask(move |admin| admin.samples(&topic, per_partition_max, bytes_max)).await
+        self.ask(move |admin| admin.samples(&topic, per_partition_max, bytes_max))
+            .await
     }
 
     /// Asks the brokers on a thread that may block, again and again until `--retry-for` is over.
@@ -101,7 +127,9 @@ impl World {
         let question = Arc::new(question);
         let attempt = || async {
             let (admin, question) = (self.admin.clone(), question.clone());
-            tokio::task::spawn_blocking(move || question(&admin)).await.expect("a question to a broker doesn't panic")
+            tokio::task::spawn_blocking(move || question(&admin))
+                .await
+                .expect("a question to a broker doesn't panic")
         };
         attempt
             .retry(backoff(self.retry_for))

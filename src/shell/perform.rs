@@ -22,9 +22,9 @@ use crate::shell::now;
 use crate::shell::open::{World, chain, kafka_failure};
 use crate::store::{BlockingUpload, Store};
 use crate::sync_points::{SyncPoint, SyncPoints};
+use crate::table::TableView;
 use crate::table::admit::CommitPlan;
 use crate::table::ledger::{self, LEDGER_KEY, Ledger};
-use crate::table::TableView;
 use crate::write::{FileSink, FileSinks};
 
 /// Takes the view that a run decides on.
@@ -127,13 +127,17 @@ pub(super) struct Aside {
 impl Aside {
     pub fn open(world: &World, store: &Store) -> Result<Aside, Failure> {
         let OnDecodeError::DeadLetter { topic, table } = &world.pipeline.errors.on_decode_error else {
-            return Ok(Aside { topic: None, table: None });
+            return Ok(Aside {
+                topic: None,
+                table: None,
+            });
         };
         let source = &world.pipeline.source;
         let topic = match topic {
             None => None,
             Some(topic) => Some(
-                DeadLetterTopic::new(&source.brokers, topic, &source.client).map_err(|error| kafka_failure(&error, topic))?,
+                DeadLetterTopic::new(&source.brokers, topic, &source.client)
+                    .map_err(|error| kafka_failure(&error, topic))?,
             ),
         };
         let table = table.as_ref().map(|name| {
@@ -149,7 +153,12 @@ impl Aside {
             return Ok(());
         }
         if let Some(table) = &self.table {
-            table.lock().await.store(ledger, letters).await.map_err(|error| chain(&error))?;
+            table
+                .lock()
+                .await
+                .store(ledger, letters)
+                .await
+                .map_err(|error| chain(&error))?;
         }
         if let Some(topic) = &self.topic {
             let records: Vec<_> = letters.iter().map(record).collect();
@@ -169,7 +178,10 @@ fn record(letter: &DeadLetter) -> DeadLetterRecord {
             header("topic", letter.topic.clone()),
             header("partition", letter.partition.to_string()),
             header("offset", letter.offset.to_string()),
-            header("timestamp", letter.timestamp_ms.map(|ms| ms.to_string()).unwrap_or_default()),
+            header(
+                "timestamp",
+                letter.timestamp_ms.map(|ms| ms.to_string()).unwrap_or_default(),
+            ),
             header("stage", letter.stage.to_owned()),
             header("error", letter.error.clone()),
         ],
@@ -184,7 +196,9 @@ pub(super) struct UploadSinks {
 
 impl FileSinks for UploadSinks {
     fn open(&mut self, path: &str) -> io::Result<Box<dyn FileSink>> {
-        Ok(Box::new(UploadSink(self.store.blocking_writer(self.handle.clone(), path))))
+        Ok(Box::new(UploadSink(
+            self.store.blocking_writer(self.handle.clone(), path),
+        )))
     }
 }
 

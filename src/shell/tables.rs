@@ -50,7 +50,9 @@ impl World {
             return Ok(Some(found));
         }
         self.refuse_lost_table().await?;
-        let Some(payload) = self.payload_columns().await? else { return Ok(None) };
+        let Some(payload) = self.payload_columns().await? else {
+            return Ok(None);
+        };
         let creation = self.creation(payload)?;
         let created = (|| self.catalog.create(&self.ident, creation.clone()))
             .retry(backoff(self.retry_for))
@@ -65,12 +67,17 @@ impl World {
     pub async fn evolve(&self, unseen: &Shape) -> Result<LinePlan, Failure> {
         for _ in 0..EVOLVE_ATTEMPTS_MAX {
             let Some(table) = self.load().await? else {
-                return Err(Failure::new(Exit::Data, format!("table `{}` was dropped while this run worked", self.ident)));
+                return Err(Failure::new(
+                    Exit::Data,
+                    format!("table `{}` was dropped while this run worked", self.ident),
+                ));
             };
             let metadata = &table.metadata;
             let flatten = self.pipeline.source.flatten;
             let added = evolve::add_unseen(metadata.current_schema(), metadata.last_column_id(), unseen, flatten);
-            let Some(schema) = added else { return self.line_plan(&table) };
+            let Some(schema) = added else {
+                return self.line_plan(&table);
+            };
             let (requirements, updates) = schema_change(&table, schema);
             match self.catalog.swap(&table, requirements, updates).await {
                 SwapAnswer::Committed(table) => {
@@ -85,20 +92,24 @@ impl World {
                 }
             }
         }
-        Err(Failure::new(Exit::Remote, format!("columns can't be added to table `{}`", self.ident))
-            .detail(format!("{EVOLVE_ATTEMPTS_MAX} attempts in a row failed"))
-            .hint("run again when the catalog is well; nothing was lost"))
+        Err(Failure::new(
+            Exit::Remote,
+            format!("columns can't be added to table `{}`", self.ident),
+        )
+        .detail(format!("{EVOLVE_ATTEMPTS_MAX} attempts in a row failed"))
+        .hint("run again when the catalog is well; nothing was lost"))
     }
 
     /// Says how rows are made for the table as it is now.
     pub fn line_plan(&self, table: &LoadedTable) -> Result<LinePlan, Failure> {
         let metadata = &table.metadata;
         let schema = metadata.current_schema().clone();
-        let declared: Option<Vec<_>> = self
-            .pipeline
-            .columns
-            .as_ref()
-            .map(|columns| columns.iter().map(|column| (column.name.clone(), column.from.clone())).collect());
+        let declared: Option<Vec<_>> = self.pipeline.columns.as_ref().map(|columns| {
+            columns
+                .iter()
+                .map(|column| (column.name.clone(), column.from.clone()))
+                .collect()
+        });
         let unknown = match (&declared, self.pipeline.materialize.evolution) {
             (Some(_), _) => UnknownFields::Declared,
             (None, Evolution::Evolve) => UnknownFields::Evolve,
@@ -107,9 +118,20 @@ impl World {
         };
         let event_time = schema.field_by_name(EVENT_TIME).is_some();
         let flatten = self.pipeline.source.flatten;
-        let rows = evolve::row_plan(schema, declared.as_deref(), &self.include(), event_time, unknown, flatten);
+        let rows = evolve::row_plan(
+            schema,
+            declared.as_deref(),
+            &self.include(),
+            event_time,
+            unknown,
+            flatten,
+        );
         let settings = ParquetSettings::from_properties(metadata.properties()).map_err(|reason| {
-            Failure::new(Exit::Config, format!("the properties of table `{}` can't be followed", self.ident)).detail(reason)
+            Failure::new(
+                Exit::Config,
+                format!("the properties of table `{}` can't be followed", self.ident),
+            )
+            .detail(reason)
         })?;
         let order = metadata.default_sort_order();
         let data_location = metadata.properties().get("write.data.path").cloned();
@@ -145,14 +167,18 @@ impl World {
             (None, Some(location)) => format!("{location}/.aperio"),
             (None, None) => return Ok(None),
         };
-        SyncPoints::open(&dir, &self.pipeline.schema, properties).map(Some).map_err(|error| {
-            Failure::new(Exit::Config, "the sync points can't be opened").detail(super::open::chain(&error))
-        })
+        SyncPoints::open(&dir, &self.pipeline.schema, properties)
+            .map(Some)
+            .map_err(|error| {
+                Failure::new(Exit::Config, "the sync points can't be opened").detail(super::open::chain(&error))
+            })
     }
 
     /// A table that is gone while sync points speak of it was dropped or lost: starting over would double or lose rows.
     async fn refuse_lost_table(&self) -> Result<(), Failure> {
-        let Some(points) = self.sync_points(None)? else { return Ok(()) };
+        let Some(points) = self.sync_points(None)? else {
+            return Ok(());
+        };
         let rows = points.read().await.map_err(|error| {
             Failure::new(Exit::Remote, "the sync points can't be read").detail(super::open::chain(&error))
         })?;
@@ -160,9 +186,15 @@ impl World {
         if kept == 0 {
             return Ok(());
         }
-        Err(Failure::new(Exit::Data, format!("table `{}` is gone, but sync points have {kept} rows for it", self.ident))
-            .detail("it was dropped, renamed, or `catalog` now names another catalog or warehouse")
-            .hint("restore the table; or, to start over, delete the rows of this source from sync_points.parquet"))
+        Err(Failure::new(
+            Exit::Data,
+            format!(
+                "table `{}` is gone, but sync points have {kept} rows for it",
+                self.ident
+            ),
+        )
+        .detail("it was dropped, renamed, or `catalog` now names another catalog or warehouse")
+        .hint("restore the table; or, to start over, delete the rows of this source from sync_points.parquet"))
     }
 
     /// The declared columns, or those that samples show; `None` where there is nothing to go by and nothing to keep.
@@ -170,8 +202,11 @@ impl World {
         if let Some(columns) = &self.pipeline.columns {
             let fields = columns.iter().map(|column| {
                 let of = types::parse(&column.type_text).map_err(|reason| {
-                    Failure::new(Exit::Config, format!("column `{}` has no type `{}`", column.name, column.type_text))
-                        .detail(reason)
+                    Failure::new(
+                        Exit::Config,
+                        format!("column `{}` has no type `{}`", column.name, column.type_text),
+                    )
+                    .detail(reason)
                 })?;
                 Ok(NestedField::new(0, &column.name, of, column.required))
             });
@@ -187,7 +222,10 @@ impl World {
         if fields.is_empty() && self.pipeline.source.start == StartOffset::Earliest && samples.is_empty() {
             return Ok(None);
         }
-        let shown: Vec<_> = fields.iter().map(|field| format!("{}: {}", field.name, types::text(&field.field_type))).collect();
+        let shown: Vec<_> = fields
+            .iter()
+            .map(|field| format!("{}: {}", field.name, types::text(&field.field_type)))
+            .collect();
         info!(table = %self.ident, samples = samples.len(), columns = shown.join(", "), "inferred the columns");
         Ok(Some(fields))
     }
@@ -208,17 +246,29 @@ impl World {
                 .hint("name an existing column, or declare `columns` so that the table can be created before its topic has records")
         })?;
         let properties: HashMap<_, _> = pipeline.materialize.properties.clone().into_iter().collect();
-        let format_version = if pipeline.materialize.format_version == 3 { FormatVersion::V3 } else { FormatVersion::V2 };
-        Ok(NewTable { schema, spec: UnboundPartitionSpec::from(spec), properties, format_version })
+        let format_version = if pipeline.materialize.format_version == 3 {
+            FormatVersion::V3
+        } else {
+            FormatVersion::V2
+        };
+        Ok(NewTable {
+            schema,
+            spec: UnboundPartitionSpec::from(spec),
+            properties,
+            format_version,
+        })
     }
 
     /// An existing table is adopted if it can take the declared columns.
     fn adopt(&self, table: &LoadedTable) -> Result<(), Failure> {
-        let Some(columns) = &self.pipeline.columns else { return Ok(()) };
+        let Some(columns) = &self.pipeline.columns else {
+            return Ok(());
+        };
         let mut fields = Vec::with_capacity(columns.len());
         for (id, column) in (1..).zip(columns) {
-            let of = types::parse(&column.type_text)
-                .map_err(|reason| Failure::new(Exit::Config, format!("column `{}` has no type", column.name)).detail(reason))?;
+            let of = types::parse(&column.type_text).map_err(|reason| {
+                Failure::new(Exit::Config, format!("column `{}` has no type", column.name)).detail(reason)
+            })?;
             fields.push(Arc::new(NestedField::new(id, &column.name, of, column.required)));
         }
         let wanted = Schema::builder().with_fields(fields).build();
@@ -227,9 +277,12 @@ impl World {
             Err(error) => Err(vec![error.to_string()]),
         };
         differences.map_err(|differences| {
-            Failure::new(Exit::Config, format!("table `{}` exists and doesn't fit the declared columns", self.ident))
-                .detail(differences.join("; "))
-                .hint("change `columns`, or the table, so that both agree")
+            Failure::new(
+                Exit::Config,
+                format!("table `{}` exists and doesn't fit the declared columns", self.ident),
+            )
+            .detail(differences.join("; "))
+            .hint("change `columns`, or the table, so that both agree")
         })
     }
 
@@ -251,13 +304,29 @@ impl World {
 
 /// Names the column that holds the event time, and says whether it must be added.
 fn event_time_column(pipeline: &Pipeline, payload: &[NestedField]) -> (String, bool) {
-    let Some(event_time) = &pipeline.source.event_time else { return ("_kafka_timestamp".to_owned(), false) };
-    let is_time = |of: &Type| matches!(of, Type::Primitive(PrimitiveType::Timestamp | PrimitiveType::Timestamptz));
-    let named = match &pipeline.columns {
-        Some(columns) => columns.iter().find(|column| column.from == event_time.path).map(|column| column.name.as_str()),
-        None => event_time.path.first().filter(|_| event_time.path.len() == 1).map(String::as_str),
+    let Some(event_time) = &pipeline.source.event_time else {
+        return ("_kafka_timestamp".to_owned(), false);
     };
-    let found = payload.iter().find(|field| Some(field.name.as_str()) == named && is_time(&field.field_type));
+    let is_time = |of: &Type| {
+        matches!(
+            of,
+            Type::Primitive(PrimitiveType::Timestamp | PrimitiveType::Timestamptz)
+        )
+    };
+    let named = match &pipeline.columns {
+        Some(columns) => columns
+            .iter()
+            .find(|column| column.from == event_time.path)
+            .map(|column| column.name.as_str()),
+        None => event_time
+            .path
+            .first()
+            .filter(|_| event_time.path.len() == 1)
+            .map(String::as_str),
+    };
+    let found = payload
+        .iter()
+        .find(|field| Some(field.name.as_str()) == named && is_time(&field.field_type));
     match found {
         Some(field) => (field.name.clone(), false),
         None => (EVENT_TIME.to_owned(), true),
@@ -278,7 +347,10 @@ fn partition_field(field: &config::PartitionField) -> place::PartitionField {
                 config::PartitionTransform::Bucket(buckets) => Transform::Bucket(*buckets),
                 config::PartitionTransform::Truncate(width) => Transform::Truncate(*width),
             };
-            place::PartitionField::Transform { transform, column: column.clone() }
+            place::PartitionField::Transform {
+                transform,
+                column: column.clone(),
+            }
         }
     }
 }

@@ -7,10 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use iceberg::io::{
-    FileMetadata, FileRead, FileWrite, InputFile, OutputFile, Storage, StorageConfig,
-    StorageFactory,
-};
+use iceberg::io::{FileMetadata, FileRead, FileWrite, InputFile, OutputFile, Storage, StorageConfig, StorageFactory};
 use iceberg::{Error, ErrorKind, Result};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -132,10 +129,7 @@ impl Storage for Store {
     }
 
     fn new_output(&self, location: &str) -> Result<OutputFile> {
-        Ok(OutputFile::new(
-            Arc::new(self.clone()),
-            location.to_string(),
-        ))
+        Ok(OutputFile::new(Arc::new(self.clone()), location.to_string()))
     }
 }
 

@@ -80,10 +80,7 @@ impl Upload {
             Some(parts) => parts.finish().await,
             None => {
                 let bytes = Bytes::from(std::mem::take(&mut self.start));
-                self.store
-                    .objects
-                    .put(&path, PutPayload::from_bytes(bytes))
-                    .await
+                self.store.objects.put(&path, PutPayload::from_bytes(bytes)).await
             }
         };
         done.map_err(|error| StoreError::of(&self.location, error))?;
@@ -130,9 +127,7 @@ impl BlockingUpload {
     /// If it is called on a thread of the runtime.
     pub fn finish(mut self) -> io::Result<u64> {
         let upload = self.upload.take().ok_or_else(closed)?;
-        self.runtime
-            .block_on(upload.finish())
-            .map_err(io::Error::other)
+        self.runtime.block_on(upload.finish()).map_err(io::Error::other)
     }
 }
 
@@ -140,9 +135,7 @@ impl io::Write for BlockingUpload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let upload = self.upload.as_mut().ok_or_else(closed)?;
         if !upload.take(bytes) {
-            self.runtime
-                .block_on(upload.write(bytes))
-                .map_err(io::Error::other)?;
+            self.runtime.block_on(upload.write(bytes)).map_err(io::Error::other)?;
         }
         Ok(bytes.len())
     }

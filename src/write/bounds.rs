@@ -33,10 +33,7 @@ pub(super) fn column_bounds(
         if statistics.null_count_opt() == Some(values) {
             continue;
         }
-        let (Some(min), Some(max)) = (
-            datum(statistics, kind, Side::Min),
-            datum(statistics, kind, Side::Max),
-        ) else {
+        let (Some(min), Some(max)) = (datum(statistics, kind, Side::Min), datum(statistics, kind, Side::Max)) else {
             return Bounds::default();
         };
         merged = Some(match merged {
@@ -52,8 +49,7 @@ pub(super) fn column_bounds(
     };
     // Java up to Iceberg 1.10 compares UUIDs as two signed longs, others as bytes. Both agree on UUIDs of one first bit; of
     // other columns a reader with the other order would skip files that have its rows.
-    if let (PrimitiveLiteral::UInt128(a), PrimitiveLiteral::UInt128(b)) =
-        (lower.literal(), upper.literal())
+    if let (PrimitiveLiteral::UInt128(a), PrimitiveLiteral::UInt128(b)) = (lower.literal(), upper.literal())
         && a >> 127 != b >> 127
     {
         return Bounds::default();
@@ -91,12 +87,8 @@ fn datum(statistics: &Statistics, kind: &PrimitiveType, side: Side) -> Option<Da
     let is_decimal = matches!(kind, PrimitiveType::Decimal { .. });
     let bytes: Vec<u8> = match statistics {
         Statistics::Boolean(values) => vec![u8::from(*side_of!(values)?)],
-        Statistics::Int32(values) if is_decimal => {
-            i128::from(*side_of!(values)?).to_be_bytes().to_vec()
-        }
-        Statistics::Int64(values) if is_decimal => {
-            i128::from(*side_of!(values)?).to_be_bytes().to_vec()
-        }
+        Statistics::Int32(values) if is_decimal => i128::from(*side_of!(values)?).to_be_bytes().to_vec(),
+        Statistics::Int64(values) if is_decimal => i128::from(*side_of!(values)?).to_be_bytes().to_vec(),
         Statistics::Int32(values) => side_of!(values)?.to_le_bytes().to_vec(),
         Statistics::Int64(values) => side_of!(values)?.to_le_bytes().to_vec(),
         Statistics::Float(values) => Some(side_of!(values)?)
@@ -126,9 +118,7 @@ fn datum(statistics: &Statistics, kind: &PrimitiveType, side: Side) -> Option<Da
 /// Shortens a lower bound: a prefix sorts before all that begins with it.
 fn shortened_lower(bound: Datum, length: usize) -> Datum {
     match (bound.data_type(), bound.literal()) {
-        (PrimitiveType::String, PrimitiveLiteral::String(text)) => {
-            Datum::string(prefix(text, length))
-        }
+        (PrimitiveType::String, PrimitiveLiteral::String(text)) => Datum::string(prefix(text, length)),
         (PrimitiveType::Binary, PrimitiveLiteral::Binary(bytes)) if bytes.len() > length => {
             Datum::binary(bytes[..length].to_vec())
         }
@@ -155,9 +145,7 @@ fn shortened_upper(bound: Datum, length: usize) -> Option<Datum> {
 }
 
 fn prefix(text: &str, chars: usize) -> &str {
-    text.char_indices()
-        .nth(chars)
-        .map_or(text, |(end, _)| &text[..end])
+    text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
 }
 
 /// Returns the smallest string of at most as many characters that is larger than all strings beginning with `text`.

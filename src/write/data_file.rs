@@ -4,10 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
-use iceberg::spec::{
-    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, PrimitiveType, Schema,
-    Struct,
-};
+use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, PrimitiveType, Schema, Struct};
 use parquet::file::metadata::ParquetMetaData;
 
 use super::bounds::column_bounds;
@@ -22,8 +19,7 @@ pub(super) struct NanCounts {
 
 impl NanCounts {
     pub(super) fn new(schema: &Schema) -> NanCounts {
-        let is_float =
-            |leaf: &Leaf| matches!(leaf.kind, PrimitiveType::Float | PrimitiveType::Double);
+        let is_float = |leaf: &Leaf| matches!(leaf.kind, PrimitiveType::Float | PrimitiveType::Double);
         NanCounts {
             columns: leaves(schema)
                 .into_iter()
@@ -82,13 +78,7 @@ pub(super) fn data_file(
     let mut null_counts: HashMap<i32, u64> = HashMap::new();
     let mut lower_bounds: HashMap<i32, Datum> = HashMap::new();
     let mut upper_bounds: HashMap<i32, Datum> = HashMap::new();
-    for (position, column) in metadata
-        .file_metadata()
-        .schema_descr()
-        .columns()
-        .iter()
-        .enumerate()
-    {
+    for (position, column) in metadata.file_metadata().schema_descr().columns().iter().enumerate() {
         let info = column.self_type().get_basic_info();
         assert!(
             info.has_id(),
@@ -96,19 +86,9 @@ pub(super) fn data_file(
             column.path()
         );
         let id = info.id();
-        let chunks = || {
-            metadata
-                .row_groups()
-                .iter()
-                .map(|row_group| row_group.column(position))
-        };
+        let chunks = || metadata.row_groups().iter().map(|row_group| row_group.column(position));
         let unsigned = |count: i64| u64::try_from(count).expect("a count isn't negative");
-        column_sizes.insert(
-            id,
-            chunks()
-                .map(|chunk| unsigned(chunk.compressed_size()))
-                .sum(),
-        );
+        column_sizes.insert(id, chunks().map(|chunk| unsigned(chunk.compressed_size())).sum());
 
         let mode = modes.get(&id).copied().unwrap_or(settings.metrics_default);
         if mode == MetricsMode::None {
@@ -131,18 +111,13 @@ pub(super) fn data_file(
         }
     }
     let counted: HashSet<i32> = value_counts.keys().copied().collect();
-    let nan_counts = nans
-        .columns
-        .iter()
-        .map(|(leaf, count)| (leaf.field_id, *count));
+    let nan_counts = nans.columns.iter().map(|(leaf, count)| (leaf.field_id, *count));
     let split_offsets = metadata.row_groups().iter().map(|row_group| {
         // The first byte of the first column: where a reader of the row group starts.
         let first = row_group.column(0);
         first
             .dictionary_page_offset()
-            .map_or(first.data_page_offset(), |offset| {
-                offset.min(first.data_page_offset())
-            })
+            .map_or(first.data_page_offset(), |offset| offset.min(first.data_page_offset()))
     });
     let rows = u64::try_from(metadata.file_metadata().num_rows()).expect("a count isn't negative");
 
@@ -165,7 +140,5 @@ pub(super) fn data_file(
     if let Some(order) = file.sort_order_id {
         builder.sort_order_id(order);
     }
-    builder
-        .build()
-        .expect("every required field of the data file is set")
+    builder.build().expect("every required field of the data file is set")
 }

@@ -5,9 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch};
-use arrow::compute::{
-    SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch,
-};
+use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::error::ArrowError;
 use iceberg::spec::{NullOrder, PrimitiveType, Schema, SortDirection, SortOrder, Transform};
 use parquet::arrow::ArrowSchemaConverter;
@@ -33,9 +31,7 @@ pub(super) struct Held(Option<Box<dyn FileSink>>);
 
 impl Held {
     fn sink(&mut self) -> io::Result<&mut Box<dyn FileSink>> {
-        self.0
-            .as_mut()
-            .ok_or_else(|| io::Error::other("the file is finished"))
+        self.0.as_mut().ok_or_else(|| io::Error::other("the file is finished"))
     }
 }
 
@@ -65,11 +61,10 @@ pub(super) fn encoder(
     if let Some(schema) = schema_with_uuids(plan)? {
         options = options.with_parquet_schema(schema);
     }
-    let mut encoder =
-        ArrowWriter::try_new_with_options(Held(Some(sink)), Arc::clone(&plan.arrow), options)?;
+    let mut encoder = ArrowWriter::try_new_with_options(Held(Some(sink)), Arc::clone(&plan.arrow), options)?;
     // Iceberg's Java stores the schema under this key (`ParquetWriter`, 1.10); PyIceberg reads it when files are added.
-    let schema = serde_json::to_string(plan.schema.as_ref())
-        .map_err(|error| ParquetError::External(Box::new(error)))?;
+    let schema =
+        serde_json::to_string(plan.schema.as_ref()).map_err(|error| ParquetError::External(Box::new(error)))?;
     encoder.append_key_value_metadata(KeyValue::new("iceberg.schema".to_owned(), schema));
     Ok(encoder)
 }
@@ -87,13 +82,8 @@ fn schema_with_uuids(plan: &RowPlan) -> Result<Option<SchemaDescriptor>, Parquet
     if ids.is_empty() {
         return Ok(None);
     }
-    let descriptor = ArrowSchemaConverter::new()
-        .schema_root("table")
-        .convert(&plan.arrow)?;
-    Ok(Some(SchemaDescriptor::new(marked(
-        descriptor.root_schema(),
-        &ids,
-    )?)))
+    let descriptor = ArrowSchemaConverter::new().schema_root("table").convert(&plan.arrow)?;
+    Ok(Some(SchemaDescriptor::new(marked(descriptor.root_schema(), &ids)?)))
 }
 
 fn collect_uuids(kind: &iceberg::spec::Type, id: i32, ids: &mut HashSet<i32>) {
@@ -107,9 +97,7 @@ fn collect_uuids(kind: &iceberg::spec::Type, id: i32, ids: &mut HashSet<i32>) {
             .fields()
             .iter()
             .for_each(|field| collect_uuids(&field.field_type, field.id, ids)),
-        Kind::List(inner) => {
-            collect_uuids(&inner.element_field.field_type, inner.element_field.id, ids)
-        }
+        Kind::List(inner) => collect_uuids(&inner.element_field.field_type, inner.element_field.id, ids),
         Kind::Map(inner) => {
             collect_uuids(&inner.key_field.field_type, inner.key_field.id, ids);
             collect_uuids(&inner.value_field.field_type, inner.value_field.id, ids);
@@ -121,9 +109,7 @@ fn marked(kind: &Type, ids: &HashSet<i32>) -> Result<TypePtr, ParquetError> {
     let info = kind.get_basic_info();
     let id = info.has_id().then(|| info.id());
     if kind.is_primitive() {
-        if kind.get_physical_type() != PhysicalType::FIXED_LEN_BYTE_ARRAY
-            || !id.is_some_and(|id| ids.contains(&id))
-        {
+        if kind.get_physical_type() != PhysicalType::FIXED_LEN_BYTE_ARRAY || !id.is_some_and(|id| ids.contains(&id)) {
             return Ok(Arc::new(kind.clone()));
         }
         let uuid = Type::primitive_type_builder(kind.name(), PhysicalType::FIXED_LEN_BYTE_ARRAY)
@@ -162,9 +148,7 @@ impl RowOrder {
     pub(super) fn new(order: &SortOrder, schema: &Schema) -> Option<RowOrder> {
         let leaves = leaves(schema);
         let columns = order.fields.iter().map(|field| {
-            let leaf = leaves
-                .iter()
-                .find(|leaf| leaf.field_id == field.source_id)?;
+            let leaf = leaves.iter().find(|leaf| leaf.field_id == field.source_id)?;
             let options = SortOptions {
                 descending: field.direction == SortDirection::Descending,
                 nulls_first: field.null_order == NullOrder::First,
@@ -221,16 +205,10 @@ pub(super) fn encode(encoder: &mut Encoder, rows: &RecordBatch) -> Result<(), Pa
 }
 
 /// Writes the footer and returns what is in it, the bytes written, and the sink.
-pub(super) fn finish(
-    mut encoder: Encoder,
-) -> Result<(ParquetMetaData, u64, Box<dyn FileSink>), ParquetError> {
+pub(super) fn finish(mut encoder: Encoder) -> Result<(ParquetMetaData, u64, Box<dyn FileSink>), ParquetError> {
     let metadata = encoder.finish()?;
     encoder.sync()?;
     let bytes = encoder.bytes_written() as u64;
-    let sink = encoder
-        .inner_mut()
-        .0
-        .take()
-        .expect("the sink is taken once, here");
+    let sink = encoder.inner_mut().0.take().expect("the sink is taken once, here");
     Ok((metadata, bytes, sink))
 }

@@ -117,12 +117,10 @@ impl OpenFile {
     fn is_full(&self, settings: &ParquetSettings, rows_max: u64) -> bool {
         let large = match &self.state {
             FileState::Encoding(encoder) => {
-                (encoder.bytes_written() + encoder.in_progress_size()) as u64
-                    >= settings.file_bytes_target
+                (encoder.bytes_written() + encoder.in_progress_size()) as u64 >= settings.file_bytes_target
             }
             FileState::Collecting(buffer) => {
-                buffer.bytes >= settings.sort_bytes_max
-                    || buffer.bytes as u64 >= settings.file_bytes_target
+                buffer.bytes >= settings.sort_bytes_max || buffer.bytes as u64 >= settings.file_bytes_target
             }
         };
         large || self.rows >= rows_max
@@ -152,9 +150,7 @@ impl WindowWriter {
         sinks: Box<dyn FileSinks>,
     ) -> WindowWriter {
         assert!(rows_per_file_max > 0, "a file holds at least one row");
-        let row_order = sort_order
-            .as_ref()
-            .and_then(|order| RowOrder::new(order, &plan.schema));
+        let row_order = sort_order.as_ref().and_then(|order| RowOrder::new(order, &plan.schema));
         WindowWriter {
             plan,
             spec,
@@ -181,8 +177,7 @@ impl WindowWriter {
     pub fn write(&mut self, parts: Vec<Part>) -> Result<(), WriteError> {
         for part in parts {
             assert!(
-                Arc::ptr_eq(part.rows.schema_ref(), &self.plan.arrow)
-                    || part.rows.schema_ref() == &self.plan.arrow,
+                Arc::ptr_eq(part.rows.schema_ref(), &self.plan.arrow) || part.rows.schema_ref() == &self.plan.arrow,
                 "rows are placed under the plan they are written under"
             );
             self.write_part(part)?;
@@ -204,12 +199,10 @@ impl WindowWriter {
             file.rows += length as u64;
             file.nans.add(&rows);
             match &mut file.state {
-                FileState::Encoding(encoder) => {
-                    encoder.write(&rows).map_err(|source| WriteError::Encode {
-                        path: file.path.clone(),
-                        source,
-                    })?
-                }
+                FileState::Encoding(encoder) => encoder.write(&rows).map_err(|source| WriteError::Encode {
+                    path: file.path.clone(),
+                    source,
+                })?,
                 FileState::Collecting(buffer) => buffer.push(rows),
             }
             if file.is_full(&self.settings, self.rows_per_file_max) {
@@ -354,11 +347,7 @@ impl WindowWriter {
             source,
         })?;
         if stored != written {
-            return Err(WriteError::Size {
-                path,
-                written,
-                stored,
-            });
+            return Err(WriteError::Size { path, written, stored });
         }
         let file = Written {
             path: &path,
@@ -379,16 +368,11 @@ impl WindowWriter {
 
     fn encode_sorted(&mut self, path: &str, buffer: &RowBuffer) -> Result<Encoder, WriteError> {
         let mut encoder = self.start_encoder(path)?;
-        let order = self
-            .row_order
-            .as_ref()
-            .expect("rows are collected for an order only");
-        let rows = order
-            .sorted(&buffer.batches)
-            .map_err(|source| WriteError::Sort {
-                path: path.to_owned(),
-                source,
-            })?;
+        let order = self.row_order.as_ref().expect("rows are collected for an order only");
+        let rows = order.sorted(&buffer.batches).map_err(|source| WriteError::Sort {
+            path: path.to_owned(),
+            source,
+        })?;
         encode(&mut encoder, &rows).map_err(|source| WriteError::Encode {
             path: path.to_owned(),
             source,

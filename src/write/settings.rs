@@ -38,14 +38,10 @@ impl FromStr for MetricsMode {
             "full" => return Ok(Self::Full),
             _ => {}
         }
-        let length = lower
-            .strip_prefix("truncate(")
-            .and_then(|rest| rest.strip_suffix(')'));
+        let length = lower.strip_prefix("truncate(").and_then(|rest| rest.strip_suffix(')'));
         match length.and_then(|length| length.trim().parse::<usize>().ok()) {
             Some(length) if length > 0 => Ok(Self::Truncate(length)),
-            _ => Err(format!(
-                "`{text}` is not one of none, counts, truncate(N), full"
-            )),
+            _ => Err(format!("`{text}` is not one of none, counts, truncate(N), full")),
         }
     }
 }
@@ -100,25 +96,14 @@ impl ParquetSettings {
     /// All properties with a value that can't be used, for a person, one per line.
     ///
     /// Source: Iceberg 1.10, `TableProperties.java` and the "Configuration" page; the codec's level 1 is ours.
-    pub fn from_properties(
-        properties: &HashMap<String, String>,
-    ) -> Result<ParquetSettings, String> {
+    pub fn from_properties(properties: &HashMap<String, String>) -> Result<ParquetSettings, String> {
         let mut settings = ParquetSettings::default();
         let mut problems = Vec::new();
         let sizes = [
-            (
-                "write.parquet.row-group-size-bytes",
-                &mut settings.row_group_bytes_max,
-            ),
-            (
-                "write.parquet.page-size-bytes",
-                &mut settings.page_bytes_max,
-            ),
+            ("write.parquet.row-group-size-bytes", &mut settings.row_group_bytes_max),
+            ("write.parquet.page-size-bytes", &mut settings.page_bytes_max),
             ("write.parquet.page-row-limit", &mut settings.page_rows_max),
-            (
-                "write.parquet.dict-size-bytes",
-                &mut settings.dictionary_bytes_max,
-            ),
+            ("write.parquet.dict-size-bytes", &mut settings.dictionary_bytes_max),
             (
                 "write.metadata.metrics.max-inferred-column-defaults",
                 &mut settings.metrics_columns_max,
@@ -170,20 +155,14 @@ impl ParquetSettings {
 
     /// Returns the metrics mode of every primitive column outside lists and maps, by field id; the rest have bounds never.
     pub fn metrics_modes(&self, schema: &Schema) -> HashMap<i32, MetricsMode> {
-        let modes = leaves(schema)
-            .into_iter()
-            .enumerate()
-            .map(|(position, leaf)| {
-                let name = schema.name_by_field_id(leaf.field_id).unwrap_or_default();
-                let inferred = match position < self.metrics_columns_max {
-                    true => self.metrics_default,
-                    false => MetricsMode::None,
-                };
-                (
-                    leaf.field_id,
-                    self.metrics_of.get(name).copied().unwrap_or(inferred),
-                )
-            });
+        let modes = leaves(schema).into_iter().enumerate().map(|(position, leaf)| {
+            let name = schema.name_by_field_id(leaf.field_id).unwrap_or_default();
+            let inferred = match position < self.metrics_columns_max {
+                true => self.metrics_default,
+                false => MetricsMode::None,
+            };
+            (leaf.field_id, self.metrics_of.get(name).copied().unwrap_or(inferred))
+        });
         modes.collect()
     }
 
@@ -193,14 +172,14 @@ impl ParquetSettings {
     /// kept in full: a shortened statistic is still a bound, so no value leaves it, but a 5 MB string would sit four times in
     /// every footer.
     pub fn writer_properties(&self, schema: &Schema) -> WriterProperties {
-        let longest = self.metrics_modes(schema).into_values().try_fold(
-            STATISTICS_BYTES_MIN,
-            |longest, mode| match mode {
-                MetricsMode::Full => None,
-                MetricsMode::Truncate(chars) => Some(longest.max(chars.saturating_mul(4))),
-                MetricsMode::None | MetricsMode::Counts => Some(longest),
-            },
-        );
+        let longest =
+            self.metrics_modes(schema)
+                .into_values()
+                .try_fold(STATISTICS_BYTES_MIN, |longest, mode| match mode {
+                    MetricsMode::Full => None,
+                    MetricsMode::Truncate(chars) => Some(longest.max(chars.saturating_mul(4))),
+                    MetricsMode::None | MetricsMode::Counts => Some(longest),
+                });
         WriterProperties::builder()
             .set_compression(self.compression)
             .set_max_row_group_bytes(Some(self.row_group_bytes_max))
@@ -226,10 +205,7 @@ fn compression(properties: &HashMap<String, String>) -> Result<Compression, Stri
         .get("write.parquet.compression-codec")
         .map_or("zstd", String::as_str);
     let key = "write.parquet.compression-level";
-    let level = match properties
-        .get(key)
-        .map(|text| (text, text.trim().parse::<i32>()))
-    {
+    let level = match properties.get(key).map(|text| (text, text.trim().parse::<i32>())) {
         None => None,
         Some((_, Ok(level))) => Some(level),
         Some((text, Err(_))) => return Err(format!("`{key}`: `{text}` is not a whole number")),

@@ -36,10 +36,7 @@ pub struct MemorySinks {
 impl MemorySinks {
     /// Returns the finished files by path.
     pub fn files(&self) -> BTreeMap<String, Bytes> {
-        self.files
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

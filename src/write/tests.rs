@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, Decimal128Array, FixedSizeBinaryArray, Float32Array, Float64Array,
-    Int32Array, Int64Array, LargeBinaryArray, ListArray, MapArray, RecordBatch, StringArray,
-    StructArray, TimestampMicrosecondArray,
+    ArrayRef, AsArray, Decimal128Array, FixedSizeBinaryArray, Float32Array, Float64Array, Int32Array, Int64Array,
+    LargeBinaryArray, ListArray, MapArray, RecordBatch, StringArray, StructArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::concat_batches;
@@ -14,8 +13,8 @@ use arrow::datatypes::{DataType, Int64Type};
 use bytes::Bytes;
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{
-    Datum, ListType, Literal, MapType, NestedField, NullOrder, PartitionSpec, PrimitiveType,
-    Schema, SortDirection, SortField, SortOrder, Struct, StructType, Transform, Type,
+    Datum, ListType, Literal, MapType, NestedField, NullOrder, PartitionSpec, PrimitiveType, Schema, SortDirection,
+    SortField, SortOrder, Struct, StructType, Transform, Type,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::LogicalType;
@@ -53,11 +52,7 @@ fn rows(plan: &RowPlanRef, columns: Vec<ArrayRef>) -> RecordBatch {
         .iter()
         .zip(plan.arrow.fields())
         .map(|(column, field)| conform(column, field.data_type()));
-    RecordBatch::try_new(
-        plan.arrow.clone(),
-        columns.collect::<Result<_, _>>().unwrap(),
-    )
-    .unwrap()
+    RecordBatch::try_new(plan.arrow.clone(), columns.collect::<Result<_, _>>().unwrap()).unwrap()
 }
 
 fn part(rows: RecordBatch) -> Part {
@@ -164,11 +159,7 @@ fn hard_text() -> impl Strategy<Value = Option<String>> {
         any::<char>()
     ];
     let runs = prop::collection::vec((chars, 1..40_usize), 0..5);
-    prop::option::of(runs.prop_map(|runs| {
-        runs.iter()
-            .flat_map(|(c, n)| std::iter::repeat_n(*c, *n))
-            .collect()
-    }))
+    prop::option::of(runs.prop_map(|runs| runs.iter().flat_map(|(c, n)| std::iter::repeat_n(*c, *n)).collect()))
 }
 
 proptest! {
@@ -331,20 +322,12 @@ fn settings_come_from_table_properties() {
     );
     check("write.parquet.compression-level", "40", "1 to 22");
     check("write.parquet.row-group-size-bytes", "0", "above 0");
-    check(
-        "write.metadata.metrics.default",
-        "truncate(0)",
-        "truncate(N)",
-    );
+    check("write.metadata.metrics.default", "truncate(0)", "truncate(N)");
 }
 
 #[test]
 fn files_roll_at_their_target_size() {
-    let plan = plan(vec![NestedField::optional(
-        1,
-        "c",
-        primitive(PrimitiveType::String),
-    )]);
+    let plan = plan(vec![NestedField::optional(1, "c", primitive(PrimitiveType::String))]);
     let mut seed = 1_u64;
     let values: Vec<String> = std::iter::repeat_with(|| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -363,21 +346,12 @@ fn files_roll_at_their_target_size() {
     }
     .write(&plan, vec![rows]);
     assert!(files.len() > 2, "{}", files.len());
-    assert_eq!(
-        files.iter().map(DataFile::record_count).sum::<u64>(),
-        100_000
-    );
+    assert_eq!(files.iter().map(DataFile::record_count).sum::<u64>(), 100_000);
     for file in &files {
-        assert_eq!(
-            sinks.files()[file.file_path()].len() as u64,
-            file.file_size_in_bytes()
-        );
+        assert_eq!(sinks.files()[file.file_path()].len() as u64, file.file_size_in_bytes());
         assert!(file.file_size_in_bytes() < 1_500_000);
     }
-    assert_eq!(
-        files[1].file_path(),
-        "memory://t/data/run-1-0-00001.parquet"
-    );
+    assert_eq!(files[1].file_path(), "memory://t/data/run-1-0-00001.parquet");
 }
 
 fn nested_plan() -> RowPlanRef {
@@ -386,13 +360,11 @@ fn nested_plan() -> RowPlanRef {
         NestedField::optional(22, "at", primitive(PrimitiveType::Timestamptz)).into(),
     ]);
     let list = ListType {
-        element_field: NestedField::list_element(31, primitive(PrimitiveType::String), false)
-            .into(),
+        element_field: NestedField::list_element(31, primitive(PrimitiveType::String), false).into(),
     };
     let map = MapType {
         key_field: NestedField::map_key_element(41, primitive(PrimitiveType::String)).into(),
-        value_field: NestedField::map_value_element(42, primitive(PrimitiveType::Uuid), false)
-            .into(),
+        value_field: NestedField::map_value_element(42, primitive(PrimitiveType::Uuid), false).into(),
     };
     plan(vec![
         NestedField::optional(1, "id", primitive(PrimitiveType::Uuid)),
@@ -410,10 +382,7 @@ fn nested_rows(plan: &RowPlanRef) -> RecordBatch {
     let at = TimestampMicrosecondArray::from(vec![Some(5), None]).with_timezone(UTC);
     let item = StructArray::new(
         item.clone(),
-        vec![
-            Arc::new(Float32Array::from(vec![f32::NAN, 2.5])),
-            Arc::new(at),
-        ],
+        vec![Arc::new(Float32Array::from(vec![f32::NAN, 2.5])), Arc::new(at)],
         Some(vec![false, true].into()),
     );
     let DataType::List(element) = plan.arrow.field(2).data_type() else {
@@ -437,21 +406,10 @@ fn nested_rows(plan: &RowPlanRef) -> RecordBatch {
         vec![Arc::new(StringArray::from(vec!["x", "y"])), Arc::new(ids())],
         None,
     );
-    let keys = MapArray::new(
-        entries.clone(),
-        OffsetBuffer::from_lengths([0, 2]),
-        pairs,
-        None,
-        false,
-    );
+    let keys = MapArray::new(entries.clone(), OffsetBuffer::from_lengths([0, 2]), pairs, None, false);
     rows(
         plan,
-        vec![
-            Arc::new(ids()),
-            Arc::new(item),
-            Arc::new(tags),
-            Arc::new(keys),
-        ],
+        vec![Arc::new(ids()), Arc::new(item), Arc::new(tags), Arc::new(keys)],
     )
 }
 
@@ -479,22 +437,12 @@ fn nested_columns_come_back_and_are_counted() {
     );
     assert_eq!(leaves[0].logical_type_ref(), Some(&LogicalType::Uuid));
     assert_eq!(leaves[5].logical_type_ref(), Some(&LogicalType::Uuid));
-    assert_eq!(
-        parquet.root_schema().get_fields()[1].get_basic_info().id(),
-        2
-    );
+    assert_eq!(parquet.root_schema().get_fields()[1].get_basic_info().id(), 2);
 
     let file = &files[0];
     assert_eq!(file.record_count(), 2);
-    assert_eq!(
-        file.nan_value_counts()[&21],
-        0,
-        "the NaN lies below a null struct"
-    );
-    assert_eq!(
-        (file.null_value_counts()[&21], file.value_counts()[&21]),
-        (1, 2)
-    );
+    assert_eq!(file.nan_value_counts()[&21], 0, "the NaN lies below a null struct");
+    assert_eq!((file.null_value_counts()[&21], file.value_counts()[&21]), (1, 2));
     assert_eq!(file.lower_bounds()[&21], Datum::float(2.5));
     assert_eq!(
         file.null_value_counts()[&31],
@@ -502,10 +450,7 @@ fn nested_columns_come_back_and_are_counted() {
         "an empty list counts as Parquet counts it"
     );
     assert!(!file.lower_bounds().contains_key(&31) && !file.lower_bounds().contains_key(&41));
-    assert_eq!(
-        file.lower_bounds()[&1],
-        Datum::uuid(uuid::Uuid::from_bytes([1; 16]))
-    );
+    assert_eq!(file.lower_bounds()[&1], Datum::uuid(uuid::Uuid::from_bytes([1; 16])));
 }
 
 #[test]
@@ -521,22 +466,13 @@ fn a_sort_order_of_columns_is_kept_and_stamped() {
             direction,
             null_order: NullOrder::Last,
         };
-        let fields = vec![
-            field(1, SortDirection::Descending),
-            field(2, SortDirection::Ascending),
-        ];
-        Some(Arc::new(SortOrder {
-            order_id: 7,
-            fields,
-        }))
+        let fields = vec![field(1, SortDirection::Descending), field(2, SortDirection::Ascending)];
+        Some(Arc::new(SortOrder { order_id: 7, fields }))
     };
     let batch = |values: Vec<Option<i64>>, texts: Vec<&str>| {
         rows(
             &plan,
-            vec![
-                Arc::new(Int64Array::from(values)),
-                Arc::new(StringArray::from(texts)),
-            ],
+            vec![Arc::new(Int64Array::from(values)), Arc::new(StringArray::from(texts))],
         )
     };
     let batches = vec![
@@ -550,10 +486,7 @@ fn a_sort_order_of_columns_is_kept_and_stamped() {
     };
     let (files, sinks) = setup.write(&plan, batches.clone());
     assert_eq!(
-        files
-            .iter()
-            .map(DataFile::sort_order_id)
-            .collect::<Vec<_>>(),
+        files.iter().map(DataFile::sort_order_id).collect::<Vec<_>>(),
         [Some(7), Some(7)]
     );
     let found = read(&sinks.files()[files[0].file_path()]);
@@ -571,11 +504,7 @@ fn a_sort_order_of_columns_is_kept_and_stamped() {
 
 #[test]
 fn a_sorted_file_is_closed_when_its_memory_is_wanted() {
-    let plan = plan(vec![NestedField::optional(
-        1,
-        "a",
-        primitive(PrimitiveType::Int),
-    )]);
+    let plan = plan(vec![NestedField::optional(1, "a", primitive(PrimitiveType::Int))]);
     let field = SortField {
         source_id: 1,
         transform: Transform::Identity,
@@ -593,10 +522,7 @@ fn a_sorted_file_is_closed_when_its_memory_is_wanted() {
     }
     .writer(&plan, &sinks);
     writer
-        .write(vec![part(rows(
-            &plan,
-            vec![Arc::new(Int32Array::from(vec![2, 1]))],
-        ))])
+        .write(vec![part(rows(&plan, vec![Arc::new(Int32Array::from(vec![2, 1]))]))])
         .unwrap();
     assert!(writer.open_bytes() >= 8);
     assert!(writer.flush_largest().unwrap() >= 8);
@@ -613,11 +539,7 @@ fn a_sorted_file_is_closed_when_its_memory_is_wanted() {
 
 #[test]
 fn partitions_that_share_a_directory_have_files_of_their_own() {
-    let plan = plan(vec![NestedField::optional(
-        1,
-        "c",
-        primitive(PrimitiveType::String),
-    )]);
+    let plan = plan(vec![NestedField::optional(1, "c", primitive(PrimitiveType::String))]);
     let spec = PartitionSpec::builder(plan.schema.clone())
         .with_spec_id(5)
         .add_partition_field("c", "c", Transform::Identity)
@@ -667,11 +589,7 @@ fn partitions_that_share_a_directory_have_files_of_their_own() {
 
 #[test]
 fn a_new_plan_begins_new_files() {
-    let narrow = plan(vec![NestedField::optional(
-        1,
-        "a",
-        primitive(PrimitiveType::Int),
-    )]);
+    let narrow = plan(vec![NestedField::optional(1, "a", primitive(PrimitiveType::Int))]);
     let wide = plan(vec![
         NestedField::optional(1, "a", primitive(PrimitiveType::Int)),
         NestedField::optional(2, "b", primitive(PrimitiveType::Int)),
@@ -679,19 +597,12 @@ fn a_new_plan_begins_new_files() {
     let sinks = MemorySinks::default();
     let mut writer = Setup::default().writer(&narrow, &sinks);
     let column = || Arc::new(Int32Array::from(vec![1])) as ArrayRef;
-    writer
-        .write(vec![part(rows(&narrow, vec![column()]))])
-        .unwrap();
+    writer.write(vec![part(rows(&narrow, vec![column()]))]).unwrap();
     writer.replan(wide.clone()).unwrap();
-    writer
-        .write(vec![part(rows(&wide, vec![column(), column()]))])
-        .unwrap();
+    writer.write(vec![part(rows(&wide, vec![column(), column()]))]).unwrap();
     let files = writer.seal().unwrap();
     assert_eq!(
-        files
-            .iter()
-            .map(|file| file.value_counts().len())
-            .collect::<Vec<_>>(),
+        files.iter().map(|file| file.value_counts().len()).collect::<Vec<_>>(),
         [1, 2]
     );
 }
@@ -736,17 +647,10 @@ impl FileSink for Failing {
 
 #[test]
 fn what_the_store_refuses_is_said() {
-    let plan = plan(vec![NestedField::optional(
-        1,
-        "a",
-        primitive(PrimitiveType::Int),
-    )]);
+    let plan = plan(vec![NestedField::optional(1, "a", primitive(PrimitiveType::Int))]);
     let outcome = |opens, lies| {
         let spec = Arc::new(PartitionSpec::unpartition_spec());
-        let (settings, sinks) = (
-            ParquetSettings::default(),
-            Box::new(Failing { opens, lies }),
-        );
+        let (settings, sinks) = (ParquetSettings::default(), Box::new(Failing { opens, lies }));
         let mut writer = WindowWriter::new(
             plan.clone(),
             spec,
@@ -757,22 +661,10 @@ fn what_the_store_refuses_is_said() {
             9,
             sinks,
         );
-        writer.write(vec![part(rows(
-            &plan,
-            vec![Arc::new(Int32Array::from(vec![1]))],
-        ))])?;
+        writer.write(vec![part(rows(&plan, vec![Arc::new(Int32Array::from(vec![1]))]))])?;
         writer.seal()
     };
-    assert!(matches!(
-        outcome(false, false),
-        Err(WriteError::Open { .. })
-    ));
-    assert!(matches!(
-        outcome(true, false),
-        Err(WriteError::Finish { .. })
-    ));
-    assert!(matches!(
-        outcome(true, true),
-        Err(WriteError::Size { stored: 3, .. })
-    ));
+    assert!(matches!(outcome(false, false), Err(WriteError::Open { .. })));
+    assert!(matches!(outcome(true, false), Err(WriteError::Finish { .. })));
+    assert!(matches!(outcome(true, true), Err(WriteError::Size { stored: 3, .. })));
 }

@@ -26,8 +26,7 @@ pub struct Outcome {
 impl Outcome {
     /// The report of `--output json`.
     pub fn report(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|error| panic!("no JSON report ({error}): {self:#?}"))
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON report ({error}): {self:#?}"))
     }
 
     /// Fails the test, with everything that was printed, unless the exit code is this one.
@@ -84,11 +83,7 @@ impl Aperio {
             ended.is_some()
         });
         let Some(status) = ended else {
-            let printed = self
-                .printed
-                .lock()
-                .expect("no panic holds the text")
-                .clone();
+            let printed = self.printed.lock().expect("no panic holds the text").clone();
             panic!("aperio still runs after {RUN_LIMIT:?}; it printed: {printed:#?}");
         };
         self.outcome(status)
@@ -106,12 +101,7 @@ impl Aperio {
         let mut ended = false;
         let found = setup::wait_until(RUN_LIMIT, || {
             let found = holds(&self.printed);
-            ended = !found
-                && self
-                    .child
-                    .try_wait()
-                    .expect("the child can be asked")
-                    .is_some();
+            ended = !found && self.child.try_wait().expect("the child can be asked").is_some();
             found || ended
         });
         assert!(found, "no `{text}` within {RUN_LIMIT:?}");
@@ -151,11 +141,7 @@ impl Aperio {
     fn outcome(&mut self, status: std::process::ExitStatus) -> Outcome {
         self.stdout.take().map(JoinHandle::join);
         self.stderr.take().map(JoinHandle::join);
-        let [stdout, stderr] = self
-            .printed
-            .lock()
-            .expect("no panic holds the text")
-            .clone();
+        let [stdout, stderr] = self.printed.lock().expect("no panic holds the text").clone();
         Outcome {
             code: status.code(),
             signal: status.signal(),
@@ -173,20 +159,12 @@ impl Drop for Aperio {
     }
 }
 
-fn collect(
-    stream: impl Read + Send + 'static,
-    printed: Arc<Mutex<[String; 2]>>,
-    index: usize,
-) -> JoinHandle<()> {
+fn collect(stream: impl Read + Send + 'static, printed: Arc<Mutex<[String; 2]>>, index: usize) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
-        while stream
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|read| read > 0)
-        {
-            printed.lock().expect("no panic holds the text")[index]
-                .push_str(&String::from_utf8_lossy(&line));
+        while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            printed.lock().expect("no panic holds the text")[index].push_str(&String::from_utf8_lossy(&line));
             line.clear();
         }
     })
@@ -204,8 +182,7 @@ impl Workspace {
             .prefix("aperio-e2e-")
             .tempdir()
             .expect("a temporary folder");
-        std::fs::write(dir.path().join("pipeline.yaml"), yaml)
-            .expect("the pipeline file can be written");
+        std::fs::write(dir.path().join("pipeline.yaml"), yaml).expect("the pipeline file can be written");
         Self { dir }
     }
 
@@ -221,9 +198,6 @@ impl Workspace {
 
     /// Starts `aperio run --once pipeline.yaml` with more arguments.
     pub fn start_once(&self, more: &[&str]) -> Aperio {
-        Aperio::start(
-            self.path(),
-            &[&["run", "--once", "pipeline.yaml"], more].concat(),
-        )
+        Aperio::start(self.path(), &[&["run", "--once", "pipeline.yaml"], more].concat())
     }
 }

@@ -24,7 +24,11 @@ fn pipeline(kafka: &Kafka, topic: &str, catalog: &str, more: &str) -> String {
 
 fn event(n: i64) -> Record {
     let at = MORNING_MS + n * 10_000;
-    let value = format!(r#"{{"id":{n},"at":{at},"user":{{"name":"u{}","tags":["a","b"]}},"price":{}.5}}"#, n % 7, n);
+    let value = format!(
+        r#"{{"id":{n},"at":{at},"user":{{"name":"u{}","tags":["a","b"]}},"price":{}.5}}"#,
+        n % 7,
+        n
+    );
     Record::of(value).key(format!("k{n}")).partition((n % 3) as i32)
 }
 
@@ -40,9 +44,16 @@ fn ids(rows: &[Value]) -> BTreeMap<i64, usize> {
 fn expect_each_once(rows: &[Value], ids_wanted: impl IntoIterator<Item = i64>) {
     let wanted: BTreeMap<i64, usize> = ids_wanted.into_iter().map(|id| (id, 1)).collect();
     let found = ids(rows);
-    let wrong: Vec<_> = found.iter().filter(|(id, times)| wanted.get(id) != Some(times)).take(10).collect();
+    let wrong: Vec<_> = found
+        .iter()
+        .filter(|(id, times)| wanted.get(id) != Some(times))
+        .take(10)
+        .collect();
     let missing: Vec<_> = wanted.keys().filter(|id| !found.contains_key(id)).take(10).collect();
-    assert!(wrong.is_empty() && missing.is_empty(), "doubled or foreign: {wrong:?}; missing: {missing:?}");
+    assert!(
+        wrong.is_empty() && missing.is_empty(),
+        "doubled or foreign: {wrong:?}; missing: {missing:?}"
+    );
 }
 
 #[test]
@@ -54,7 +65,10 @@ fn a_topic_becomes_a_table_that_others_read() {
     let report = work.start_once(&["--output", "json"]).wait().expect_code(0).report();
     let table = &report["tables"][0];
     assert_eq!(table["recordsRead"], 1000, "{report:#}");
-    assert!(table["windows"].as_array().is_some_and(|windows| windows.len() >= 3), "{report:#}");
+    assert!(
+        table["windows"].as_array().is_some_and(|windows| windows.len() >= 3),
+        "{report:#}"
+    );
     let catalog = Catalog::sql(&work.warehouse());
     for engine in [Engine::PyIceberg, Engine::DuckDb, Engine::Spark] {
         let rows = readers::read(engine, &catalog, "default.orders_plain", None);
@@ -73,7 +87,10 @@ fn a_topic_becomes_a_table_that_others_read() {
     // More: only the new ones are added.
     produce::produce(kafka, topic, (1000..1100).map(event));
     work.start_once(&[]).wait().expect_code(0);
-    expect_each_once(&readers::read(Engine::DuckDb, &catalog, "default.orders_plain", None), 0..1100);
+    expect_each_once(
+        &readers::read(Engine::DuckDb, &catalog, "default.orders_plain", None),
+        0..1100,
+    );
 }
 
 #[test]
@@ -83,13 +100,19 @@ fn killed_at_random_and_resumed_nothing_is_lost_or_doubled() {
     produce::produce(kafka, topic, (0..6000).map(event));
     let work = Workspace::new(&pipeline(kafka, topic, "", ""));
     for round in 0..12_u64 {
-        work.start_once(&[]).kill_after(Duration::from_millis(300 + round * 170));
+        work.start_once(&[])
+            .kill_after(Duration::from_millis(300 + round * 170));
     }
     for line in ["sealed", "committed", "created the table", "inferred"] {
         work.start_once(&[]).kill_when(line);
     }
     work.start_once(&[]).wait().expect_code(0);
-    let rows = readers::read(Engine::PyIceberg, &Catalog::sql(&work.warehouse()), "default.orders_killed", None);
+    let rows = readers::read(
+        Engine::PyIceberg,
+        &Catalog::sql(&work.warehouse()),
+        "default.orders_killed",
+        None,
+    );
     expect_each_once(&rows, 0..6000);
 }
 
@@ -112,7 +135,10 @@ fn aborted_records_never_show_and_a_tail_of_markers_is_passed() {
     let report = work.start_once(&["--output", "json"]).wait().expect_code(0).report();
     assert_eq!(report["tables"][0]["lag"], 0, "{report:#}");
     let catalog = Catalog::sql(&work.warehouse());
-    expect_each_once(&readers::read(Engine::DuckDb, &catalog, "default.orders_transactions", None), 0..500);
+    expect_each_once(
+        &readers::read(Engine::DuckDb, &catalog, "default.orders_transactions", None),
+        0..500,
+    );
 }
 
 #[test]
@@ -120,13 +146,23 @@ fn a_bad_record_goes_aside_once_and_costs_only_itself() {
     let (kafka, topic) = (Kafka::shared(), "orders-poison");
     produce::create_topic(kafka, topic, 3, &[]);
     produce::produce(kafka, topic, (0..300).map(event));
-    produce::produce(kafka, topic, [Record::of(r#"{"id": 7, "at": nonsense"#).key("poison").header("h", "v").partition(0)]);
+    produce::produce(
+        kafka,
+        topic,
+        [Record::of(r#"{"id": 7, "at": nonsense"#)
+            .key("poison")
+            .header("h", "v")
+            .partition(0)],
+    );
     produce::produce(kafka, topic, (300..600).map(event));
     let work = Workspace::new(&pipeline(kafka, topic, "", ""));
     work.start_once(&[]).kill_when("committed");
     work.start_once(&[]).wait().expect_code(0);
     let catalog = Catalog::sql(&work.warehouse());
-    expect_each_once(&readers::read(Engine::DuckDb, &catalog, "default.orders_poison", None), 0..600);
+    expect_each_once(
+        &readers::read(Engine::DuckDb, &catalog, "default.orders_poison", None),
+        0..600,
+    );
     let letters = readers::read(Engine::PyIceberg, &catalog, "default.orders_poison_dead_letters", None);
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0]["stage"], "decode", "{letters:?}");
@@ -145,10 +181,19 @@ fn a_new_field_becomes_a_column() {
     });
     produce::produce(kafka, topic, newer);
     work.start_once(&[]).wait().expect_code(0);
-    let rows = readers::read(Engine::DuckDb, &Catalog::sql(&work.warehouse()), "default.orders_evolving", None);
+    let rows = readers::read(
+        Engine::DuckDb,
+        &Catalog::sql(&work.warehouse()),
+        "default.orders_evolving",
+        None,
+    );
     expect_each_once(&rows, 0..200);
     let row = rows.iter().find(|row| row["id"] == 150).expect("id 150");
-    assert_eq!((&row["color"], &row["user"]["age"]), (&Value::from("red"), &Value::from(150)), "{row}");
+    assert_eq!(
+        (&row["color"], &row["user"]["age"]),
+        (&Value::from("red"), &Value::from(150)),
+        "{row}"
+    );
 }
 
 #[test]
@@ -159,18 +204,31 @@ fn a_rest_catalog_that_loses_answers_or_lies_doubles_nothing() {
     let warehouse = tempfile::tempdir().expect("a temporary folder");
     let rest = RestCatalog::start(warehouse.path());
     let proxy = Proxy::start(rest.address());
-    let faults = [Fault::SwallowAnswer, Fault::Refuse(500), Fault::LieAfter(503), Fault::Refuse(409), Fault::SwallowAnswer];
+    let faults = [
+        Fault::SwallowAnswer,
+        Fault::Refuse(500),
+        Fault::LieAfter(503),
+        Fault::Refuse(409),
+        Fault::SwallowAnswer,
+    ];
     for (n, fault) in (1..).zip(faults) {
         proxy.on_commit(n + 1, fault);
     }
     let catalog = format!("catalog: {{type: rest, uri: \"{}\", warehouse: \"\"}}\n", proxy.uri());
     let state = tempfile::tempdir().expect("a temporary folder");
-    let yaml = format!("stateDir: \"{}\"\n{}", state.path().display(), pipeline(kafka, topic, &catalog, ""));
+    let yaml = format!(
+        "stateDir: \"{}\"\n{}",
+        state.path().display(),
+        pipeline(kafka, topic, &catalog, "")
+    );
     let work = Workspace::new(&yaml);
     work.start_once(&["--output", "json"]).wait().expect_code(0);
     assert!(proxy.commits().len() > faults.len(), "{:?}", proxy.commits());
     let catalog = Catalog::Rest { uri: rest.uri() };
-    expect_each_once(&readers::read(Engine::PyIceberg, &catalog, "default.orders_rest", None), 0..2000);
+    expect_each_once(
+        &readers::read(Engine::PyIceberg, &catalog, "default.orders_rest", None),
+        0..2000,
+    );
 }
 
 #[test]
@@ -191,5 +249,8 @@ fn a_service_goes_on_through_a_broker_restart_and_stops_when_told() {
     let ended = service.signal(libc::SIGTERM);
     assert!(complete, "{ended:#?}");
     assert_eq!(ended.code, Some(0), "{ended:#?}");
-    expect_each_once(&readers::read(Engine::DuckDb, &catalog, "default.orders_service", None), 0..900);
+    expect_each_once(
+        &readers::read(Engine::DuckDb, &catalog, "default.orders_service", None),
+        0..900,
+    );
 }

@@ -104,8 +104,7 @@ fn admin_options() -> AdminOptions {
 pub fn create_topic(kafka: &Kafka, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
     let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     new.config.extend_from_slice(settings);
-    let results =
-        block_on(admin(kafka).create_topics([&new], &admin_options())).expect("the broker answers");
+    let results = block_on(admin(kafka).create_topics([&new], &admin_options())).expect("the broker answers");
     results.into_iter().for_each(|result| {
         result.unwrap_or_else(|error| panic!("topic `{topic}` isn't created: {error:?}"));
     });
@@ -119,8 +118,7 @@ pub fn delete_topic(kafka: &Kafka, topic: &str) {
 /// Raises the number of partitions to `partitions`.
 pub fn add_partitions(kafka: &Kafka, topic: &str, partitions: usize) {
     let more = NewPartitions::new(topic, partitions);
-    block_on(admin(kafka).create_partitions([&more], &admin_options()))
-        .expect("the broker answers");
+    block_on(admin(kafka).create_partitions([&more], &admin_options())).expect("the broker answers");
 }
 
 /// Produces records and waits until the broker has them all.
@@ -173,9 +171,7 @@ impl Transaction {
         producer
             .init_transactions(LIMIT)
             .expect("the broker starts transactions");
-        producer
-            .begin_transaction()
-            .expect("a new producer has no transaction");
+        producer.begin_transaction().expect("a new producer has no transaction");
         Self { producer }
     }
 
@@ -194,9 +190,7 @@ impl Transaction {
 
     /// Aborts it: `read_committed` readers never see its records.
     pub fn abort(self) {
-        self.producer
-            .abort_transaction(LIMIT)
-            .expect("the transaction aborts");
+        self.producer.abort_transaction(LIMIT).expect("the transaction aborts");
     }
 }
 
@@ -265,9 +259,7 @@ pub fn read_all(kafka: &Kafka, topic: &str, isolation: &str) -> Vec<Read> {
                 key: message.key().map(<[u8]>::to_vec),
                 value: message.payload().map(<[u8]>::to_vec),
                 headers: message.headers().map_or_else(Vec::new, |headers| {
-                    let owned = |header: Header<'_, &[u8]>| {
-                        (header.key.to_owned(), header.value.map(<[u8]>::to_vec))
-                    };
+                    let owned = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
                     headers.iter().map(owned).collect()
                 }),
             }),

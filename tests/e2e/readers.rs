@@ -80,23 +80,16 @@ fn run(script: &str, catalog: &Catalog, table: &str, filter: Option<&str>) -> Ve
         command
             .env("JAVA_HOME", setup::java_home_for_spark())
             .env("JARS", setup::part("spark").join("libs"));
-        command
-            .env_remove("SPARK_HOME")
-            .env_remove("PYSPARK_SUBMIT_ARGS");
+        command.env_remove("SPARK_HOME").env_remove("PYSPARK_SUBMIT_ARGS");
     }
     let request = json!({"catalog": catalog.to_json(), "table": table, "filter": filter});
     command
         .arg("-B")
-        .arg(
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("tests/e2e")
-                .join(script),
-        )
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(script))
         .arg(request.to_string());
     let output = command.output().expect("python starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script} {request}:\n{errors}");
     let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text)
-        .unwrap_or_else(|error| panic!("{script} printed no rows ({error}): {text}\n{errors}"))
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{script} printed no rows ({error}): {text}\n{errors}"))
 }

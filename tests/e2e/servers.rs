@@ -105,18 +105,12 @@ impl Kafka {
         for (key, value) in [
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", "1".to_owned()),
-            (
-                "controller.quorum.voters",
-                format!("1@127.0.0.1:{controller}"),
-            ),
+            ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
             (
                 "listeners",
                 format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
             ),
-            (
-                "advertised.listeners",
-                format!("PLAINTEXT://127.0.0.1:{port}"),
-            ),
+            ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
             ("controller.listener.names", "CONTROLLER".to_owned()),
             ("log.dirs", data.display().to_string()),
             ("auto.create.topics.enable", "false".to_owned()),
@@ -125,14 +119,8 @@ impl Kafka {
             ("transaction.state.log.num.partitions", "4".to_owned()),
             ("transaction.state.log.replication.factor", "1".to_owned()),
             ("transaction.state.log.min.isr", "1".to_owned()),
-            (
-                "share.coordinator.state.topic.num.partitions",
-                "1".to_owned(),
-            ),
-            (
-                "share.coordinator.state.topic.replication.factor",
-                "1".to_owned(),
-            ),
+            ("share.coordinator.state.topic.num.partitions", "1".to_owned()),
+            ("share.coordinator.state.topic.replication.factor", "1".to_owned()),
             ("share.coordinator.state.topic.min.isr", "1".to_owned()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
             ("log.retention.check.interval.ms", "1000".to_owned()),
@@ -140,8 +128,7 @@ impl Kafka {
         ] {
             writeln!(properties, "{key}={value}").expect("a string takes everything");
         }
-        fs::write(dir.path().join("server.properties"), properties)
-            .expect("the configuration can be written");
+        fs::write(dir.path().join("server.properties"), properties).expect("the configuration can be written");
 
         let format = Self::tool(dir.path(), 256, "kafka.tools.StorageTool")
             .args(["format", "-t", "YXBlcmlvLXRlc3RzLWUyZQ", "-c"])
@@ -241,19 +228,9 @@ impl RestCatalog {
         classes.push(rest.join("libs/*"));
         let mut command = java(256);
         command.current_dir(warehouse).arg("-cp").arg(classes);
-        command
-            .arg("CatalogServer")
-            .arg(port.to_string())
-            .arg(warehouse);
-        let server = Server::start(
-            command,
-            warehouse.join("rest-catalog.log"),
-            "REST catalog started",
-        );
-        Self {
-            port,
-            _server: server,
-        }
+        command.arg("CatalogServer").arg(port.to_string()).arg(warehouse);
+        let server = Server::start(command, warehouse.join("rest-catalog.log"), "REST catalog started");
+        Self { port, _server: server }
     }
 
     /// `host:port`, for [`Proxy::start`].
@@ -309,10 +286,7 @@ impl Proxy {
     pub fn start(upstream: impl Into<String>) -> Self {
         let upstream: Arc<str> = upstream.into().into();
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let port = listener
-            .local_addr()
-            .expect("a bound socket has an address")
-            .port();
+        let port = listener.local_addr().expect("a bound socket has an address").port();
         let plan = Arc::new(Mutex::new(Plan::default()));
         let shared = Arc::clone(&plan);
         // Ends with the process: a thread that waits costs nothing, and a port of ours that is still open can't be
@@ -344,11 +318,7 @@ impl Proxy {
 
     /// All commits that came by, in order.
     pub fn commits(&self) -> Vec<SeenCommit> {
-        self.plan
-            .lock()
-            .expect("no panic holds the plan")
-            .seen
-            .clone()
+        self.plan.lock().expect("no panic holds the plan").seen.clone()
     }
 }
 
@@ -383,9 +353,7 @@ impl Message {
             let Some((key, value)) = line.trim_end().split_once(':') else {
                 break;
             };
-            message
-                .headers
-                .push((key.to_owned(), value.trim().to_owned()));
+            message.headers.push((key.to_owned(), value.trim().to_owned()));
         }
         if message
             .header("transfer-encoding")
@@ -481,8 +449,7 @@ fn serve(mut client: TcpStream, upstream: &str, plan: &Mutex<Plan>) -> io::Resul
         Some((_, Fault::LieAfter(status))) => made_up(status).write(&mut client, None, true),
         _ => {
             // 204 and 304 must not carry a length, and that of a HEAD isn't its body's; the closed connection ends them.
-            let bodiless =
-                request.start_line.starts_with("HEAD ") || answer.start_line.contains(" 204");
+            let bodiless = request.start_line.starts_with("HEAD ") || answer.start_line.contains(" 204");
             answer.write(&mut client, None, !bodiless)
         }
     }
@@ -502,16 +469,10 @@ fn read_answer(server: TcpStream, request_line: &str) -> io::Result<Option<Messa
 
 fn is_commit(request_line: &str) -> bool {
     let mut words = request_line.split(' ');
-    let (method, target) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
-    );
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
     let mut segments = path.rsplit('/');
-    let (last, before) = (
-        segments.next().unwrap_or_default(),
-        segments.next().unwrap_or_default(),
-    );
+    let (last, before) = (segments.next().unwrap_or_default(), segments.next().unwrap_or_default());
     method == "POST" && (before == "tables" || (before, last) == ("transactions", "commit"))
 }
 

@@ -20,21 +20,12 @@ const PARTS: [(&str, &str); 4] = [
 /// # Panics
 /// If it isn't there, or not in the version that the lock file names: a missing server fails the test.
 pub fn part(name: &str) -> PathBuf {
-    let (_, lock) = PARTS
-        .iter()
-        .find(|(part, _)| *part == name)
-        .expect("a known part");
+    let (_, lock) = PARTS.iter().find(|(part, _)| *part == name).expect("a known part");
     let dir = cache().join(name);
     match std::fs::read_to_string(dir.join("complete")) {
         Ok(installed) if installed == *lock => dir,
-        Ok(_) => panic!(
-            "`{name}` in {} is of another version: run `make setup`",
-            dir.display()
-        ),
-        Err(_) => panic!(
-            "`{name}` isn't set up in {}: run `make setup`",
-            dir.display()
-        ),
+        Ok(_) => panic!("`{name}` in {} is of another version: run `make setup`", dir.display()),
+        Err(_) => panic!("`{name}` isn't set up in {}: run `make setup`", dir.display()),
     }
 }
 
@@ -79,12 +70,10 @@ pub fn spawn(mut command: Command) -> Child {
     command.process_group(0);
     // SAFETY: prctl is async-signal-safe and touches nothing of ours.
     unsafe {
-        command.pre_exec(
-            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            },
-        );
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
     }
     let program = command.get_program().to_owned();
     let (answer, started) = mpsc::channel();
@@ -108,10 +97,7 @@ pub fn kill_group(child: &mut Child) {
 /// A TCP port of loopback that is free now.
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
-        .port()
+    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 /// Waits until `ready` holds; `false` when `limit` passed first.

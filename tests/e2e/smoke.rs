@@ -26,10 +26,7 @@ fn a_transaction_shows_when_it_commits_and_never_when_it_aborts() {
     produce::produce(
         kafka,
         topic,
-        [Record::of("plain")
-            .key("k")
-            .header("h", "v")
-            .at(1_700_000_000_000)],
+        [Record::of("plain").key("k").header("h", "v").at(1_700_000_000_000)],
     );
     let aborted = Transaction::begin(kafka, "smoke-aborted");
     aborted.send(topic, [Record::of("aborted")]);
@@ -50,10 +47,7 @@ fn a_transaction_shows_when_it_commits_and_never_when_it_aborts() {
         (4, &None),
         "after plain, aborted, its marker, committed"
     );
-    assert_eq!(
-        values(&produce::read_all(kafka, topic, "read_uncommitted")).len(),
-        4
-    );
+    assert_eq!(values(&produce::read_all(kafka, topic, "read_uncommitted")).len(), 4);
     assert_eq!(
         produce::ends(kafka, topic),
         [(0, 6)].into(),
@@ -71,10 +65,7 @@ fn a_killed_broker_comes_back_with_its_records() {
         (0..100).map(|n| Record::of(n.to_string()).partition(n % 2)),
     );
     kafka.restart();
-    assert_eq!(
-        produce::read_all(&kafka, topic, "read_committed").len(),
-        100
-    );
+    assert_eq!(produce::read_all(&kafka, topic, "read_committed").len(), 100);
     assert_eq!(produce::ends(&kafka, topic), [(0, 50), (1, 50)].into());
 }
 
@@ -119,10 +110,7 @@ fn the_rest_catalog_serves_tables_through_the_proxy() {
     let server = RestCatalog::start(dir.path());
     let proxy = Proxy::start(server.address());
     let (status, config) = send(&proxy, "GET", "/v1/config", "").expect("an answer");
-    assert!(
-        status == 200 && config["endpoints"].is_array(),
-        "{status} {config}"
-    );
+    assert!(status == 200 && config["endpoints"].is_array(), "{status} {config}");
 
     let catalog = Catalog::Rest { uri: proxy.uri() };
     let rows = readers::create_small_table(&catalog, "default.small");
@@ -166,9 +154,7 @@ fn the_proxy_loses_and_falsifies_the_answers_it_is_told_to() {
             &json!({"requirements": [], "updates": [update]}).to_string(),
         )
     };
-    let stored = || {
-        send(&proxy, "GET", table, "").expect("an answer").1["metadata"]["properties"]["n"].clone()
-    };
+    let stored = || send(&proxy, "GET", table, "").expect("an answer").1["metadata"]["properties"]["n"].clone();
 
     assert_eq!(set(1), None, "the answer is swallowed");
     assert_eq!(stored(), "1", "the commit happened");
@@ -178,11 +164,7 @@ fn the_proxy_loses_and_falsifies_the_answers_it_is_told_to() {
     assert_eq!(set(4).expect("an answer").0, 500);
     assert_eq!(stored(), "4", "the commit happened");
     assert_eq!(set(5).expect("an answer").0, 200);
-    let upstream: Vec<_> = proxy
-        .commits()
-        .iter()
-        .map(|commit| commit.upstream_status)
-        .collect();
+    let upstream: Vec<_> = proxy.commits().iter().map(|commit| commit.upstream_status).collect();
     assert_eq!(upstream, [Some(200), None, None, Some(200), Some(200)]);
 }
 
@@ -190,10 +172,7 @@ fn the_proxy_loses_and_falsifies_the_answers_it_is_told_to() {
 fn a_run_of_the_binary_is_captured_and_can_be_killed() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let outcome = Aperio::start(dir.path(), &["schema"]).kill_after(Duration::from_secs(5));
-    assert!(
-        outcome.code.is_some() != outcome.signal.is_some(),
-        "{outcome:?}"
-    );
+    assert!(outcome.code.is_some() != outcome.signal.is_some(), "{outcome:?}");
 }
 
 /// Sends a request; `None` if the connection closes without an answer.
@@ -202,14 +181,10 @@ fn send(proxy: &Proxy, method: &str, path: &str, body: &str) -> Option<(u16, Val
     let address = uri.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).expect("the proxy listens");
     let length = body.len();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n"
-    );
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n");
     write!(stream, "{head}content-length: {length}\r\n\r\n{body}").expect("the proxy reads");
     let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .expect("the proxy answers or closes");
+    stream.read_to_string(&mut answer).expect("the proxy answers or closes");
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().expect("a status");
     Some((status, serde_json::from_str(body).unwrap_or(Value::Null)))

@@ -44,9 +44,9 @@ impl Broker {
 
     /// Makes every answer take a while from now on.
     pub fn slow_down(&self) -> Result<(), Failure> {
-        self.cluster
-            .broker_round_trip_time(-1, SLOW_ANSWER)
-            .map_err(|error| Failure::new(Exit::Bug, "the embedded broker can't be slowed down").detail(error.to_string()))
+        self.cluster.broker_round_trip_time(-1, SLOW_ANSWER).map_err(|error| {
+            Failure::new(Exit::Bug, "the embedded broker can't be slowed down").detail(error.to_string())
+        })
     }
 
     /// Sends events to `topic` and waits until all are stored.
@@ -55,10 +55,16 @@ impl Broker {
             Failure::new(Exit::Remote, "the events can't be sent to the embedded broker").detail(error.to_string())
         };
         let mut settings = config::base(&self.address(), &BTreeMap::new());
-        settings.set("batch.num.messages", SET_RECORDS).set("linger.ms", "20").set("message.timeout.ms", "20000");
+        settings
+            .set("batch.num.messages", SET_RECORDS)
+            .set("linger.ms", "20")
+            .set("message.timeout.ms", "20000");
         let producer: FutureProducer = settings.create().map_err(failed)?;
         let sends = events.iter().map(|event| {
-            let record = FutureRecord::to(topic).key(&event.key).payload(&event.value).timestamp(event.time_ms);
+            let record = FutureRecord::to(topic)
+                .key(&event.key)
+                .payload(&event.value)
+                .timestamp(event.time_ms);
             producer.send(record, Duration::from_secs(20))
         });
         for answer in join_all(sends).await {

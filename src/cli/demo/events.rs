@@ -41,7 +41,12 @@ impl Shop {
         let span_ms = HOURS * 3_600_000;
         let events = super::EVENTS_AT_FIRST + super::EVENTS_LATER;
         let step_ms = span_ms / i64::try_from(events).expect("a few thousand");
-        Shop { random: Random(SEED), clock_ms: now_ms - span_ms, step_ms, sold: 0 }
+        Shop {
+            random: Random(SEED),
+            clock_ms: now_ms - span_ms,
+            step_ms,
+            sold: 0,
+        }
     }
 
     /// Makes the next events; `early` ones know no coupons yet, and one of them is cut off in the middle.
@@ -65,7 +70,10 @@ impl Shop {
         event.insert("event_id".into(), json!(id.to_string()));
         event.insert("type".into(), json!(kind));
         event.insert("occurred_at".into(), json!(iso(time_ms)));
-        event.insert("user".into(), json!({"id": user, "country": self.random.pick(&COUNTRIES)}));
+        event.insert(
+            "user".into(),
+            json!({"id": user, "country": self.random.pick(&COUNTRIES)}),
+        );
         // One cent of a hundred is never 0, so the price always has a fraction and is a double.
         let price = (cents - cents % 100 + 95) as f64 / 100.0;
         event.insert(
@@ -83,7 +91,11 @@ impl Shop {
             value.truncate(value.len() * 2 / 3);
         }
         self.sold += 1;
-        Event { key: format!("user-{user}"), value, time_ms }
+        Event {
+            key: format!("user-{user}"),
+            value,
+            time_ms,
+        }
     }
 }
 
@@ -131,12 +143,22 @@ mod tests {
         let mut shop = Shop::open(now_ms);
         let mut events = shop.events(crate::cli::demo::EVENTS_AT_FIRST, true);
         events.extend(shop.events(crate::cli::demo::EVENTS_LATER, false));
-        let broken = events.iter().filter(|event| serde_json::from_str::<Value>(&event.value).is_err()).count();
+        let broken = events
+            .iter()
+            .filter(|event| serde_json::from_str::<Value>(&event.value).is_err())
+            .count();
         assert_eq!(broken, 1);
         let oldest_ms = now_ms - (HOURS * 3_600_000 + 90_000);
-        assert!(events.iter().all(|event| event.time_ms >= oldest_ms && event.time_ms <= now_ms));
+        assert!(
+            events
+                .iter()
+                .all(|event| event.time_ms >= oldest_ms && event.time_ms <= now_ms)
+        );
         let bytes: usize = events.iter().map(|event| event.value.len()).sum();
-        assert!(bytes < 4 << 20, "the embedded broker keeps 5 MiB a partition, got {bytes}");
+        assert!(
+            bytes < 4 << 20,
+            "the embedded broker keeps 5 MiB a partition, got {bytes}"
+        );
     }
 
     #[test]

@@ -31,8 +31,15 @@ pub(super) struct Found {
 /// Prints partitions, snapshots, sync points, dead letters and the account of all records.
 pub(super) async fn look(pipeline: &Pipeline, produced: u64) -> Result<Found, Failure> {
     let catalog = open::catalog(pipeline)?;
-    let missing = || Failure::new(Exit::Bug, format!("table `{}` is missing after the run", open::full_name(pipeline)));
-    let table = open::table(pipeline, &catalog, &pipeline.name).await?.ok_or_else(missing)?;
+    let missing = || {
+        Failure::new(
+            Exit::Bug,
+            format!("table `{}` is missing after the run", open::full_name(pipeline)),
+        )
+    };
+    let table = open::table(pipeline, &catalog, &pipeline.name)
+        .await?
+        .ok_or_else(missing)?;
     let files = data_files(&table).await?;
     show_partitions(&table, &files);
     show_snapshots(&table);
@@ -53,9 +60,16 @@ pub(super) async fn look(pipeline: &Pipeline, produced: u64) -> Result<Found, Fa
         counted(rows, "row"),
         grouped(different),
         counted(dead, "dead letter"),
-        if whole { "Each is there exactly once." } else { "THIS DOESN'T ADD UP: please report it." }
+        if whole {
+            "Each is there exactly once."
+        } else {
+            "THIS DOESN'T ADD UP: please report it."
+        }
     ));
-    Ok(Found { metadata_location: table.metadata_location, whole })
+    Ok(Found {
+        metadata_location: table.metadata_location,
+        whole,
+    })
 }
 
 fn unreadable(what: &str, error: &dyn std::error::Error) -> Failure {
@@ -65,14 +79,22 @@ fn unreadable(what: &str, error: &dyn std::error::Error) -> Failure {
 /// Lists the files of the current snapshot.
 async fn data_files(table: &LoadedTable) -> Result<Vec<DataFile>, Failure> {
     let failed = |error: iceberg::Error| unreadable(&format!("the manifests of `{}`", table.ident), &error);
-    let Some(snapshot) = table.metadata.current_snapshot() else { return Ok(Vec::new()) };
+    let Some(snapshot) = table.metadata.current_snapshot() else {
+        return Ok(Vec::new());
+    };
     let input = table.file_io.new_input(snapshot.manifest_list()).map_err(failed)?;
     let bytes = input.read().await.map_err(failed)?;
     let list = ManifestList::parse_with_version(&bytes, table.metadata.format_version()).map_err(failed)?;
     let mut files = Vec::new();
     for manifest in list.entries() {
         let manifest = manifest.load_manifest(&table.file_io).await.map_err(failed)?;
-        files.extend(manifest.entries().iter().filter(|entry| entry.is_alive()).map(|entry| entry.data_file().clone()));
+        files.extend(
+            manifest
+                .entries()
+                .iter()
+                .filter(|entry| entry.is_alive())
+                .map(|entry| entry.data_file().clone()),
+        );
     }
     Ok(files)
 }
@@ -82,7 +104,9 @@ fn show_partitions(table: &LoadedTable, files: &[DataFile]) {
     let mut partitions: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
     for file in files {
         let values = file.partition().iter().zip(spec.fields());
-        let name: Vec<_> = values.map(|(value, field)| format!("{}={}", field.name, shown(field.transform, value))).collect();
+        let name: Vec<_> = values
+            .map(|(value, field)| format!("{}={}", field.name, shown(field.transform, value)))
+            .collect();
         let (rows, count, bytes) = partitions.entry(name.join("/")).or_default();
         *rows += file.record_count();
         *count += 1;
@@ -101,10 +125,16 @@ fn shown(transform: Transform, value: Option<&Literal>) -> String {
     match (transform, value) {
         (_, None) => "null".to_owned(),
         (Transform::Hour, Some(Literal::Primitive(PrimitiveLiteral::Int(hours)))) => {
-            moment(i64::from(*hours) * 3_600_000).chars().take("2026-01-01 00:00".len()).collect()
+            moment(i64::from(*hours) * 3_600_000)
+                .chars()
+                .take("2026-01-01 00:00".len())
+                .collect()
         }
         (Transform::Day, Some(Literal::Primitive(PrimitiveLiteral::Int(days)))) => {
-            moment(i64::from(*days) * 86_400_000).chars().take("2026-01-01".len()).collect()
+            moment(i64::from(*days) * 86_400_000)
+                .chars()
+                .take("2026-01-01".len())
+                .collect()
         }
         (_, Some(value)) => format!("{value:?}"),
     }
@@ -114,13 +144,26 @@ fn show_snapshots(table: &LoadedTable) {
     let mut snapshots: Vec<&SnapshotRef> = table.metadata.snapshots().collect();
     snapshots.sort_by_key(|snapshot| snapshot.sequence_number());
     say("\n   Snapshots, each with the offsets to go on from (`aperio.ledger` in its summary), partition:offset:");
-    let mut columns = Columns::new(&["snapshot", "committed", "operation", ">rows added", ">rows in all", "offsets"]);
+    let mut columns = Columns::new(&[
+        "snapshot",
+        "committed",
+        "operation",
+        ">rows added",
+        ">rows in all",
+        "offsets",
+    ]);
     for snapshot in snapshots {
         let summary = &snapshot.summary().additional_properties;
         let of = |key: &str| summary.get(key).map_or("0", String::as_str).to_owned();
-        let ledger = summary.get(LEDGER_KEY).and_then(|text| serde_json::from_str::<Ledger>(text).ok());
+        let ledger = summary
+            .get(LEDGER_KEY)
+            .and_then(|text| serde_json::from_str::<Ledger>(text).ok());
         let offsets = ledger.map_or("-".to_owned(), |ledger| {
-            let pairs: Vec<_> = ledger.offsets.iter().map(|(partition, offset)| format!("{partition}:{offset}")).collect();
+            let pairs: Vec<_> = ledger
+                .offsets
+                .iter()
+                .map(|(partition, offset)| format!("{partition}:{offset}"))
+                .collect();
             pairs.join(" ")
         });
         columns.row(vec![
@@ -138,12 +181,17 @@ fn show_snapshots(table: &LoadedTable) {
 /// Reads a data file.
 async fn read(table: &LoadedTable, file: &DataFile) -> Result<Vec<RecordBatch>, Failure> {
     let what = format!("file `{}`", file.file_path());
-    let input = table.file_io.new_input(file.file_path()).map_err(|error| unreadable(&what, &error))?;
+    let input = table
+        .file_io
+        .new_input(file.file_path())
+        .map_err(|error| unreadable(&what, &error))?;
     let bytes = input.read().await.map_err(|error| unreadable(&what, &error))?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(ParquetRecordBatchReaderBuilder::build)
         .map_err(|error| unreadable(&what, &error))?;
-    reader.collect::<Result<_, _>>().map_err(|error| unreadable(&what, &error))
+    reader
+        .collect::<Result<_, _>>()
+        .map_err(|error| unreadable(&what, &error))
 }
 
 /// Counts the rows of the files, and their different Kafka offsets.
@@ -152,10 +200,22 @@ async fn offsets_in(table: &LoadedTable, files: &[DataFile]) -> Result<(u64, u64
     for file in files {
         for batch in read(table, file).await? {
             rows += batch.num_rows() as u64;
-            let partitions = batch.column_by_name("_kafka_partition").and_then(|column| column.as_primitive_opt::<Int32Type>());
-            let offsets = batch.column_by_name("_kafka_offset").and_then(|column| column.as_primitive_opt::<Int64Type>());
-            let Some((partitions, offsets)) = partitions.zip(offsets) else { continue };
-            seen.extend(partitions.values().iter().copied().zip(offsets.values().iter().copied()));
+            let partitions = batch
+                .column_by_name("_kafka_partition")
+                .and_then(|column| column.as_primitive_opt::<Int32Type>());
+            let offsets = batch
+                .column_by_name("_kafka_offset")
+                .and_then(|column| column.as_primitive_opt::<Int64Type>());
+            let Some((partitions, offsets)) = partitions.zip(offsets) else {
+                continue;
+            };
+            seen.extend(
+                partitions
+                    .values()
+                    .iter()
+                    .copied()
+                    .zip(offsets.values().iter().copied()),
+            );
         }
     }
     Ok((rows, seen.len() as u64))
@@ -171,7 +231,11 @@ async fn show_dead_letters(name: &str, table: Option<&LoadedTable>) -> Result<u6
         for batch in read(table, &file).await? {
             count += batch.num_rows() as u64;
             for row in 0..batch.num_rows() {
-                let cell = |column: &str| batch.column_by_name(column).map_or("-".to_owned(), |array| cell(array, row));
+                let cell = |column: &str| {
+                    batch
+                        .column_by_name(column)
+                        .map_or("-".to_owned(), |array| cell(array, row))
+                };
                 lines.row(["partition", "offset", "stage", "error", "value"].map(cell).to_vec());
             }
         }

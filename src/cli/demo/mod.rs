@@ -74,8 +74,7 @@ pub(super) fn run(args: DemoArgs) -> Result<u8, Refused> {
         "   {} of the last hours in topic `{TOPIC}`, {PARTITIONS} partitions; one of them is cut off in the middle",
         counted(EVENTS_AT_FIRST as u64, "event")
     ));
-    fs::write(&file, pipeline_text(&broker.address()))
-        .map_err(|error| unwritable(&file, &error))?;
+    fs::write(&file, pipeline_text(&broker.address())).map_err(|error| unwritable(&file, &error))?;
     say(&format!("   the pipeline file is {}", file.display()));
     let pipelines = config::load(std::slice::from_ref(&file))?;
     let pipeline = pipelines.first().expect("a loaded file declares a table").clone();
@@ -124,8 +123,11 @@ fn prepare(dir: &Path) -> Result<(), Failure> {
     let file = dir.join(PIPELINE_FILE);
     let marked = fs::read_to_string(&file).is_ok_and(|text| text.starts_with(MARK));
     if !marked || names.iter().any(|name| name != PIPELINE_FILE && name != WAREHOUSE) {
-        return Err(Failure::new(Exit::Config, format!("directory `{}` holds other things than a demo", dir.display()))
-            .hint("name another one with `--dir`, or empty it"));
+        return Err(Failure::new(
+            Exit::Config,
+            format!("directory `{}` holds other things than a demo", dir.display()),
+        )
+        .hint("name another one with `--dir`, or empty it"));
     }
     let warehouse = dir.join(WAREHOUSE);
     if warehouse.exists() {
@@ -163,7 +165,11 @@ partitionedTables:
 
 /// Runs the pipeline up to the ends; with `stop_after`, asks it to stop once it has read so many records.
 async fn run_once(pipeline: Pipeline, stop_after: Option<u64>) -> TableReport {
-    let options = RunOptions { once: true, memory: MEMORY_BYTES, retry_for: RETRY_FOR };
+    let options = RunOptions {
+        once: true,
+        memory: MEMORY_BYTES,
+        retry_for: RETRY_FOR,
+    };
     let counters = Arc::new(Counters::default());
     let (stop, stopping) = watch::channel(false);
     let stopper = async {
@@ -198,7 +204,11 @@ fn tell(report: &TableReport) -> Option<u8> {
             "   window of {}, closed by {}{}",
             counted(window.records, "record"),
             window.reason,
-            if window.rejected > 0 { format!("; {} rejected", window.rejected) } else { String::new() }
+            if window.rejected > 0 {
+                format!("; {} rejected", window.rejected)
+            } else {
+                String::new()
+            }
         ));
     }
     if report.outcome != TableOutcome::Failed {

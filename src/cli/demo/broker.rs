@@ -19,6 +19,20 @@ const SET_RECORDS: &str = "50";
 /// How long an answer takes once the broker is slowed down.
 const SLOW_ANSWER: Duration = Duration::from_millis(20);
 
+/// Kafka's session timeout for the demo's consumers, and how often they say that they live.
+///
+/// The mock lets the first member after an empty group wait for the session timeout less a second, also if the others
+/// have left properly (librdkafka 2.12.1, `rdkafka_mock_cgrp.c`, `rd_kafka_mock_cgrp_classic_rebalance`); 45 s, the
+/// default, is too long to watch. Real brokers don't do that.
+const SESSION: [(&str, &str); 2] = [("session.timeout.ms", "4000"), ("heartbeat.interval.ms", "500")];
+
+/// Returns what consumers of the embedded broker need; no part of the pipeline file, since no other broker needs it.
+pub(super) fn client_properties() -> impl Iterator<Item = (String, String)> {
+    SESSION
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+}
+
 /// A broker in this process.
 pub(super) struct Broker {
     cluster: MockCluster<'static, DefaultProducerContext>,

@@ -77,7 +77,8 @@ pub(super) fn run(args: DemoArgs) -> Result<u8, Refused> {
     fs::write(&file, pipeline_text(&broker.address())).map_err(|error| unwritable(&file, &error))?;
     say(&format!("   the pipeline file is {}", file.display()));
     let pipelines = config::load(std::slice::from_ref(&file))?;
-    let pipeline = pipelines.first().expect("a loaded file declares a table").clone();
+    let mut pipeline = pipelines.first().expect("a loaded file declares a table").clone();
+    pipeline.source.client.extend(broker::client_properties());
 
     say("\n2. aperio run --once, stopped in the middle (the group takes some seconds to form)");
     // From here on answers take their time, as over a network, so that there is a middle.

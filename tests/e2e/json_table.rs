@@ -16,7 +16,7 @@ const MORNING_MS: i64 = 1_705_312_800_000;
 fn pipeline(kafka: &Kafka, topic: &str, catalog: &str, more: &str) -> String {
     format!(
         "{catalog}partitionedTables:\n  - name: {name}\n    source:\n      brokers: \"{brokers}\"\n      topic: {topic}\n      format: json\n      \
-         batchSize: 200\n      maxPollRecords: 50\n      eventTimeField: at\n    materialize: {{partition: [date, hour]}}\n{more}",
+         batchSize: 200\n      consumerConfig: {{session.timeout.ms: \"6000\"}}\n      maxPollRecords: 50\n      eventTimeField: at\n    materialize: {{partition: [date, hour]}}\n{more}",
         name = topic.replace('-', "_"),
         brokers = kafka.brokers(),
     )

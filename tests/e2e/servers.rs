@@ -124,6 +124,8 @@ impl Kafka {
             ("share.coordinator.state.topic.min.isr", "1".to_owned()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
             ("log.retention.check.interval.ms", "1000".to_owned()),
+            // Events of the past stay, unless a topic says otherwise.
+            ("log.retention.ms", "-1".to_owned()),
             ("message.max.bytes", "20000000".to_owned()),
         ] {
             writeln!(properties, "{key}={value}").expect("a string takes everything");

@@ -65,6 +65,10 @@ pub struct ConsumerSettings {
 
 /// What happened at Kafka.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every event is a chunk: a box would be made for each"
+)]
 pub enum KafkaEvent {
     /// Partitions came to this consumer; each waits for [`Consumer::start_at`]. Empty where a rebalance brought none.
     Assigned {
@@ -489,6 +493,10 @@ struct Outgoing {
     what: What,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every one is a chunk: a box would be made for each"
+)]
 enum What {
     Chunk(Chunk, usize),
     Caught(Offset),

@@ -276,7 +276,8 @@ impl Run {
                     .ledger
                     .as_ref()
                     .is_some_and(|ledger| ledger.offsets.reaches(&self.ends));
-                if !self.joined && !(self.config.once && reached) {
+                let finished = self.config.once && reached;
+                if !self.joined && !finished {
                     self.joined = true;
                     self.actions.push_back(Action::Join);
                 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iceberg::spec::{FormatVersion, NestedField, PrimitiveType, Schema, Transform, Type, UnboundPartitionSpec};
+use iceberg::spec::{FormatVersion, NestedField, PrimitiveType, Schema, Transform, Type};
 use tracing::{info, warn};
 
 use crate::catalog::stage::schema_change;
@@ -253,7 +253,7 @@ impl World {
         };
         Ok(NewTable {
             schema,
-            spec: UnboundPartitionSpec::from(spec),
+            spec,
             properties,
             format_version,
         })

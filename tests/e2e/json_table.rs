@@ -177,7 +177,7 @@ fn a_new_field_becomes_a_column() {
     work.start_once(&[]).wait().expect_code(0);
     let newer = (100..200).map(|n| {
         let value = format!(r#"{{"id":{n},"at":{MORNING_MS},"user":{{"name":"x","age":{n}}},"color":"red"}}"#);
-        Record::of(value).partition((n % 3) as i32)
+        Record::of(value).partition(n % 3)
     });
     produce::produce(kafka, topic, newer);
     work.start_once(&[]).wait().expect_code(0);

@@ -24,7 +24,7 @@ use object_store::{
     ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion,
 };
 
-pub use upload::{BlockingUpload, PART_BYTES};
+pub use upload::{BlockingUpload, PART_BYTES, UploadSinks};
 
 /// How long one request to S3 may take; an 8 MiB part passes even at 100 KB/s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);

@@ -6,7 +6,7 @@ use iceberg::{NamespaceIdent, TableIdent};
 
 use crate::catalog::{Catalog, CatalogError, LoadedTable};
 use crate::config::{CatalogKind, Pipeline};
-use crate::error::{Exit, Failure};
+use crate::error::{Exit, Failure, chain};
 use crate::sync_points::SyncPoints;
 use crate::table::ledger::{self, LEDGER_KEY, Ledger};
 
@@ -100,16 +100,4 @@ pub(super) fn catalog_failure(error: &CatalogError) -> Failure {
     Failure::new(exit, "the catalog can't be read")
         .detail(chain(error))
         .hint("look at `catalog` in the pipeline file, and whether the catalog is up; nothing was changed")
-}
-
-/// Returns an error with its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    // Ends: a chain of sources is finite.
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -187,7 +187,7 @@ fn kafka_failure(error: &KafkaError, topic: &str) -> Failure {
         _ => Exit::Remote,
     };
     Failure::new(exit, format!("Kafka can't be asked about topic `{topic}`"))
-        .detail(open::chain(error))
+        .detail(crate::error::chain(error))
         .hint("look at `source` in the pipeline file, and whether the brokers are up")
 }
 

@@ -14,7 +14,7 @@ use super::pipeline::{
 };
 use super::problem::did_you_mean;
 use super::report::Report;
-use super::source::{column_name, kafka_source, no_source};
+use super::source::{kafka_source, no_source};
 use crate::schema::KafkaColumn;
 
 const MAX_REJECTED: MaxRejected = MaxRejected::Share(0.01);
@@ -281,7 +281,7 @@ fn columns(
             );
         } else if include
             .iter()
-            .any(|column| column_name(*column).eq_ignore_ascii_case(&entry.name))
+            .any(|column| column.name().eq_ignore_ascii_case(&entry.name))
         {
             report.add(
                 &format!("{path}.name"),
@@ -362,7 +362,7 @@ fn check_partition_column(
         return;
     };
     let root = column.split('.').next().unwrap_or(column);
-    let included = source.include.iter().map(|column| column_name(*column));
+    let included = source.include.iter().map(|column| column.name());
     let names: Vec<&str> = columns
         .iter()
         .map(|column| column.name.as_str())

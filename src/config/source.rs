@@ -245,15 +245,3 @@ fn login(entry: Security, at: &str, directory: &Path, report: &mut Report<'_>) -
     }
     client
 }
-
-/// Returns the name of the column that `include` adds.
-pub(super) fn column_name(column: KafkaColumn) -> &'static str {
-    match column {
-        KafkaColumn::Topic => "_kafka_topic",
-        KafkaColumn::Partition => "_kafka_partition",
-        KafkaColumn::Offset => "_kafka_offset",
-        KafkaColumn::Timestamp => "_kafka_timestamp",
-        KafkaColumn::Key => "_kafka_key",
-        KafkaColumn::Headers => "_kafka_headers",
-    }
-}

@@ -12,7 +12,6 @@ mod letter;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +28,8 @@ use crate::catalog::stage::{Change, StageError, fresh_snapshot_id, stage};
 use crate::catalog::{Catalog, CatalogError, LoadedTable, NewTable, SwapAnswer};
 use crate::offsets::Offsets;
 use crate::place::Part;
-use crate::store::{BlockingUpload, Store};
-use crate::write::{FileSink, FileSinks, ParquetSettings, WindowWriter, WriteError};
+use crate::store::{Store, UploadSinks};
+use crate::write::{ParquetSettings, WindowWriter, WriteError};
 
 /// Attempts of one call: with the delays below about 15 s. Beyond, the run's own retry asks again, knowing how long it may.
 const ATTEMPTS_MAX: usize = 8;
@@ -352,9 +351,9 @@ async fn write(
         None => format!("{}/data", metadata.location().trim_end_matches('/')),
     };
     let stem = format!("dead-letters-{commit_uuid}");
-    let sinks = Box::new(Uploads {
+    let sinks = Box::new(UploadSinks {
         store: base.store.clone(),
-        runtime: Handle::current(),
+        handle: Handle::current(),
     });
     let mut writer = WindowWriter::new(
         Arc::clone(&plan),
@@ -394,37 +393,5 @@ async fn delete(store: &Store, files: &[String]) {
         if let Err(error) = store.delete(file).await {
             tracing::debug!(file, %error, "an unused file was left behind");
         }
-    }
-}
-
-/// Files that are uploaded to a store while they are written.
-struct Uploads {
-    store: Store,
-    runtime: Handle,
-}
-
-impl FileSinks for Uploads {
-    fn open(&mut self, path: &str) -> io::Result<Box<dyn FileSink>> {
-        Ok(Box::new(UploadSink(
-            self.store.blocking_writer(self.runtime.clone(), path),
-        )))
-    }
-}
-
-struct UploadSink(BlockingUpload);
-
-impl io::Write for UploadSink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl FileSink for UploadSink {
-    fn finish(self: Box<Self>) -> io::Result<u64> {
-        self.0.finish()
     }
 }

@@ -8,7 +8,7 @@ use iceberg::{NamespaceIdent, TableIdent};
 
 use crate::catalog::{Catalog, CatalogError};
 use crate::config::{CatalogKind, Pipeline, StartOffset};
-use crate::error::{Exit, Failure};
+use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offsets, Partition};
@@ -172,15 +172,4 @@ pub(super) fn kafka_failure(error: &KafkaError, topic: &str) -> Failure {
             .detail(chain(error))
             .hint("look at `source.brokers` and whether they are up; run again, or wait longer with `--retry-for`"),
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

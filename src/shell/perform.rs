@@ -2,10 +2,8 @@
 //! retried: what can't be known goes back to the run as such.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tracing::debug;
 use uuid::Uuid;
@@ -14,18 +12,17 @@ use crate::catalog::stage::{Change, fresh_snapshot_id, stage};
 use crate::catalog::{LoadedTable, SwapAnswer};
 use crate::config::OnDecodeError;
 use crate::dead_letters::{DeadLetter, DeadLetterTable};
-use crate::error::{Exit, Failure};
+use crate::error::{Exit, Failure, chain};
 use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::offsets::Offsets;
 use crate::run::Swapped;
 use crate::shell::now;
-use crate::shell::open::{World, chain, kafka_failure};
-use crate::store::{BlockingUpload, Store};
+use crate::shell::open::{World, kafka_failure};
+use crate::store::Store;
 use crate::sync_points::{SyncPoint, SyncPoints};
 use crate::table::TableView;
 use crate::table::admit::CommitPlan;
 use crate::table::ledger::{self, LEDGER_KEY, Ledger};
-use crate::write::{FileSink, FileSinks};
 
 /// Takes the view that a run decides on.
 ///
@@ -185,38 +182,6 @@ fn record(letter: &DeadLetter) -> DeadLetterRecord {
             header("stage", letter.stage.to_owned()),
             header("error", letter.error.clone()),
         ],
-    }
-}
-
-/// Uploads a window's files into the table's store from a line's thread.
-pub(super) struct UploadSinks {
-    pub store: Store,
-    pub handle: Handle,
-}
-
-impl FileSinks for UploadSinks {
-    fn open(&mut self, path: &str) -> io::Result<Box<dyn FileSink>> {
-        Ok(Box::new(UploadSink(
-            self.store.blocking_writer(self.handle.clone(), path),
-        )))
-    }
-}
-
-struct UploadSink(BlockingUpload);
-
-impl io::Write for UploadSink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl FileSink for UploadSink {
-    fn finish(self: Box<Self>) -> io::Result<u64> {
-        self.0.finish()
     }
 }
 

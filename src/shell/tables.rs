@@ -170,7 +170,7 @@ impl World {
         SyncPoints::open(&dir, &self.pipeline.schema, properties)
             .map(Some)
             .map_err(|error| {
-                Failure::new(Exit::Config, "the sync points can't be opened").detail(super::open::chain(&error))
+                Failure::new(Exit::Config, "the sync points can't be opened").detail(crate::error::chain(&error))
             })
     }
 
@@ -180,7 +180,7 @@ impl World {
             return Ok(());
         };
         let rows = points.read().await.map_err(|error| {
-            Failure::new(Exit::Remote, "the sync points can't be read").detail(super::open::chain(&error))
+            Failure::new(Exit::Remote, "the sync points can't be read").detail(crate::error::chain(&error))
         })?;
         let kept = rows.iter().filter(|row| row.source_name == self.pipeline.name).count();
         if kept == 0 {

@@ -7,6 +7,7 @@ use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
 use tokio::runtime::Handle;
 
 use super::{Store, StoreError};
+use crate::write::{FileSink, FileSinks};
 
 /// Size of a part; S3 takes at least 5 MiB and at most 10,000 parts, so a file may reach 80 GB.
 pub const PART_BYTES: usize = 8 * 1024 * 1024;
@@ -157,4 +158,39 @@ impl Drop for BlockingUpload {
 
 fn closed() -> io::Error {
     io::Error::other("the upload was finished already")
+}
+
+/// Files that are uploaded to a store while they are written, from threads that may block.
+#[derive(Debug)]
+pub struct UploadSinks {
+    /// Where the files go.
+    pub store: Store,
+    /// The runtime that uploads.
+    pub handle: Handle,
+}
+
+impl FileSinks for UploadSinks {
+    fn open(&mut self, path: &str) -> io::Result<Box<dyn FileSink>> {
+        Ok(Box::new(UploadSink(
+            self.store.blocking_writer(self.handle.clone(), path),
+        )))
+    }
+}
+
+struct UploadSink(BlockingUpload);
+
+impl io::Write for UploadSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl FileSink for UploadSink {
+    fn finish(self: Box<Self>) -> io::Result<u64> {
+        self.0.finish()
+    }
 }

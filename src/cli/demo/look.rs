@@ -73,7 +73,7 @@ pub(super) async fn look(pipeline: &Pipeline, produced: u64) -> Result<Found, Fa
 }
 
 fn unreadable(what: &str, error: &dyn std::error::Error) -> Failure {
-    Failure::new(Exit::Bug, format!("{what} can't be read back")).detail(open::chain(error))
+    Failure::new(Exit::Bug, format!("{what} can't be read back")).detail(crate::error::chain(error))
 }
 
 /// Lists the files of the current snapshot.

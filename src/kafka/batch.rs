@@ -1,17 +1,25 @@
 //! Takes fetched records from librdkafka many at a time.
 //!
-//! Partitions that are read are diverted to a queue of our own, which is drained message by message. Only records and
-//! errors of partitions come this way; rebalances, group errors and callbacks stay on the consumer's queue, which must
-//! still be polled.
+//! Partitions that are read are diverted to a queue of our own, which is drained by a callback. Only records and errors
+//! of partitions come this way; rebalances, group errors and callbacks stay on the consumer's queue, which must still be
+//! polled.
 //!
-//! Not `rd_kafka_consume_batch_queue`, although it costs 340 ns of CPU a record against 560: after an end of partition
-//! it moves the application's position one *past* that end (librdkafka 2.12.1, rdkafka_queue.c:828), and librdkafka
-//! resumes from that position when a rebalance is over: a record is skipped, or the offset found out of range. The test
-//! `a_partition_leaves_only_once_its_revoke_is_acknowledged` fails with it.
+//! Of the three ways to drain a queue (librdkafka 2.12.1):
+//! - `rd_kafka_consume_batch_queue` isn't used: after an end of partition it moves the application's position one *past*
+//!   that end (rdkafka_queue.c:828), and librdkafka resumes from that position when a rebalance is over: a record is
+//!   skipped, or the offset found out of range. The test `a_partition_leaves_only_once_its_revoke_is_acknowledged` fails
+//!   with it.
+//! - `rd_kafka_consume_queue` moves the position with records only (rdkafka_op.c, `rd_kafka_fetch_op_app_prepare`), but
+//!   takes the queue's lock and reads the clock twice for each.
+//! - `rd_kafka_consume_callback_queue` moves the position by that same function, record by record, and takes the whole
+//!   queue at once. It is deprecated without a successor; should it go, this won't link, and `rd_kafka_consume_queue` in
+//!   a loop does the same.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
+use std::os::raw::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,39 +80,64 @@ impl<C: ConsumerContext + 'static> FetchQueue<C> {
         true
     }
 
-    /// Takes what has been fetched, up to the maximum; waits up to `timeout` for the first.
-    pub(crate) fn take(&mut self, timeout: Duration) -> Batch<'_> {
-        let mut timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        let mut messages = Vec::new();
-        while messages.len() < self.records_max {
-            // SAFETY: the queue is valid until `drop`; the message, if any, is ours to destroy, which the batch does.
-            let message = unsafe { sys::rd_kafka_consume_queue(self.queue, timeout_ms) };
-            if message.is_null() {
-                break;
-            }
-            messages.push(message);
-            timeout_ms = 0;
+    /// Hands over what has been fetched, in order for each partition, up to the maximum; waits up to `timeout` for the
+    /// first.
+    ///
+    /// What the callback is given has been read, as far as librdkafka goes: only a seek brings it back.
+    ///
+    /// # Panics
+    /// If `each` does, once librdkafka has returned.
+    pub(crate) fn drain<F: FnMut(Entry<'_>)>(&mut self, timeout: Duration, each: F) {
+        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        let mut drain = Drain {
+            each,
+            left: self.records_max,
+            client: self.consumer.client().native_ptr(),
+            panic: None,
+        };
+        // SAFETY: the queue is valid until `drop`; `hand_over` is called during this call only, on this thread, with the
+        // pointer to `drain`, which nothing else uses meanwhile and whose type parameter is the same.
+        unsafe {
+            let drain = ptr::from_mut(&mut drain).cast::<c_void>();
+            sys::rd_kafka_consume_callback_queue(self.queue, timeout_ms, Some(hand_over::<F>), drain);
         }
-        Batch {
-            messages,
-            queue: PhantomData,
+        if let Some(panic) = drain.panic {
+            resume_unwind(panic);
         }
+    }
+}
+
+/// One call of [`FetchQueue::drain`].
+struct Drain<F> {
+    each: F,
+    left: usize,
+    client: *mut sys::rd_kafka_t,
+    /// What `each` panicked with: no panic may pass through C.
+    panic: Option<Box<dyn std::any::Any + Send>>,
+}
+
+/// Called by librdkafka for each entry, which is only valid until this returns.
+///
+/// # Safety
+/// `message` is valid, and `drain` points to a `Drain<F>` that nobody else uses.
+unsafe extern "C" fn hand_over<F: FnMut(Entry<'_>)>(message: *mut sys::rd_kafka_message_t, drain: *mut c_void) {
+    // SAFETY: the caller's promise.
+    let (message, drain) = unsafe { (&*message, &mut *drain.cast::<Drain<F>>()) };
+    let entry = entry(message);
+    drain.panic = catch_unwind(AssertUnwindSafe(|| (drain.each)(entry))).err();
+    drain.left = drain.left.saturating_sub(1);
+    if drain.left == 0 || drain.panic.is_some() {
+        // SAFETY: the client lives, and this is one of its callbacks. What wasn't handed over goes back to the queue's head.
+        unsafe { sys::rd_kafka_yield(drain.client) };
     }
 }
 
 impl<C: ConsumerContext + 'static> Drop for FetchQueue<C> {
     fn drop(&mut self) {
-        // SAFETY: made in `new`, destroyed only here, and its client still lives. No message of it is held: a `Batch`
-        // borrows this value.
+        // SAFETY: made in `new`, destroyed only here, and its client still lives. No message of it is held: an `Entry`
+        // doesn't outlive its callback.
         unsafe { sys::rd_kafka_queue_destroy(self.queue) }
     }
-}
-
-/// What one take returned, in order for each partition; its memory goes back to librdkafka on drop.
-pub(crate) struct Batch<'a> {
-    messages: Vec<*mut sys::rd_kafka_message_t>,
-    /// Keeps the queue, and the client under it, alive and unmoved meanwhile.
-    queue: PhantomData<&'a ()>,
 }
 
 /// One thing that a partition delivered.
@@ -122,35 +155,19 @@ pub(crate) enum Entry<'a> {
     },
 }
 
-impl Batch<'_> {
-    /// Lists the entries in the order they were fetched.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        self.messages.iter().map(|message| {
-            // SAFETY: `take` put only valid messages here, which live until this batch is dropped.
-            let message: &sys::rd_kafka_message_t = unsafe { &**message };
-            let partition = Partition(message.partition);
-            match RDKafkaErrorCode::from(message.err) {
-                RDKafkaErrorCode::NoError => Entry::Record(Record { message }),
-                RDKafkaErrorCode::PartitionEOF => Entry::End {
-                    partition,
-                    at: Offset::new(message.offset),
-                },
-                code => Entry::Error {
-                    partition,
-                    code,
-                    reason: reason(message),
-                },
-            }
-        })
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        for message in &self.messages {
-            // SAFETY: each was handed to us once by `take` and is destroyed once, here; `Entry` borrows the batch.
-            unsafe { sys::rd_kafka_message_destroy(*message) }
-        }
+fn entry(message: &sys::rd_kafka_message_t) -> Entry<'_> {
+    let partition = Partition(message.partition);
+    match RDKafkaErrorCode::from(message.err) {
+        RDKafkaErrorCode::NoError => Entry::Record(Record { message }),
+        RDKafkaErrorCode::PartitionEOF => Entry::End {
+            partition,
+            at: Offset::new(message.offset),
+        },
+        code => Entry::Error {
+            partition,
+            code,
+            reason: reason(message),
+        },
     }
 }
 

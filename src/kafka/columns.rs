@@ -10,6 +10,14 @@ use crate::offsets::{Offset, OffsetRange, Partition};
 /// Counted for each record beside its key and value: offset, timestamp, two ends, validity.
 const RECORD_BYTES: usize = 32;
 
+/// What a chunk's columns hold, to make the next ones as large at once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sizes {
+    rows: usize,
+    key_bytes: usize,
+    value_bytes: usize,
+}
+
 /// The columns of a chunk that is being filled.
 pub(crate) struct Columns {
     offsets: Int64Builder,
@@ -22,12 +30,13 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    pub(crate) fn new() -> Self {
+    /// Makes empty columns with room for `sizes`.
+    pub(crate) fn new(sizes: Sizes) -> Self {
         Columns {
-            offsets: Int64Builder::new(),
-            timestamps: Int64Builder::new(),
-            keys: BinaryBuilder::new(),
-            values: BinaryBuilder::new(),
+            offsets: Int64Builder::with_capacity(sizes.rows),
+            timestamps: Int64Builder::with_capacity(sizes.rows),
+            keys: BinaryBuilder::with_capacity(sizes.rows, sizes.key_bytes),
+            values: BinaryBuilder::with_capacity(sizes.rows, sizes.value_bytes),
             headers: None,
             rows: 0,
             bytes: 0,
@@ -37,6 +46,15 @@ impl Columns {
     /// Returns about how much memory the columns hold.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Returns what the columns hold.
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes {
+            rows: self.rows,
+            key_bytes: self.keys.values_slice().len(),
+            value_bytes: self.values.values_slice().len(),
+        }
     }
 
     /// Appends one record.

@@ -24,9 +24,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, info, warn};
 
 use crate::chunk::Chunk;
-use crate::kafka::batch::{Batch, Entry, FetchQueue};
+use crate::kafka::batch::{Entry, FetchQueue, Record};
 use crate::kafka::budget::{Budget, Permit};
-use crate::kafka::columns::Columns;
+use crate::kafka::columns::{Columns, Sizes};
 use crate::kafka::config;
 use crate::kafka::error::{KafkaError, Kind, kind};
 use crate::offsets::{Offset, OffsetRange, Offsets, Partition};
@@ -286,6 +286,10 @@ fn client_config(settings: &ConsumerSettings) -> rdkafka::ClientConfig {
     defaults
         .entry("queued.max.messages.kbytes".to_owned())
         .or_insert_with(|| "32768".to_owned());
+    // How long a partition isn't fetched once the queue was full; librdkafka's second would let it run dry in between.
+    defaults
+        .entry("fetch.queue.backoff.ms".to_owned())
+        .or_insert_with(|| "20".to_owned());
     let mut config = config::base(&settings.brokers, &defaults);
     config
         .set("group.id", &settings.group)
@@ -508,6 +512,8 @@ struct Reader {
     settings: ConsumerSettings,
     budget: Budget,
     outgoing: VecDeque<Outgoing>,
+    /// What the last chunk came to: the next is made that large at once.
+    sizes: Sizes,
     paused: bool,
     /// When all brokers went down, the time of the last probe.
     unreachable: Option<Instant>,
@@ -520,6 +526,7 @@ impl Reader {
             settings,
             budget,
             outgoing: VecDeque::new(),
+            sizes: Sizes::default(),
             paused: false,
             unreachable: None,
         }
@@ -749,21 +756,38 @@ impl Reader {
         }
     }
 
-    /// Takes one batch and makes a chunk or more of each partition in it.
+    /// Takes what has been fetched and makes a chunk or more of each partition in it.
     fn fetch(&mut self) {
-        let chunk_bytes_max = self.settings.chunk_bytes_max.clamp(1, CHUNK_BYTES_LIMIT);
         let context = Arc::clone(self.queue.consumer().context());
-        let batch = self.queue.take(ROUND);
         let mut assembly = Assembly {
-            state: held(&context.state),
-            chunk_bytes_max,
-            open: BTreeMap::new(),
+            open: opened(&held(&context.state)),
+            current: 0,
+            chunk_bytes_max: self.settings.chunk_bytes_max.clamp(1, CHUNK_BYTES_LIMIT),
+            sizes: self.sizes,
             out: VecDeque::new(),
         };
-        let errors = assembly.take(&batch);
-        let out = assembly.close();
-        drop(batch);
-        self.outgoing = out;
+        let mut errors = Vec::new();
+        // No lock is held meanwhile: librdkafka may call back.
+        self.queue.drain(ROUND, |entry| match entry {
+            Entry::Record(record) => assembly.push(&record),
+            Entry::End { partition, at } => assembly.end(partition, at),
+            Entry::Error {
+                partition,
+                code,
+                reason,
+            } => errors.push((partition, code, reason)),
+        });
+        assembly.close();
+        let mut state = held(&context.state);
+        for open in &assembly.open {
+            if let Some(reading) = state.partitions.get_mut(&open.partition) {
+                let at = open.position;
+                reading.phase = Phase::Reading { position: at };
+            }
+        }
+        drop(state);
+        self.sizes = assembly.sizes;
+        self.outgoing = assembly.out;
         if !self.outgoing.is_empty() {
             self.reachable();
         }
@@ -830,100 +854,116 @@ impl Reader {
     }
 }
 
-/// A batch on its way into chunks.
-struct Assembly<'a> {
-    state: MutexGuard<'a, State>,
+/// Fetched entries on their way into chunks.
+struct Assembly {
+    /// The partitions that are being read, ascending.
+    open: Vec<Open>,
+    /// The one that the last entry was of: records come in runs of one partition.
+    current: usize,
     chunk_bytes_max: usize,
-    /// For each partition its columns and the offset after their last record.
-    open: BTreeMap<Partition, (Columns, Offset)>,
+    sizes: Sizes,
     out: VecDeque<Outgoing>,
 }
 
-impl Assembly<'_> {
-    /// Takes in all of `batch`; returns the errors in it.
-    fn take(&mut self, batch: &Batch<'_>) -> Vec<(Partition, RDKafkaErrorCode, String)> {
-        let mut errors = Vec::new();
-        for entry in batch.entries() {
-            match entry {
-                Entry::Record(record) => {
-                    let partition = record.partition();
-                    let Some(position) = self.position(partition) else {
-                        continue;
-                    };
-                    let end = self.open.get(&partition).map_or(position, |(_, end)| *end);
-                    if record.offset() < end {
-                        continue; // Stale: fetched before a seek.
-                    }
-                    let (columns, end) = self.open.entry(partition).or_insert_with(|| (Columns::new(), position));
-                    columns.push(&record);
-                    *end = record.offset().next();
-                    if columns.bytes() >= self.chunk_bytes_max {
-                        self.close_one(partition, None);
-                    }
-                }
-                Entry::End { partition, at } => {
-                    if self.position(partition).is_some() {
-                        self.close_one(partition, Some(at));
-                    }
-                }
-                Entry::Error {
-                    partition,
-                    code,
-                    reason,
-                } => errors.push((partition, code, reason)),
-            }
-        }
-        errors
-    }
+/// One partition of an [`Assembly`].
+struct Open {
+    partition: Partition,
+    generation: u64,
+    epoch: u64,
+    /// The end of the last chunk that was made.
+    position: Offset,
+    /// The offset after the last record in `columns`; `position` without any.
+    end: Offset,
+    columns: Option<Columns>,
+}
 
-    fn position(&self, partition: Partition) -> Option<Offset> {
-        match self.state.partitions.get(&partition)?.phase {
-            Phase::Reading { position } => Some(position),
-            Phase::Waiting | Phase::Seeking { .. } => None,
-        }
-    }
-
-    /// Closes the chunk of `partition`. At its end the range reaches past markers and aborted records, up to `caught`.
-    fn close_one(&mut self, partition: Partition, caught: Option<Offset>) {
-        let Some(reading) = self.state.partitions.get_mut(&partition) else {
-            return;
-        };
+fn opened(state: &State) -> Vec<Open> {
+    let reading = state.partitions.iter().filter_map(|(partition, reading)| {
         let Phase::Reading { position } = reading.phase else {
+            return None;
+        };
+        Some(Open {
+            partition: *partition,
+            generation: reading.generation,
+            epoch: reading.epoch,
+            position,
+            end: position,
+            columns: None,
+        })
+    });
+    reading.collect()
+}
+
+impl Assembly {
+    /// Finds the partition; `None` if what comes of it is stale: it left, or is sought elsewhere.
+    fn find(&mut self, partition: Partition) -> Option<usize> {
+        if self
+            .open
+            .get(self.current)
+            .is_none_or(|open| open.partition != partition)
+        {
+            self.current = self.open.binary_search_by_key(&partition, |open| open.partition).ok()?;
+        }
+        Some(self.current)
+    }
+
+    fn push(&mut self, record: &Record<'_>) {
+        let Some(at) = self.find(record.partition()) else {
             return;
         };
-        let Reading { generation, epoch, .. } = *reading;
-        let (columns, end) = self
-            .open
-            .remove(&partition)
-            .unwrap_or_else(|| (Columns::new(), position));
-        let end = caught.map_or(end, |at| at.max(end));
+        let open = &mut self.open[at];
+        if record.offset() < open.end {
+            return; // Stale: fetched before a seek.
+        }
+        let columns = open.columns.get_or_insert_with(|| Columns::new(self.sizes));
+        columns.push(record);
+        open.end = record.offset().next();
+        if columns.bytes() >= self.chunk_bytes_max {
+            self.close_one(at, None);
+        }
+    }
+
+    fn end(&mut self, partition: Partition, at: Offset) {
+        if let Some(index) = self.find(partition) {
+            self.close_one(index, Some(at));
+        }
+    }
+
+    /// Closes the chunk of a partition. At its end the range reaches past markers and aborted records, up to `caught`.
+    fn close_one(&mut self, index: usize, caught: Option<Offset>) {
+        let open = &mut self.open[index];
+        let Open {
+            partition,
+            generation,
+            epoch,
+            position,
+            ..
+        } = *open;
+        let columns = open.columns.take();
+        let end = caught.map_or(open.end, |at| at.max(open.end));
+        let outgoing = |what| Outgoing {
+            generation,
+            epoch,
+            partition,
+            what,
+        };
         if end > position {
-            reading.phase = Phase::Reading { position: end };
+            (open.position, open.end) = (end, end);
+            let columns = columns.unwrap_or_else(|| Columns::new(Sizes::default()));
             let bytes = columns.bytes();
+            if bytes > 0 {
+                self.sizes = columns.sizes();
+            }
             let chunk = columns.finish(partition, OffsetRange::new(position, end));
-            self.out.push_back(Outgoing {
-                generation,
-                epoch,
-                partition,
-                what: What::Chunk(chunk, bytes),
-            });
+            self.out.push_back(outgoing(What::Chunk(chunk, bytes)));
         }
         // An end below the position is stale: it was fetched before a seek.
         if let Some(at) = caught.filter(|at| *at >= position) {
-            self.out.push_back(Outgoing {
-                generation,
-                epoch,
-                partition,
-                what: What::Caught(at),
-            });
+            self.out.push_back(outgoing(What::Caught(at)));
         }
     }
 
-    fn close(mut self) -> VecDeque<Outgoing> {
-        let open: Vec<Partition> = self.open.keys().copied().collect();
-        for partition in open {
-            self.close_one(partition, None);
-        }
-        self.out
+    fn close(&mut self) {
+        (0..self.open.len()).for_each(|index| self.close_one(index, None));
     }
 }

@@ -328,6 +328,112 @@ fn a_partition_leaves_only_once_its_revoke_is_acknowledged() {
     one.consumer.stop();
 }
 
+/// What a table would hold: everything that owners of partitions read, each range where the one before ended.
+struct Truth {
+    at: Offsets,
+    ends: Offsets,
+    /// By partition: the member that reads it, with the generation and epoch of its start.
+    owners: BTreeMap<Partition, (usize, u64, u64)>,
+    epoch: u64,
+}
+
+impl Truth {
+    /// Takes in what happened at a member, as a run would; says whether it was a rebalance.
+    fn hear(&mut self, number: usize, member: &mut Member, event: KafkaEvent) -> bool {
+        match event {
+            KafkaEvent::Assigned { generation, partitions } => {
+                self.epoch += 1;
+                let mut starts = Offsets::default();
+                for partition in partitions {
+                    starts.set(partition, self.at.get(partition).expect("a known partition"));
+                    self.owners.insert(partition, (number, generation, self.epoch));
+                }
+                member.consumer.start_at(generation, self.epoch, starts);
+                true
+            }
+            KafkaEvent::Revoked { partitions, ack, .. } => {
+                partitions
+                    .iter()
+                    .for_each(|partition| drop(self.owners.remove(partition)));
+                ack.send(()).expect("the thread waits");
+                true
+            }
+            KafkaEvent::Fetched {
+                generation,
+                epoch,
+                chunk,
+                ..
+            } => {
+                let partition = chunk.partition;
+                if self.owners.get(&partition) == Some(&(number, generation, epoch)) {
+                    let range = chunk.range;
+                    self.at
+                        .advance(&[(partition, range)].into_iter().collect())
+                        .expect("contiguous");
+                    let (start, end) = (range.start().get() as usize, range.end().get() as usize);
+                    assert_eq!(values(&[chunk], partition), numbers(start, end));
+                }
+                false
+            }
+            KafkaEvent::Failed { error } => panic!("{error}"),
+            KafkaEvent::OffsetsGone { partition, wanted } => panic!("{partition} has no {wanted:?}"),
+            _ => false,
+        }
+    }
+}
+
+#[test]
+fn rebalances_while_reading_skip_and_double_nothing() {
+    const ROUND: usize = 500;
+    let world = World::new();
+    let budget = Budget::new(1 << 20);
+    let mut truth = Truth {
+        at: offsets(&[(P0, 0), (P1, 0)]),
+        ends: offsets(&[(P0, 0), (P1, 0)]),
+        owners: BTreeMap::new(),
+        epoch: 0,
+    };
+    let mut members = vec![(0, world.member(&budget))];
+    let (mut rebalances, mut rounds) = (0, 0);
+    let deadline = Instant::now() + 3 * WAIT;
+    // A neighbour comes and goes, at the end of the topic and in the middle of it.
+    while rebalances < 12 || !truth.at.reaches(&truth.ends) {
+        assert!(
+            Instant::now() < deadline,
+            "{rebalances} rebalances, at {:?} of {:?}",
+            truth.at,
+            truth.ends
+        );
+        let mut quiet = true;
+        for (number, member) in &mut members {
+            while let Ok(event) = member.events.try_recv() {
+                quiet = false;
+                rebalances += usize::from(truth.hear(*number, member, event));
+            }
+        }
+        if truth.owners.len() == 2 && truth.at.reaches(&truth.ends) && rebalances < 12 {
+            let from = rounds * ROUND;
+            rounds += 1;
+            [P0, P1]
+                .into_iter()
+                .for_each(|partition| world.produce(partition, from, ROUND));
+            truth.ends = offsets(&[P0, P1].map(|partition| (partition, (rounds * ROUND) as i64)));
+            // In every second round the change comes while these are read, else after them.
+            if rounds % 2 == 0 {
+                if members.len() == 1 {
+                    members.push((rounds, world.member(&budget)));
+                } else if let Some((number, member)) = members.pop() {
+                    truth.owners.retain(|_, (owner, _, _)| *owner != number);
+                    member.consumer.stop();
+                }
+            }
+        } else if quiet {
+            std::thread::yield_now();
+        }
+    }
+    members.into_iter().for_each(|(_, member)| member.consumer.stop());
+}
+
 #[test]
 fn a_spent_budget_holds_records_back_and_keeps_the_membership() {
     let world = World::new();

@@ -13,7 +13,7 @@ use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{LogicalType, Type as PhysicalType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
-use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
+use parquet::schema::types::{ColumnPath, SchemaDescriptor, Type, TypePtr};
 
 use super::settings::ParquetSettings;
 use super::sink::FileSink;
@@ -46,16 +46,17 @@ impl io::Write for Held {
     }
 }
 
-/// Starts a Parquet file with the plan's schema.
+/// Starts a Parquet file with the plan's schema; the columns `plain` have no dictionary.
 ///
 /// Arrow's own schema isn't stored: field ids and logical types say all that Iceberg's readers go by.
 pub(super) fn encoder(
     plan: &RowPlan,
     settings: &ParquetSettings,
+    plain: &[ColumnPath],
     sink: Box<dyn FileSink>,
 ) -> Result<Encoder, ParquetError> {
     let mut options = ArrowWriterOptions::new()
-        .with_properties(settings.writer_properties(&plan.schema))
+        .with_properties(settings.writer_properties(&plan.schema, plain))
         .with_skip_arrow_metadata(true)
         .with_schema_root("table".to_owned());
     if let Some(schema) = schema_with_uuids(plan)? {

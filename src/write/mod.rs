@@ -4,6 +4,7 @@
 
 mod bounds;
 mod data_file;
+mod dictionary;
 mod encoder;
 mod settings;
 mod sink;
@@ -14,11 +15,14 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use iceberg::spec::{DataFile, PartitionSpecRef, SortOrderRef, Struct};
 use parquet::errors::ParquetError;
+use parquet::schema::types::ColumnPath;
 
 use self::data_file::{NanCounts, Written, data_file};
+use self::dictionary::plain_columns;
 use self::encoder::{Encoder, RowBuffer, RowOrder, STEP_ROWS_MAX, encode, encoder, finish};
 pub use self::settings::{MetricsMode, ParquetSettings};
 pub use self::sink::{FileSink, FileSinks, MemorySinks};
@@ -82,6 +86,8 @@ pub struct WindowWriter {
     settings: ParquetSettings,
     sort_order: Option<SortOrderRef>,
     row_order: Option<RowOrder>,
+    /// The columns that are written without a dictionary; judged once, by the first rows under the plan.
+    plain: Option<Vec<ColumnPath>>,
     data_location: String,
     file_name_stem: String,
     rows_per_file_max: u64,
@@ -157,6 +163,7 @@ impl WindowWriter {
             settings,
             sort_order,
             row_order,
+            plain: None,
             data_location: data_location.trim_end_matches('/').to_owned(),
             file_name_stem,
             rows_per_file_max,
@@ -190,7 +197,7 @@ impl WindowWriter {
         while start < part.rows.num_rows() {
             let mut file = match self.open.remove(&part.value) {
                 Some(file) => file,
-                None => self.start_file(&part.path)?,
+                None => self.start_file(&part.path, &part.rows)?,
             };
             let room = usize::try_from(self.rows_per_file_max - file.rows).unwrap_or(usize::MAX);
             let length = room.min(STEP_ROWS_MAX).min(part.rows.num_rows() - start);
@@ -224,6 +231,7 @@ impl WindowWriter {
             .sort_order
             .as_ref()
             .and_then(|order| RowOrder::new(order, &plan.schema));
+        self.plain = None;
         self.plan = plan;
         Ok(())
     }
@@ -282,7 +290,8 @@ impl WindowWriter {
         Ok(self.closed)
     }
 
-    fn start_file(&mut self, partition_path: &str) -> Result<OpenFile, WriteError> {
+    /// Starts the file of a partition whose first rows are among `rows`.
+    fn start_file(&mut self, partition_path: &str, rows: &RecordBatch) -> Result<OpenFile, WriteError> {
         // One count for all partitions: two values may share a directory, so a name must not depend on it.
         let number = self.files_started;
         self.files_started += 1;
@@ -297,7 +306,7 @@ impl WindowWriter {
         );
         let state = match self.row_order {
             Some(_) => FileState::Collecting(RowBuffer::default()),
-            None => FileState::Encoding(Box::new(self.start_encoder(&path)?)),
+            None => FileState::Encoding(Box::new(self.start_encoder(&path, rows)?)),
         };
         Ok(OpenFile {
             number,
@@ -308,12 +317,16 @@ impl WindowWriter {
         })
     }
 
-    fn start_encoder(&mut self, path: &str) -> Result<Encoder, WriteError> {
+    fn start_encoder(&mut self, path: &str, rows: &RecordBatch) -> Result<Encoder, WriteError> {
+        let (schema, dictionary_bytes_max) = (&self.plan.schema, self.settings.dictionary_bytes_max);
+        let plain = self
+            .plain
+            .get_or_insert_with(|| plain_columns(rows, schema, dictionary_bytes_max));
         let sink = self.sinks.open(path).map_err(|source| WriteError::Open {
             path: path.to_owned(),
             source,
         })?;
-        encoder(&self.plan, &self.settings, sink).map_err(|source| WriteError::Encode {
+        encoder(&self.plan, &self.settings, plain, sink).map_err(|source| WriteError::Encode {
             path: path.to_owned(),
             source,
         })
@@ -367,12 +380,12 @@ impl WindowWriter {
     }
 
     fn encode_sorted(&mut self, path: &str, buffer: &RowBuffer) -> Result<Encoder, WriteError> {
-        let mut encoder = self.start_encoder(path)?;
         let order = self.row_order.as_ref().expect("rows are collected for an order only");
         let rows = order.sorted(&buffer.batches).map_err(|source| WriteError::Sort {
             path: path.to_owned(),
             source,
         })?;
+        let mut encoder = self.start_encoder(path, &buffer.batches[0])?;
         encode(&mut encoder, &rows).map_err(|source| WriteError::Encode {
             path: path.to_owned(),
             source,

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use iceberg::spec::Schema;
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
 
 use crate::place::leaves;
 
@@ -166,12 +167,12 @@ impl ParquetSettings {
         modes.collect()
     }
 
-    /// Returns the properties for the `parquet` crate.
+    /// Returns the properties for the `parquet` crate; the columns `plain` have no dictionary.
     ///
     /// Parquet's own statistics stay longer than the bounds we take from them, and unlimited where a column's bounds are
     /// kept in full: a shortened statistic is still a bound, so no value leaves it, but a 5 MB string would sit four times in
     /// every footer.
-    pub fn writer_properties(&self, schema: &Schema) -> WriterProperties {
+    pub fn writer_properties(&self, schema: &Schema, plain: &[ColumnPath]) -> WriterProperties {
         let longest =
             self.metrics_modes(schema)
                 .into_values()
@@ -180,14 +181,19 @@ impl ParquetSettings {
                     MetricsMode::Truncate(chars) => Some(longest.max(chars.saturating_mul(4))),
                     MetricsMode::None | MetricsMode::Counts => Some(longest),
                 });
-        WriterProperties::builder()
+        let builder = WriterProperties::builder()
             .set_compression(self.compression)
             .set_max_row_group_bytes(Some(self.row_group_bytes_max))
             .set_max_row_group_row_count(None)
             .set_data_page_size_limit(self.page_bytes_max)
             .set_data_page_row_count_limit(self.page_rows_max)
             .set_dictionary_page_size_limit(self.dictionary_bytes_max)
-            .set_statistics_truncate_length(longest)
+            .set_statistics_truncate_length(longest);
+        let plain = plain.iter().cloned();
+        plain
+            .fold(builder, |builder, column| {
+                builder.set_column_dictionary_enabled(column, false)
+            })
             .build()
     }
 }

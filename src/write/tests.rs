@@ -354,6 +354,42 @@ fn files_roll_at_their_target_size() {
     assert_eq!(files[1].file_path(), "memory://t/data/run-1-0-00001.parquet");
 }
 
+#[test]
+fn columns_that_never_repeat_have_no_dictionary() {
+    let inner = NestedField::optional(4, "unique", primitive(PrimitiveType::String));
+    let plan = plan(vec![
+        NestedField::optional(1, "unique", primitive(PrimitiveType::Long)),
+        NestedField::optional(2, "few", primitive(PrimitiveType::Long)),
+        NestedField::optional(3, "inside", Type::Struct(StructType::new(vec![Arc::new(inner)]))),
+        NestedField::optional(5, "empty", primitive(PrimitiveType::Long)),
+    ]);
+    let batch = |numbers: std::ops::Range<i64>| {
+        let text = StringArray::from_iter_values(numbers.clone().map(|n| format!("{n:032}")));
+        let text: ArrayRef = Arc::new(text);
+        let field = arrow::datatypes::Field::new("unique", DataType::Utf8, true);
+        let inside: ArrayRef = Arc::new(StructArray::from(vec![(Arc::new(field), text)]));
+        let unique: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers.clone()));
+        let few: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers.clone().map(|n| n % 1000)));
+        let empty: ArrayRef = Arc::new(Int64Array::new_null(unique.len()));
+        rows(&plan, vec![unique, few, inside, empty])
+    };
+    let has_dictionary = |sinks: &MemorySinks| -> Vec<bool> {
+        let bytes = sinks.files().into_values().next().unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+        let columns = reader.metadata().row_group(0).columns().iter();
+        columns
+            .map(|column| column.dictionary_page_offset().is_some())
+            .collect()
+    };
+    let (files, sinks) = Setup::default().write(&plan, vec![batch(0..5000), batch(5000..9000)]);
+    assert_eq!(has_dictionary(&sinks), [false, true, false, true]);
+    assert_eq!(read(&sinks.files()[files[0].file_path()]).num_rows(), 9000);
+
+    // Too few rows to judge by.
+    let (_, sinks) = Setup::default().write(&plan, vec![batch(0..100)]);
+    assert_eq!(has_dictionary(&sinks), [true; 4]);
+}
+
 fn nested_plan() -> RowPlanRef {
     let kinds = StructType::new(vec![
         NestedField::optional(21, "price", primitive(PrimitiveType::Float)).into(),

@@ -2,7 +2,8 @@
 
 A reader is called as `read_X.py '{"catalog": …, "table": "namespace.name", "filter": …}'` where catalog is
 `{"type": "sql", "name": …, "uri": "sqlite:////…", "warehouse": …}` or `{"type": "rest", "uri": "http://…"}`, and
-prints one JSON array of rows. Times are ISO 8601, binary is base64, decimals and UUIDs are strings.
+prints one JSON array of rows; DuckDB's takes a "select" too, in place of `*`. Times are ISO 8601, binary is base64,
+decimals and UUIDs are strings.
 """
 
 import base64

@@ -14,5 +14,6 @@ for extension in ("avro", "httpfs", "iceberg"):
     connection.load_extension(str(next(package.rglob("*.duckdb_extension"))))
 location = common.metadata_location(request["catalog"], request["table"]).removeprefix("file://")
 where = f" where {request['filter']}" if request.get("filter") else ""
-rows = connection.execute(f"select * from iceberg_scan(?){where}", [location]).to_arrow_table().to_pylist()
+what = request.get("select") or "*"
+rows = connection.execute(f"select {what} from iceberg_scan(?){where}", [location]).to_arrow_table().to_pylist()
 common.answer(rows)

@@ -66,15 +66,26 @@ pub fn read(engine: Engine, catalog: &Catalog, table: &str, filter: Option<&str>
         Engine::DuckDb => "read_duckdb.py",
         Engine::Spark => "read_spark.py",
     };
-    run(script, catalog, table, filter)
+    run(
+        script,
+        json!({"catalog": catalog.to_json(), "table": table, "filter": filter}),
+    )
+}
+
+/// What DuckDB answers to `select {what}` from a table (`namespace.name`): for tables that are too large to read whole.
+pub fn select(catalog: &Catalog, table: &str, what: &str) -> Vec<Value> {
+    run(
+        "read_duckdb.py",
+        json!({"catalog": catalog.to_json(), "table": table, "select": what}),
+    )
 }
 
 /// Makes the table with PyIceberg, of `id` long and `name` string, and three rows; returns them.
 pub fn create_small_table(catalog: &Catalog, table: &str) -> Vec<Value> {
-    run("create_table.py", catalog, table, None)
+    run("create_table.py", json!({"catalog": catalog.to_json(), "table": table}))
 }
 
-fn run(script: &str, catalog: &Catalog, table: &str, filter: Option<&str>) -> Vec<Value> {
+fn run(script: &str, request: Value) -> Vec<Value> {
     let mut command = Command::new(setup::part("python").join("bin/python"));
     if script == "read_spark.py" {
         command
@@ -82,7 +93,6 @@ fn run(script: &str, catalog: &Catalog, table: &str, filter: Option<&str>) -> Ve
             .env("JARS", setup::part("spark").join("libs"));
         command.env_remove("SPARK_HOME").env_remove("PYSPARK_SUBMIT_ARGS");
     }
-    let request = json!({"catalog": catalog.to_json(), "table": table, "filter": filter});
     command
         .arg("-B")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(script))

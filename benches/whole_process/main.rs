@@ -1,0 +1,167 @@
+//! A whole `aperio run --once` over a topic on a real broker, and its stages alone: records/s, CPU, memory.
+//!
+//! - `make bench`, or `cargo bench --bench whole_process -- [RECORDS]` (5 million unless given): everything. What the
+//!   table holds afterwards is counted and summed by DuckDB, else nothing is printed.
+//! - `… -- path [RECORDS]`: decode, place and write alone, in memory; no broker. The one to profile.
+//!
+//! It prints a table, and one line of JSON at its end. The broker runs on the same machine, so records/s is a lower bound;
+//! CPU is aperio's alone.
+
+#![allow(dead_code, reason = "the modules are the end-to-end tests', which use more of them")]
+
+mod events;
+mod process;
+#[path = "../../tests/e2e/produce.rs"]
+mod produce;
+#[path = "../../tests/e2e/readers.rs"]
+mod readers;
+#[path = "../../tests/e2e/servers.rs"]
+mod servers;
+#[path = "../../tests/e2e/setup.rs"]
+mod setup;
+mod stages;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use events::{CENTS, EVENT_BYTES, PARTITIONS, cents, event};
+use process::Used;
+use produce::Record;
+use servers::Kafka;
+
+const RECORDS: u64 = 5_000_000;
+const TOPIC: &str = "bench-events";
+const PIPELINE: &str = r#"
+partitionedTables:
+  - name: events
+    source:
+      type: kafka
+      brokers: "{brokers}"
+      topic: bench-events
+      format: json
+      eventTimeField: timestamp
+      eventTimeFormat: epoch_millis
+    materialize:
+      partition: [date, hour]
+"#;
+
+fn main() {
+    // Cargo adds `--bench`.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let number = |word: &str| word.parse().expect("the number of records");
+    match *words {
+        [] => whole(RECORDS),
+        ["path"] => drop(path(RECORDS)),
+        ["path", records] => drop(path(number(records))),
+        // Of its own, so that its CPU can be told from the rest.
+        ["consume", brokers, records] => stages::consume(brokers, TOPIC, number(records)),
+        [records] => whole(number(records)),
+        _ => panic!("one word, the number of records, or `path` and that number: {words:?}"),
+    }
+}
+
+fn whole(records: u64) {
+    let kafka = Kafka::start();
+    produce::create_topic(&kafka, TOPIC, PARTITIONS as i32, &[("compression.type", "zstd")]);
+    let start = Instant::now();
+    produce::produce(&kafka, TOPIC, (0..records).map(|n| record(n, records)));
+    let seconds = start.elapsed().as_secs_f64();
+    println!("produced {records} events of {EVENT_BYTES} bytes in {seconds:.1} s");
+
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let yaml = PIPELINE.replace("{brokers}", &kafka.brokers());
+    std::fs::write(dir.path().join("pipeline.yaml"), yaml).expect("the pipeline file can be written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aperio"));
+    command.current_dir(dir.path()).args(["run", "--once", "pipeline.yaml"]);
+    command.stdin(Stdio::null());
+    let run = process::run(command);
+    check(dir.path(), records);
+
+    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+    command.args(["consume", &kafka.brokers(), &records.to_string()]);
+    let consume = process::run(command);
+    drop(kafka);
+
+    let per_record = |seconds: f64| seconds * 1e6 / records as f64;
+    println!("\nwhole process, CPU-µs per record");
+    for (name, seconds) in run.by_thread.iter().filter(|(_, seconds)| *seconds >= 0.01) {
+        println!("  thread {name:<18} {:>6.3}", per_record(*seconds));
+    }
+    println!("  all threads               {:>6.3}", per_record(run.cpu_s));
+    println!("bare stages, CPU-µs per record");
+    println!("  consume                   {:>6.3}", per_record(consume.cpu_s));
+    let path = path(records);
+    let bare_s = consume.cpu_s + path.decode_s + path.write_s;
+    let ratio = run.cpu_s / bare_s;
+    println!("  consume + decode + write  {:>6.3}", per_record(bare_s));
+    println!("whole process / bare stages {ratio:>6.2}");
+    print_wall("whole process", &run, records);
+    print_wall("bare consume", &consume, records);
+    let figures = json!({
+        "records": records,
+        "seconds": rounded(run.seconds),
+        "records_per_s": (records as f64 / run.seconds).round(),
+        "cpu_us_per_record": rounded(per_record(run.cpu_s)),
+        "peak_rss_mib": rounded(run.peak_kib as f64 / 1024.0),
+        "bare_consume_us": rounded(per_record(consume.cpu_s)),
+        "bare_decode_us": rounded(per_record(path.decode_s)),
+        "bare_write_us": rounded(per_record(path.write_s)),
+        "place_us": rounded(per_record(path.place_s)),
+        "cpu_ratio": rounded(ratio),
+    });
+    println!("{figures}");
+}
+
+/// Measures decode, place and write alone.
+fn path(records: u64) -> stages::Path {
+    let path = stages::path(records);
+    let per_record = |seconds: f64| seconds * 1e6 / records as f64;
+    println!("  decode                    {:>6.3}", per_record(path.decode_s));
+    println!("  place                     {:>6.3}", per_record(path.place_s));
+    println!("  write                     {:>6.3}", per_record(path.write_s));
+    let bytes = path.file_bytes as f64 / records as f64;
+    println!("  ({bytes:.1} bytes a record in {} files)", path.files);
+    path
+}
+
+fn print_wall(name: &str, used: &Used, records: u64) {
+    let per_second = records as f64 / used.seconds;
+    let peak_mib = used.peak_kib as f64 / 1024.0;
+    let (seconds, threads) = (used.seconds, used.threads);
+    println!("{name}: {per_second:.0} records/s ({seconds:.1} s), {peak_mib:.0} MiB at its peak, {threads} threads");
+}
+
+/// Reads the table with an engine that we didn't write: every record once, and nothing else.
+///
+/// # Panics
+/// If the table holds anything else.
+fn check(dir: &Path, records: u64) {
+    let catalog = readers::Catalog::sql(&dir.join("warehouse"));
+    let columns = "count(*) as n, count(distinct id) as ids, sum(id)::bigint as id_sum, \
+        sum(round(amount * 100))::bigint as cents, count(distinct (_kafka_partition, _kafka_offset)) as offsets";
+    let found = readers::select(&catalog, "default.events", columns);
+    let expected = json!([{
+        "n": records,
+        "ids": records,
+        "id_sum": records * records.saturating_sub(1) / 2,
+        "cents": (0..records).map(cents).sum::<u64>(),
+        "offsets": records,
+    }]);
+    assert_eq!(Value::from(found), expected, "what DuckDB reads in the table");
+    const { assert!(CENTS == 100) };
+}
+
+/// The `n`-th event in its Kafka partition.
+fn record(n: u64, records: u64) -> Record {
+    let mut text = String::new();
+    event(n, records, &mut text);
+    Record::of(text).partition((n % PARTITIONS) as i32)
+}
+
+fn rounded(figure: f64) -> f64 {
+    (figure * 1000.0).round() / 1000.0
+}

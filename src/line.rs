@@ -39,6 +39,8 @@ pub struct LineSettings {
     pub event_time: Option<(Vec<String>, EventTimeFormat)>,
     /// No file holds more rows than this.
     pub rows_per_file_max: u64,
+    /// The memory that open files may hold between two chunks; above it the largest is flushed.
+    pub open_bytes_max: usize,
     /// `onDecodeError: deadLetter`: rejects are kept, to be stored.
     pub keeps_rejects: bool,
 }
@@ -196,6 +198,8 @@ impl Line {
         }
         let open = self.open.as_mut().expect("opened above");
         open.writer.write(placed.parts)?;
+        // Ends: each flush leaves less, down to nothing.
+        while open.writer.open_bytes() > self.settings.open_bytes_max && open.writer.flush_largest()? > 0 {}
         open.window.tally.add(tally);
         if let Some(time) = placed.event_time_max_us {
             let greatest = open.window.event_times.entry(chunk.partition).or_insert(time);

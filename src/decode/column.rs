@@ -142,6 +142,8 @@ impl Unseen {
 #[derive(Debug)]
 pub(crate) struct Names {
     names: Vec<Box<[u8]>>,
+    /// Each as most producers write it, `"name":`; empty where that needs escapes.
+    quoted: Vec<Box<[u8]>>,
     lower: HashMap<String, usize>,
     spellings: HashMap<Box<[u8]>, Option<(usize, bool)>>,
     next: usize,
@@ -164,8 +166,27 @@ impl Names {
                 .map(|(at, name)| (name.as_bytes().into(), Some((at, true))))
                 .collect(),
             names: names.iter().map(|name| name.as_bytes().into()).collect(),
+            quoted: names.iter().map(|name| quoted(name)).collect(),
             next: 0,
         }
+    }
+
+    /// Says that another object begins: its first name is the first, as far as anybody knows.
+    #[inline]
+    pub fn restart(&mut self) {
+        self.next = 0;
+    }
+
+    /// Goes behind the field name at the position, and its colon, if it is the one that follows the name found last;
+    /// returns its index. Where it returns `None` the lexer hasn't moved.
+    #[inline]
+    pub fn follow(&mut self, lexer: &mut Lexer<'_>) -> Option<usize> {
+        let at = if self.next < self.quoted.len() { self.next } else { 0 };
+        let quoted = self.quoted.get(at).filter(|quoted| !quoted.is_empty())?;
+        lexer.key_is(quoted).then(|| {
+            self.next = at + 1;
+            at
+        })
     }
 
     /// Returns the index of a name, and whether it is spelt exactly so. Looks first behind the name found last:
@@ -194,6 +215,15 @@ impl Names {
             self.next = at + 1;
         }
         found
+    }
+}
+
+fn quoted(name: &str) -> Box<[u8]> {
+    let plain = name.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
+    if plain {
+        format!("\"{name}\":").into_bytes().into()
+    } else {
+        Box::default()
     }
 }
 
@@ -623,14 +653,17 @@ impl Store {
         Ok(match self {
             Store::Int(values) => push(values, number.long().and_then(|value| i32::try_from(value).ok())),
             Store::Long(values) => push(values, number.long()),
-            Store::Float(values) => push(values, number.text.parse().ok().filter(|value: &f32| value.is_finite())),
+            Store::Float(values) => push(
+                values,
+                number.text().parse().ok().filter(|value: &f32| value.is_finite()),
+            ),
             Store::Double(values) => push(values, number.double()),
             Store::Decimal {
                 values,
                 precision,
                 scale,
             } => {
-                let value = scalar::decimal(number.text, i64::from(*scale));
+                let value = scalar::decimal(number.text(), i64::from(*scale));
                 push(
                     values,
                     value.filter(|value| value.unsigned_abs() < 10u128.pow(*precision)),
@@ -638,7 +671,7 @@ impl Store {
             }
             // Epoch milliseconds, with a fraction down to the unit of the column.
             Store::Timestamp { values, nanos, .. } => {
-                let value = scalar::decimal(number.text, if *nanos { 6 } else { 3 });
+                let value = scalar::decimal(number.text(), if *nanos { 6 } else { 3 });
                 push(values, value.and_then(|value| i64::try_from(value).ok()))
             }
             _ => false,
@@ -743,10 +776,17 @@ impl Group {
         let mut unseen = Unseen::default();
         // Fields whose value doesn't fit: forgiven if the same name comes again, since the last one counts.
         let mut late: Vec<(usize, Failed)> = Vec::new();
+        self.names.restart();
         let mut more = lexer.open(b'}');
         while more {
-            let key = lexer.key()?.bytes();
-            if let Some((at, exact)) = self.names.find(&key) {
+            let (found, key) = match self.names.follow(lexer) {
+                Some(at) => (Some((at, true)), Cow::Borrowed(&b""[..])),
+                None => {
+                    let key = lexer.key()?.bytes();
+                    (self.names.find(&key), key)
+                }
+            };
+            if let Some((at, exact)) = found {
                 let column = &mut self.columns[at];
                 let spelt = spelling(&key, exact, 0);
                 if column.len() > row || late.iter().any(|(other, _)| *other == at) {
@@ -916,7 +956,7 @@ fn fitting(of: &Type, value: &[u8]) -> Type {
         Some(b'-' | b'0'..=b'9') if !matches!(of, Type::Primitive(PrimitiveType::Decimal { .. })) => {
             match Lexer::new(value).number() {
                 Ok(Some(number)) if number.long().is_some() => PrimitiveType::Long,
-                Ok(Some(number)) if !number.fraction && !number.exponent => match scalar::decimal(number.text, 0) {
+                Ok(Some(number)) if !number.fraction && !number.exponent => match scalar::decimal(number.text(), 0) {
                     Some(value) if value.unsigned_abs() < 10u128.pow(38) => PrimitiveType::Decimal {
                         precision: 38,
                         scale: 0,

@@ -3,6 +3,7 @@
 //! No map and no tree per record: the lexer's values go into the columns' buffers, and a record that fails is cut off
 //! again. What is a value of which column type is said in [`JsonDecoder`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
@@ -348,8 +349,17 @@ impl Record<'_> {
         let mut unseen = Unseen::default();
         // `flatten`: the objects entered here, to find names that come twice.
         let mut entered: Vec<Vec<u8>> = Vec::new();
+        router.names.iter_mut().for_each(Names::restart);
         let mut more = lexer.open(b'}');
         while more {
+            // Records of a topic mostly hold their fields in one order, so the next name is known before it is read.
+            if !self.flatten
+                && let Some(at) = router.names.as_mut().and_then(|names| names.follow(lexer))
+            {
+                self.known(&mut router.entries[at], None, 0, lexer, place, &mut unseen)?;
+                more = lexer.more(b'}')?;
+                continue;
+            }
             let key = lexer.key()?.bytes();
             let composed;
             let name: &[u8] = if place.prefix.is_empty() {
@@ -363,15 +373,7 @@ impl Record<'_> {
             match found {
                 Some((at, exact)) if !flat || !router.entries[at].columns.is_empty() || router.entries[at].reserved => {
                     let spelt = spelling(&key, exact && place.prefix.is_empty(), place.seed);
-                    let again = router.entries[at].record == self.number;
-                    let shape = self.field(&mut router.entries[at], lexer, place, spelt)?;
-                    // What an earlier value of this name showed doesn't count.
-                    if shape.is_some() || again {
-                        unseen.set(
-                            &String::from_utf8_lossy(&key),
-                            shape.map_or(Shape::Null, |shape| *shape),
-                        )?;
-                    }
+                    self.known(&mut router.entries[at], Some(&key), spelt, lexer, place, &mut unseen)?;
                 }
                 _ if flat => {
                     self.again(router, name, &key, &mut entered)?;
@@ -391,6 +393,27 @@ impl Record<'_> {
             more = lexer.more(b'}')?;
         }
         Ok(unseen.into_shape())
+    }
+
+    /// Reads the value of a field that is known; `key` is how it is spelt, if not as the column.
+    #[inline]
+    fn known(
+        &mut self,
+        entry: &mut Entry,
+        key: Option<&[u8]>,
+        spelt: u64,
+        lexer: &mut Lexer<'_>,
+        place: &Place<'_>,
+        unseen: &mut Unseen,
+    ) -> Result<(), Failed> {
+        let again = entry.record == self.number;
+        let shape = self.field(entry, lexer, place, spelt)?;
+        // What an earlier value of this name showed doesn't count.
+        if shape.is_some() || again {
+            let name = key.map_or(Cow::Borrowed(entry.name.as_str()), String::from_utf8_lossy);
+            unseen.set(&name, shape.map_or(Shape::Null, |shape| *shape))?;
+        }
+        Ok(())
     }
 
     /// `flatten`: forgets what an earlier object of the same name has left.

@@ -28,36 +28,55 @@ pub(crate) struct Text<'a> {
     escaped: bool,
 }
 
+/// Powers of ten that a double holds exactly, as far as [`Number::double`] needs them.
+const POWERS: [f64; 16] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+];
+
 /// A number as written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Number<'a> {
-    /// Its text.
-    pub text: &'a str,
+    raw: &'a [u8],
     /// Written with a `.`.
     pub fraction: bool,
     /// Written with an exponent.
     pub exponent: bool,
-    small: Option<i64>,
+    negative: bool,
+    /// All digits before an exponent, as one number; wrapped where there are more than 18.
+    digits: i64,
+    /// How many digits there are before the point, and behind it.
+    whole: usize,
+    scale: usize,
 }
 
-impl Number<'_> {
+impl<'a> Number<'a> {
+    /// Returns its text.
+    pub fn text(&self) -> &'a str {
+        std::str::from_utf8(self.raw).expect("digits and signs are ASCII")
+    }
+
     /// Returns the value if it is an integer of 64 bits, however it is written: `1e2` and `100.0` are 100.
     pub fn long(&self) -> Option<i64> {
-        if self.small.is_some() {
-            return self.small;
-        }
         if !self.fraction && !self.exponent {
-            return self.text.parse().ok();
+            // 18 digits never overflow 64 bits.
+            return if self.whole <= 18 {
+                Some(if self.negative { -self.digits } else { self.digits })
+            } else {
+                self.text().parse().ok()
+            };
         }
-        super::scalar::decimal(self.text, 0).and_then(|value| i64::try_from(value).ok())
+        super::scalar::decimal(self.text(), 0).and_then(|value| i64::try_from(value).ok())
     }
 
     /// Returns the nearest double, unless the value is beyond them.
     pub fn double(&self) -> Option<f64> {
-        match self.small {
-            Some(value) if value != 0 => Some(value as f64),
-            _ => self.text.parse().ok().filter(|value: &f64| value.is_finite()),
+        // Up to 2^53 an integer is exact as a double, and so is the power: their quotient is rounded once, as it should
+        // (Clinger, "How to Read Floating Point Numbers Accurately", 1990).
+        if !self.exponent && self.whole + self.scale <= 15 {
+            let value = self.digits as f64 / POWERS[self.scale];
+            return Some(if self.negative { -value } else { value });
         }
+        self.text().parse().ok().filter(|value: &f64| value.is_finite())
     }
 }
 
@@ -167,6 +186,17 @@ impl<'a> Lexer<'a> {
         Ok(key)
     }
 
+    /// Goes behind a field's name, its colon and white space if they are exactly the bytes `quoted`.
+    #[inline]
+    pub fn key_is(&mut self, quoted: &[u8]) -> bool {
+        let found = self.bytes[self.pos..].starts_with(quoted);
+        if found {
+            self.pos += quoted.len();
+            self.space();
+        }
+        found
+    }
+
     /// Reads the string whose opening quote is at the position.
     #[inline]
     pub fn string(&mut self) -> Result<Text<'a>, Fault> {
@@ -216,54 +246,49 @@ impl<'a> Lexer<'a> {
         }
         self.pos += usize::from(negative);
         let first = self.pos;
-        let mut value: i64 = 0;
-        while let Some(digit) = self.bytes.get(self.pos).filter(|byte| byte.is_ascii_digit()) {
-            value = value.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
-            self.pos += 1;
-        }
-        let digits = self.pos - first;
-        if digits == 0 {
-            return Err(self.fault("a digit is missing"));
-        }
-        if digits > 1 && self.bytes[first] == b'0' {
+        let mut digits = 0;
+        let whole = self.add_digits(&mut digits)?;
+        if whole > 1 && self.bytes[first] == b'0' {
             return Err(Fault {
                 what: "a number starts with a superfluous 0",
                 at: first,
             });
         }
         let fraction = self.peek() == b'.';
+        let mut scale = 0;
         if fraction {
             self.pos += 1;
-            self.digits()?;
+            scale = self.add_digits(&mut digits)?;
         }
         let exponent = matches!(self.peek(), b'e' | b'E');
         if exponent {
             self.pos += 1;
             self.pos += usize::from(matches!(self.peek(), b'+' | b'-'));
-            self.digits()?;
+            self.add_digits(&mut 0)?;
         }
-        // 18 digits never overflow 64 bits; longer numbers are parsed from their text.
-        let small =
-            (!fraction && !exponent && digits <= 18).then_some(if negative { value.wrapping_neg() } else { value });
-        let text = std::str::from_utf8(&self.bytes[start..self.pos]).expect("digits and signs are ASCII");
         Ok(Some(Number {
-            text,
+            raw: &self.bytes[start..self.pos],
             fraction,
             exponent,
-            small,
+            negative,
+            digits,
+            whole,
+            scale,
         }))
     }
 
-    fn digits(&mut self) -> Result<(), Fault> {
+    /// Goes past digits, at least one, and appends them to a number; returns how many they are.
+    #[inline]
+    fn add_digits(&mut self, number: &mut i64) -> Result<usize, Fault> {
         let start = self.pos;
-        while self.peek().is_ascii_digit() {
+        while let Some(digit) = self.bytes.get(self.pos).filter(|byte| byte.is_ascii_digit()) {
+            *number = number.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
             self.pos += 1;
         }
         if self.pos == start {
-            Err(self.fault("a digit is missing"))
-        } else {
-            Ok(())
+            return Err(self.fault("a digit is missing"));
         }
+        Ok(self.pos - start)
     }
 
     /// Reads `true`, `false` or `null`.

@@ -352,9 +352,7 @@ impl Truth {
                 true
             }
             KafkaEvent::Revoked { partitions, ack, .. } => {
-                partitions
-                    .iter()
-                    .for_each(|partition| drop(self.owners.remove(partition)));
+                self.owners.retain(|partition, _| !partitions.contains(partition));
                 ack.send(()).expect("the thread waits");
                 true
             }

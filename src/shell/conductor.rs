@@ -48,6 +48,9 @@ const CHUNK_SHARE: u64 = 4;
 /// The part of `--memory` that librdkafka may hold in its queues.
 const QUEUE_SHARE: u64 = 8;
 
+/// The part of `--memory` that open files may hold.
+const FILES_SHARE: u64 = 4;
+
 /// A chunk's size: large enough for columns to pay, small enough that several are on their way at once.
 const CHUNK_BYTES_MAX: usize = 4 << 20;
 
@@ -198,6 +201,7 @@ impl Conductor {
             topic: source.topic.clone(),
             event_time: world.event_time(),
             rows_per_file_max: source.batch_size,
+            open_bytes_max: usize::try_from(options.memory / FILES_SHARE).unwrap_or(usize::MAX),
             keeps_rejects: matches!(world.pipeline.errors.on_decode_error, OnDecodeError::DeadLetter { .. }),
         };
         let store = Arc::new(table.store.clone());

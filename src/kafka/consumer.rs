@@ -6,6 +6,8 @@
 //!   number that the caller gives with each start and seek, and finds again in everything fetched since.
 //! - For one partition, generation and epoch, ranges follow one another without a gap: each starts where the one before
 //!   ended, the first at the offset that was asked for.
+//! - librdkafka's own idea of where a partition goes on is never relied on: at every rebalance it pauses all partitions
+//!   and resumes them there, so each that stays is sought again, at the end of what was read of it here.
 //! - A spent budget, or a pause, stops the taking of records and never the polling, so membership doesn't lapse.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -337,6 +339,25 @@ struct State {
     stopping: bool,
 }
 
+impl State {
+    /// Makes every partition that is read be sought at its own position.
+    ///
+    /// Whatever comes of it until then is stale. Resuming after a rebalance, librdkafka 2.12.1 starts at the application's
+    /// position (rdkafka_partition.c, `rd_kafka_toppar_pause_resume`), which a marker of a transaction moves even if it was
+    /// fetched before a seek (rdkafka_op.c, `rd_kafka_op_handle_std` looks at no version): records would be skipped.
+    /// It pauses only where it then calls back (rdkafka_cgrp.c:1260, 1380), so this covers every pause.
+    fn seek_where_read(&mut self) {
+        for reading in self.partitions.values_mut() {
+            if let Phase::Reading { position } = reading.phase {
+                reading.phase = Phase::Seeking {
+                    to: position,
+                    since: Instant::now(),
+                };
+            }
+        }
+    }
+}
+
 struct Inbox {
     receiver: mpsc::Receiver<Command>,
     /// Commands met while a revoke looked for group commits, in order.
@@ -398,6 +419,7 @@ impl Membership {
         // An empty assignment ends the rebalance; the partitions follow when it is known where to begin.
         self.expect_done(client.incremental_assign(&TopicPartitionList::new()));
         let mut state = held(&self.state);
+        state.seek_where_read();
         state.generation += 1;
         let generation = state.generation;
         for partition in &partitions {
@@ -438,6 +460,7 @@ impl Membership {
                 leaving.add_partition(&self.topic, partition.0);
             }
         }
+        state.seek_where_read();
         drop(state);
         self.expect_done(client.incremental_unassign(&leaving));
     }

@@ -43,7 +43,7 @@ const EMPTY_TOPIC_WAIT: Duration = Duration::from_secs(2);
 const GRACE: Millis = Millis(25_000);
 
 /// The part of `--memory` that chunks may hold between Kafka and the lines.
-const CHUNK_SHARE: u64 = 4;
+const CHUNK_SHARE: u64 = 8;
 
 /// The part of `--memory` that librdkafka may hold in its queues.
 const QUEUE_SHARE: u64 = 8;

@@ -395,7 +395,7 @@ fn rebalances_while_reading_skip_and_double_nothing() {
     let (mut rebalances, mut rounds) = (0, 0);
     let deadline = Instant::now() + 3 * WAIT;
     // A neighbour comes and goes, at the end of the topic and in the middle of it.
-    while rebalances < 12 || !truth.at.reaches(&truth.ends) {
+    while rebalances < 6 || !truth.at.reaches(&truth.ends) {
         assert!(
             Instant::now() < deadline,
             "{rebalances} rebalances, at {:?} of {:?}",
@@ -409,7 +409,7 @@ fn rebalances_while_reading_skip_and_double_nothing() {
                 rebalances += usize::from(truth.hear(*number, member, event));
             }
         }
-        if truth.owners.len() == 2 && truth.at.reaches(&truth.ends) && rebalances < 12 {
+        if truth.owners.len() == 2 && truth.at.reaches(&truth.ends) && rebalances < 6 {
             let from = rounds * ROUND;
             rounds += 1;
             [P0, P1]

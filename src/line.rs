@@ -6,9 +6,8 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use iceberg::spec::{PartitionSpecRef, SortOrderRef};
 
 use crate::chunk::Chunk;
-use crate::dead_letters::DeadLetter;
 use crate::decode::json::JsonDecoder;
-use crate::decode::{Decoded, Decoder};
+use crate::decode::{DeadLetter, Decoded, Decoder};
 use crate::offsets::Partition;
 use crate::place::{EventTimeFormat, PlaceError, Placer};
 use crate::schema::infer::Shape;

@@ -14,6 +14,7 @@ use crate::error::{Exit, Failure};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offset, Offsets, Partition};
+use crate::shell::open::catalog;
 
 /// How long a broker may take for one answer; somebody is waiting in front of the screen.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,7 +107,7 @@ pub(super) fn run(args: StatusArgs) -> Result<u8, Refused> {
 async fn of_table(pipeline: &Pipeline) -> (TableStatus, u8) {
     let mut failures: Vec<Failure> = Vec::new();
     let loaded = async {
-        let catalog = open::catalog(pipeline)?;
+        let catalog = catalog(&pipeline.catalog)?;
         open::table(pipeline, &catalog, &pipeline.name).await
     };
     let (loaded, kafka) = tokio::join!(loaded, ask_kafka(pipeline));
@@ -144,7 +145,7 @@ async fn of_table(pipeline: &Pipeline) -> (TableStatus, u8) {
         .min()
         .unwrap_or(Exit::Done as u8);
     let status = TableStatus {
-        table: open::full_name(pipeline),
+        table: pipeline.full_name(),
         topic: pipeline.source.topic.clone(),
         group: pipeline.source.group.clone(),
         exists,

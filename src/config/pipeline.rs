@@ -30,6 +30,13 @@ pub struct Pipeline {
     pub errors: Errors,
 }
 
+impl Pipeline {
+    /// Returns the table's name with its namespace, `sales.orders`: what reports, messages and `--table` call it.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+}
+
 /// The kinds of catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CatalogKind {
@@ -54,12 +61,19 @@ pub struct CatalogConfig {
     pub properties: BTreeMap<String, String>,
 }
 
+impl CatalogConfig {
+    /// Returns the URI as it may be printed, its password hidden.
+    pub fn shown(&self) -> String {
+        without_password(&self.uri)
+    }
+}
+
 impl fmt::Debug for CatalogConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CatalogConfig")
             .field("kind", &self.kind)
             .field("name", &self.name)
-            .field("uri", &without_password(&self.uri))
+            .field("uri", &self.shown())
             .field("warehouse", &without_password(&self.warehouse))
             .field("properties", &KeysOnly(&self.properties))
             .finish()

@@ -13,7 +13,7 @@ use chrono::{DateTime, Datelike};
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{ListType, NestedField, NestedFieldRef, PrimitiveType, Schema, SchemaRef, StructType, Type};
 
-use super::DeadLetter;
+use crate::decode::DeadLetter;
 use crate::place::{UTC, conform};
 use crate::schema::{ColumnSource, RowPlan, RowPlanRef, UnknownFields};
 

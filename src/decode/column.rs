@@ -17,8 +17,8 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use iceberg::spec::{ListType, MapType, NestedField, PrimitiveType, StructType, Type};
 
-use super::lexer::{Fault, Lexer};
-use super::scalar;
+use crate::json::lexer::{Fault, Lexer, is_number};
+use crate::json::scalar;
 use crate::schema::UnknownFields;
 use crate::schema::infer::{DEPTH_MAX, Fields, Shape, Shapeless, shape};
 use crate::schema::types;
@@ -652,7 +652,7 @@ impl Store {
                 values,
                 precision,
                 scale,
-            } if scalar::is_number(text) => {
+            } if is_number(text) => {
                 let text = std::str::from_utf8(text).expect("a number is ASCII");
                 let value = scalar::decimal(text, i64::from(*scale));
                 push(
@@ -885,7 +885,7 @@ impl Column {
     /// Appends a map's key: text as it is, numbers and booleans as JSON writes them.
     fn push_key(&mut self, key: &[u8]) -> Result<bool, Failed> {
         let mut fits = self.store.text(key);
-        if !fits && (scalar::is_number(key) || matches!(key, b"true" | b"false")) {
+        if !fits && (is_number(key) || matches!(key, b"true" | b"false")) {
             fits = self.store.scalar(&mut Lexer::new(key), key[0])?;
         }
         if fits {

@@ -9,9 +9,9 @@ use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::column::{Column, Failed, Names, Problem, Unknown, Unseen, both_spellings, forgivable, spelling};
-use super::lexer::Lexer;
 use super::{Decoded, Reject, Stage};
 use crate::chunk::Chunk;
+use crate::json::lexer::Lexer;
 use crate::schema::infer::{DEPTH_MAX, Shape};
 use crate::schema::{ColumnSource, RowPlanRef, types};
 

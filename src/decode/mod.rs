@@ -4,8 +4,7 @@
 
 pub(crate) mod column;
 pub mod json;
-pub(crate) mod lexer;
-pub(crate) mod scalar;
+mod letter;
 
 use arrow::array::RecordBatch;
 
@@ -13,6 +12,8 @@ use crate::chunk::Chunk;
 use crate::schema::infer::Shape;
 
 use self::json::JsonDecoder;
+
+pub use self::letter::DeadLetter;
 
 /// A decoder, by the format of the topic.
 #[derive(Debug)]

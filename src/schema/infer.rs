@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use iceberg::spec::{ListType, NestedField, PrimitiveType, StructType, Type};
 
-use crate::decode::lexer::{Fault, Lexer};
+use crate::json::lexer::{Fault, Lexer};
 
 /// Objects and arrays inside each other that may become columns; more is a reject.
 pub const DEPTH_MAX: usize = 128;

@@ -10,7 +10,6 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use crate::catalog::LoadedTable;
 use crate::chunk::Chunk;
@@ -23,7 +22,7 @@ use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use crate::run::window::{RejectLimit, SealReason};
 use crate::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
 use crate::schema::UnknownFields;
-use crate::shell::open::{Topic, World};
+use crate::shell::open::{self, Topic, World};
 use crate::shell::perform::{self, Aside};
 use crate::shell::report::{Counters, OffsetSpan, TableOutcome, TableReport, WindowReport};
 use crate::shell::{RunOptions, now};
@@ -66,36 +65,13 @@ pub(super) async fn conduct(
     stop: watch::Receiver<bool>,
 ) -> TableReport {
     let started = now();
-    let name = format!("{}.{}", pipeline.schema, pipeline.name);
-    let mut report = blank(name);
+    let mut report = TableReport::new(pipeline.full_name());
     let outcome = match play(pipeline, options, &counters, stop, &mut report).await {
         Ok(outcome) => outcome,
         Err(failure) => Outcome::Failed(failure),
     };
     close(&mut report, &outcome, &counters, now().since(started));
     report
-}
-
-fn blank(table: String) -> TableReport {
-    TableReport {
-        table,
-        outcome: TableOutcome::Done,
-        exit_code: Exit::Done as u8,
-        error: None,
-        records_read: 0,
-        rows_written: 0,
-        rows_deleted: 0,
-        rejected: 0,
-        late: 0,
-        filtered: 0,
-        offsets: BTreeMap::new(),
-        windows: Vec::new(),
-        snapshots: Vec::new(),
-        files_written: 0,
-        bytes_written: 0,
-        millis: 0,
-        lag: None,
-    }
 }
 
 fn close(report: &mut TableReport, outcome: &Outcome, counters: &Counters, millis: Millis) {
@@ -182,7 +158,7 @@ impl Conductor {
     ) -> Result<Conductor, Failure> {
         let source = &world.pipeline.source;
         let config = RunConfig {
-            run: Uuid::now_v7(),
+            run: options.run,
             once: options.once,
             batch_size: source.batch_size,
             batch_window: source.batch_window,
@@ -221,8 +197,7 @@ impl Conductor {
                 line.work(inbox, |reply| drop(outbox.send(reply)));
             })
             .map_err(|error| Failure::new(Exit::Remote, format!("no thread for the line: {error}")))?;
-        let points = world
-            .sync_points(Some(table.metadata.location()))?
+        let points = open::sync_points(&world.pipeline, Some(table.metadata.location()))?
             .expect("the table's location is known");
         let aside = Aside::open(&world, &store)?;
         Ok(Conductor {
@@ -429,7 +404,7 @@ impl Conductor {
                 None
             }
             Err(error) => {
-                let failure = super::open::kafka_failure(&error, &self.world.pipeline.source.topic);
+                let failure = open::kafka_failure(&error, &self.world.pipeline.source.topic);
                 self.tell(Event::Failed(failure), None, report)
             }
         }

@@ -11,13 +11,14 @@ use uuid::Uuid;
 use crate::catalog::stage::{Change, fresh_snapshot_id, stage};
 use crate::catalog::{LoadedTable, SwapAnswer};
 use crate::config::OnDecodeError;
-use crate::dead_letters::{DeadLetter, DeadLetterTable};
-use crate::error::{Exit, Failure, chain};
+use crate::dead_letters::DeadLetterTable;
+use crate::decode::DeadLetter;
+use crate::error::{Failure, chain};
 use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::offsets::Offsets;
 use crate::run::Swapped;
 use crate::shell::now;
-use crate::shell::open::{World, kafka_failure};
+use crate::shell::open::{World, kafka_failure, ledger_failure};
 use crate::store::Store;
 use crate::sync_points::{SyncPoint, SyncPoints};
 use crate::table::TableView;
@@ -29,11 +30,7 @@ use crate::table::ledger::{self, LEDGER_KEY, Ledger};
 /// # Errors
 /// Exit code 3: the table's history doesn't tell the offsets.
 pub(super) fn view(table: &LoadedTable) -> Result<TableView, Failure> {
-    ledger::view(&table.metadata).map_err(|problem| {
-        Failure::new(Exit::Data, format!("the offsets of table `{}` can't be known", table.ident))
-            .detail(problem.to_string())
-            .hint("nothing was written. Roll the table back to a snapshot whose summary holds `aperio.ledger`, or reset its offsets")
-    })
+    ledger::view(&table.metadata).map_err(|problem| ledger_failure(table, &problem))
 }
 
 /// Writes the manifests of a plan on exactly the base it was made for, and swaps once.

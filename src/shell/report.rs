@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
 
+use crate::error::Exit;
+
 /// Live counts of one pipeline, shared with the progress bar.
 ///
 /// Each is written by one place and read without order: a bar that is one window behind misleads nobody.
@@ -109,6 +111,31 @@ pub struct TableReport {
     pub millis: u64,
     /// Offsets between the table and the topic's ends when it was last looked at; `None` if that is unknown.
     pub lag: Option<u64>,
+}
+
+impl TableReport {
+    /// Starts the report of a table of which nothing is known yet.
+    pub fn new(table: String) -> Self {
+        TableReport {
+            table,
+            outcome: TableOutcome::Done,
+            exit_code: Exit::Done as u8,
+            error: None,
+            records_read: 0,
+            rows_written: 0,
+            rows_deleted: 0,
+            rejected: 0,
+            late: 0,
+            filtered: 0,
+            offsets: BTreeMap::new(),
+            windows: Vec::new(),
+            snapshots: Vec::new(),
+            files_written: 0,
+            bytes_written: 0,
+            millis: 0,
+            lag: None,
+        }
+    }
 }
 
 /// What `aperio run --output json` prints.

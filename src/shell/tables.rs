@@ -15,8 +15,7 @@ use crate::line::LinePlan;
 use crate::place::{self, EventTimeFormat};
 use crate::schema::infer::{self, Shape};
 use crate::schema::{KafkaColumn, UnknownFields, evolve, types};
-use crate::shell::open::{World, backoff, catalog_failure};
-use crate::sync_points::SyncPoints;
+use crate::shell::open::{World, backoff, catalog_failure, sync_points, sync_points_failure};
 use crate::write::ParquetSettings;
 use backon::Retryable;
 
@@ -39,7 +38,7 @@ impl World {
             .retry(backoff(self.retry_for))
             .when(|error| error.retryable())
             .await
-            .map_err(|error| catalog_failure(&error))
+            .map_err(|error| catalog_failure(&self.pipeline.catalog, &error))
     }
 
     /// Finds or creates the table. `None`: the topic is empty and nothing says what its columns are, so there is nothing
@@ -58,7 +57,7 @@ impl World {
             .retry(backoff(self.retry_for))
             .when(|error| error.retryable())
             .await
-            .map_err(|error| catalog_failure(&error))?;
+            .map_err(|error| catalog_failure(&self.pipeline.catalog, &error))?;
         info!(table = %self.ident, location = created.metadata.location(), "created the table");
         Ok(Some(created))
     }
@@ -84,7 +83,7 @@ impl World {
                     info!(table = %self.ident, schema = table.metadata.current_schema_id(), "added columns for new fields");
                     return self.line_plan(&table);
                 }
-                SwapAnswer::Rejected(error) if !error.retryable() => return Err(catalog_failure(&error)),
+                SwapAnswer::Rejected(error) if !error.retryable() => return Err(catalog_failure(&self.pipeline.catalog, &error)),
                 SwapAnswer::Conflict => {}
                 SwapAnswer::Unknown(error) | SwapAnswer::Rejected(error) => {
                     warn!(table = %self.ident, %error, "adding columns is tried again");
@@ -159,29 +158,15 @@ impl World {
         Some((event_time.path.clone(), format))
     }
 
-    /// Opens the sync points of this pipeline, given where its table lies.
-    pub fn sync_points(&self, table_location: Option<&str>) -> Result<Option<SyncPoints>, Failure> {
-        let properties = &self.pipeline.catalog.properties;
-        let dir = match (&self.pipeline.state_dir, table_location) {
-            (Some(dir), _) => dir.clone(),
-            (None, Some(location)) => format!("{location}/.aperio"),
-            (None, None) => return Ok(None),
-        };
-        SyncPoints::open(&dir, &self.pipeline.schema, properties)
-            .map(Some)
-            .map_err(|error| {
-                Failure::new(Exit::Config, "the sync points can't be opened").detail(crate::error::chain(&error))
-            })
-    }
-
     /// A table that is gone while sync points speak of it was dropped or lost: starting over would double or lose rows.
     async fn refuse_lost_table(&self) -> Result<(), Failure> {
-        let Some(points) = self.sync_points(None)? else {
+        let Some(points) = sync_points(&self.pipeline, None)? else {
             return Ok(());
         };
-        let rows = points.read().await.map_err(|error| {
-            Failure::new(Exit::Remote, "the sync points can't be read").detail(crate::error::chain(&error))
-        })?;
+        let rows = points
+            .read()
+            .await
+            .map_err(|error| sync_points_failure(&points, &error))?;
         let kept = rows.iter().filter(|row| row.source_name == self.pipeline.name).count();
         if kept == 0 {
             return Ok(());

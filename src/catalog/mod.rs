@@ -5,6 +5,7 @@
 //! base both succeed; hence this module.)
 
 mod error;
+mod history;
 mod rest;
 mod sql;
 pub mod stage;
@@ -20,6 +21,7 @@ use iceberg::{TableRequirement, TableUpdate};
 use crate::store::Store;
 
 pub use error::CatalogError;
+pub use history::ViewError;
 pub use rest::RestCatalog;
 pub use sql::SqlCatalog;
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::catalog::LoadedTable;
+use crate::catalog::{LoadedTable, ViewError};
 use crate::chunk::Chunk;
 use crate::config::{MaxRejected, OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure, chain};
@@ -25,7 +25,7 @@ use crate::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
 use crate::schema::UnknownFields;
 use crate::shell::open::{Topic, World};
 use crate::shell::perform::{self, Aside};
-use crate::shell::report::{Counters, OffsetSpan, TableOutcome, TableReport, WindowReport};
+use crate::shell::report::{Counters, OffsetSpan, SyncPointAhead, TableOutcome, TableReport, WindowReport};
 use crate::shell::{RunOptions, now};
 use crate::store::{Store, UploadSinks};
 use crate::sync_points::SyncPoints;
@@ -56,6 +56,7 @@ enum Answer {
     Event(Event),
     Loaded(Result<(LoadedTable, TableView), String>),
     Swapped(Swapped, Option<LoadedTable>),
+    Published(Result<Vec<perform::Ahead>, String>),
 }
 
 /// Runs one pipeline from its first look at the world to its report.
@@ -89,6 +90,7 @@ fn blank(table: String) -> TableReport {
         late: 0,
         filtered: 0,
         offsets: BTreeMap::new(),
+        sync_points_ahead: BTreeMap::new(),
         windows: Vec::new(),
         snapshots: Vec::new(),
         files_written: 0,
@@ -125,7 +127,7 @@ async fn play(
         loop {
             let topic = world.topic().await?;
             match world.table().await? {
-                Some(table) => return Ok(Some((topic, table))),
+                Some((table, view)) => return Ok(Some((topic, table, view))),
                 None if options.once => return Ok(None),
                 None => tokio::time::sleep(EMPTY_TOPIC_WAIT).await,
             }
@@ -135,7 +137,7 @@ async fn play(
         opened = opening => opened?,
         _ = stop.wait_for(|stop| *stop) => return Ok(Outcome::Stopped),
     };
-    let Some((topic, table)) = opened else {
+    let Some((topic, table, view)) = opened else {
         info!(
             topic = world.pipeline.source.topic,
             "the topic is empty and no columns are declared: no table yet"
@@ -143,7 +145,7 @@ async fn play(
         return Ok(Outcome::Done);
     };
     Conductor::new(world, options, counters.clone(), &topic, table)?
-        .play(topic, stop, report)
+        .play(topic, view, stop, report)
         .await
 }
 
@@ -253,11 +255,11 @@ impl Conductor {
     async fn play(
         mut self,
         topic: Topic,
+        view: TableView,
         mut stop: watch::Receiver<bool>,
         report: &mut TableReport,
     ) -> Result<Outcome, Failure> {
         let ends = if self.once { topic.ends } else { Offsets::default() };
-        let view = perform::view(&self.table)?;
         let begin = view.ledger.as_ref().map(|ledger| ledger.offsets.clone());
         let total: u64 = ends
             .iter()
@@ -373,9 +375,12 @@ impl Conductor {
                             .hint("nothing of the window was stored; restore the table and run again");
                         return Answer::Event(Event::Failed(failure));
                     }
-                    Ok(Some(table)) => match perform::view(&table) {
+                    Ok(Some(table)) => match table.view().await {
                         Ok(view) => Ok((table, view)),
-                        Err(failure) => return Answer::Event(Event::Failed(failure)),
+                        Err(ViewError::Catalog(error)) => Err(chain(&error)),
+                        Err(ViewError::Ledger(problem)) => {
+                            return Answer::Event(Event::Failed(perform::ledger_failure(&world.ident, &problem)));
+                        }
                     },
                 })
             }),
@@ -392,7 +397,7 @@ impl Conductor {
                     self.sealed.remove(&window);
                     self.order(Order::Drop(window));
                 }
-                tokio::spawn(perform::delete(self.store.clone(), files));
+                tokio::spawn(perform::delete(Store::clone(&self.store), files));
             }
             Action::Pause => self.consumer.iter().for_each(Consumer::pause),
             Action::Resume => self.consumer.iter().for_each(Consumer::resume),
@@ -490,7 +495,7 @@ impl Conductor {
     }
 
     fn publish(&mut self, ledger: Ledger, after: Millis) {
-        let (points, name) = (self.points.clone(), self.world.pipeline.name.clone());
+        let (world, points) = (self.world.clone(), self.points.clone());
         if let Some(consumer) = &self.consumer {
             // A copy for lag tools, of the partitions that are read here; never waited for and never read back.
             let ours = ledger
@@ -502,17 +507,39 @@ impl Conductor {
         }
         self.spawn(async move {
             wait(after).await;
-            Answer::Event(Event::Published(perform::publish(&points, &name, &ledger).await))
+            Answer::Published(perform::publish(&world, &points, &ledger).await)
         });
     }
 
     fn answered(&mut self, answer: Answer, report: &mut TableReport) -> Option<Outcome> {
         match answer {
             Answer::Event(event) => {
-                if let Event::Prepared(Err(error)) | Event::Published(Err(error)) = &event {
+                if let Event::Prepared(Err(error)) = &event {
                     warn!(table = %self.world.ident, %error, "tried again");
                 }
                 self.tell(event, None, report)
+            }
+            Answer::Published(Err(error)) => {
+                warn!(table = %self.world.ident, %error, "tried again");
+                self.tell(Event::Published(Err(error)), None, report)
+            }
+            Answer::Published(Ok(ahead)) => {
+                for ahead in ahead {
+                    let (table, partition) = (&self.world.ident, &ahead.partition);
+                    warn!(
+                        %table,
+                        partition,
+                        sync_point = ahead.sync_point,
+                        held = ahead.table,
+                        "a sync point was ahead of the table and is overwritten: was the table rolled back?"
+                    );
+                    let found = SyncPointAhead {
+                        sync_point: ahead.sync_point,
+                        table: ahead.table,
+                    };
+                    report.sync_points_ahead.insert(ahead.partition, found);
+                }
+                self.tell(Event::Published(Ok(())), None, report)
             }
             Answer::Loaded(Err(error)) => {
                 warn!(table = %self.world.ident, %error, "the table can't be loaded; tried again");
@@ -526,7 +553,7 @@ impl Conductor {
                 match &swapped {
                     Swapped::Committed(view) => self.note_commit(view, report),
                     Swapped::Conflict => info!(table = %self.world.ident, "the table moved; admitting again"),
-                    Swapped::Unknown(error) | Swapped::Rejected(error) => {
+                    Swapped::Failed(error) | Swapped::Unknown(error) | Swapped::Rejected(error) => {
                         warn!(table = %self.world.ident, %error, "the commit's answer is not a yes");
                     }
                 }

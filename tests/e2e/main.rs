@@ -8,6 +8,7 @@
 )]
 
 mod aperio;
+mod history;
 mod json_table;
 mod produce;
 mod readers;

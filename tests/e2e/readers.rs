@@ -66,23 +66,40 @@ pub fn read(engine: Engine, catalog: &Catalog, table: &str, filter: Option<&str>
         Engine::DuckDb => "read_duckdb.py",
         Engine::Spark => "read_spark.py",
     };
-    run(script, catalog, table, filter)
+    run(
+        script,
+        json!({"catalog": catalog.to_json(), "table": table, "filter": filter}),
+    )
 }
 
 /// Makes the table with PyIceberg, of `id` long and `name` string, and three rows; returns them.
 pub fn create_small_table(catalog: &Catalog, table: &str) -> Vec<Value> {
-    run("create_table.py", catalog, table, None)
+    run("create_table.py", json!({"catalog": catalog.to_json(), "table": table}))
 }
 
-fn run(script: &str, catalog: &Catalog, table: &str, filter: Option<&str>) -> Vec<Value> {
+/// Removes a property of the table with PyIceberg.
+pub fn unset_property(catalog: &Catalog, table: &str, property: &str) {
+    let request = json!({"catalog": catalog.to_json(), "table": table, "property": property});
+    run("unset_property.py", request);
+}
+
+/// Runs statements in one session of Spark, in order; the catalog's namespace `default` is the current one. Returns the
+/// rows of each.
+pub fn spark_sql(catalog: &Catalog, statements: &[String]) -> Vec<Value> {
+    run(
+        "spark_sql.py",
+        json!({"catalog": catalog.to_json(), "statements": statements}),
+    )
+}
+
+fn run(script: &str, request: Value) -> Vec<Value> {
     let mut command = Command::new(setup::part("python").join("bin/python"));
-    if script == "read_spark.py" {
+    if script.contains("spark") {
         command
             .env("JAVA_HOME", setup::java_home_for_spark())
             .env("JARS", setup::part("spark").join("libs"));
         command.env_remove("SPARK_HOME").env_remove("PYSPARK_SUBMIT_ARGS");
     }
-    let request = json!({"catalog": catalog.to_json(), "table": table, "filter": filter});
     command
         .arg("-B")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(script))

@@ -68,7 +68,7 @@ pub struct NewTable {
 pub enum SwapAnswer {
     /// The table now is at this metadata, and this attempt made it so.
     Committed(LoadedTable),
-    /// The table had moved: nothing was changed. Reload and admit again.
+    /// The table had moved, and this request changed nothing; a proxy may have sent it before. Reload and admit again.
     Conflict,
     /// It can't be told whether the swap happened, or still will. Reload and look for the snapshot; delete nothing.
     Unknown(CatalogError),

@@ -125,7 +125,7 @@ pub enum Swapped {
     Committed(TableView),
     /// Nothing happened: the table had moved.
     Conflict,
-    /// Nothing happened and nothing will: it failed before the catalog took it up. The same may succeed later.
+    /// Nothing happened and nothing will: it failed before anything was sent. The same may succeed later.
     Failed(String),
     /// Nobody knows; the request may even arrive later.
     Unknown(String),

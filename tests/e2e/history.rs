@@ -335,7 +335,7 @@ fn a_sync_point_ahead_of_the_table_is_reported_and_not_obeyed() {
 fn a_conflict_for_a_commit_that_happened_destroys_nothing() {
     let (kafka, table) = (Kafka::shared(), "h_conflict");
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let rest = RestCatalog::start(&dir.path().join("warehouse"));
+    let rest = RestCatalog::start(dir.path());
     let proxy = Proxy::start(rest.address());
     let plain = workspace(kafka, &[table], "");
     let yaml = std::fs::read_to_string(plain.path().join("pipeline.yaml")).expect("the pipeline file");

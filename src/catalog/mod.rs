@@ -147,6 +147,21 @@ impl Catalog {
             Catalog::Rest(rest) => rest.swap(base, requirements, updates).await,
         }
     }
+
+    /// Says whether an attempt on `base` that was refused has left nothing in the table and never will, so that its files
+    /// can be deleted: main has left the base that it was pinned to, and its snapshot isn't there.
+    ///
+    /// A refusal alone doesn't say so: a proxy that loses the answer to a commit and sends the request again gets a
+    /// conflict for a commit that happened.
+    pub async fn left_behind(&self, base: &LoadedTable, snapshot_id: i64) -> bool {
+        let Ok(Some(now)) = self.load(&base.ident).await else {
+            return false;
+        };
+        let (now, base) = (&now.metadata, &base.metadata);
+        now.uuid() == base.uuid()
+            && now.current_snapshot_id() != base.current_snapshot_id()
+            && now.snapshot_by_id(snapshot_id).is_none()
+    }
 }
 
 #[cfg(test)]

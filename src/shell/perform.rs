@@ -69,7 +69,7 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
             Err(problem) => (Swapped::Rejected(problem.to_string()), None),
         },
         SwapAnswer::Conflict => {
-            if left_behind(world, &base, snapshot_id).await {
+            if world.catalog.left_behind(&base, snapshot_id).await {
                 delete(base.store, staged.files).await;
             }
             (Swapped::Conflict, None)
@@ -79,19 +79,6 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
         SwapAnswer::Rejected(error) if error.retryable() => (Swapped::Unknown(chain(&error)), None),
         SwapAnswer::Rejected(error) => (Swapped::Rejected(chain(&error)), None),
     }
-}
-
-/// Says whether an attempt that met a conflict has left nothing in the table and never will: main has left the base that
-/// it was pinned to, and its snapshot isn't there. A conflict alone doesn't say so: a proxy that sends a request again
-/// after losing the answer to it gets a conflict for a commit that happened.
-async fn left_behind(world: &World, base: &LoadedTable, snapshot_id: i64) -> bool {
-    let Ok(Some(now)) = world.catalog.load(&world.ident).await else {
-        return false;
-    };
-    let (now, base) = (&now.metadata, &base.metadata);
-    now.uuid() == base.uuid()
-        && now.current_snapshot_id() != base.current_snapshot_id()
-        && now.snapshot_by_id(snapshot_id).is_none()
 }
 
 /// Brings the sync points of one source to the ledger; writes nothing where they agree.

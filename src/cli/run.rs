@@ -233,6 +233,7 @@ pub(super) fn summary(table: &TableReport) -> String {
         (table.rejected, "rejected"),
         (table.filtered, "filtered"),
         (table.late, "late"),
+        (table.fields_dropped, "fields dropped"),
     ] {
         if count > 0 {
             text.push_str(&format!(", {} {what}", grouped(count)));
@@ -282,6 +283,7 @@ mod tests {
             rejected: 0,
             late: 0,
             filtered: 0,
+            fields_dropped: 0,
             offsets: BTreeMap::new(),
             windows: vec![],
             snapshots: vec![],

@@ -149,10 +149,7 @@ enum Attempt {
 
 impl DeadLetterTable {
     /// Names the table; nothing is contacted or created before the first letter.
-    ///
-    /// - `_store`: the pipeline's store. Files go through the loaded table's own one instead, since a REST catalog may grant
-    ///   credentials for one table only.
-    pub fn new(catalog: Arc<Catalog>, _store: Store, ident: TableIdent) -> Self {
+    pub fn new(catalog: Arc<Catalog>, ident: TableIdent) -> Self {
         DeadLetterTable {
             catalog,
             ident,

@@ -18,10 +18,11 @@ use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use iceberg::spec::{PartitionSpecRef, Struct};
 
 pub use self::columns::{Leaf, column_at, conform, leaves};
-pub use self::event_time::{EventTimeFormat, EventTimes, UTC};
-pub use self::partition::{PartitionField, partition_path, partition_spec};
+pub use self::event_time::{EventTimes, UTC};
+pub use self::partition::{partition_path, partition_spec};
 use self::split::{PartitionKey, groups_of, is_uniform};
 use crate::chunk::Chunk;
+use crate::config::EventTime;
 use crate::decode::{Decoded, Reject, Stage};
 use crate::schema::{ColumnSource, KafkaColumn, RowPlanRef};
 
@@ -74,7 +75,7 @@ pub struct Placer {
     plan: RowPlanRef,
     spec: PartitionSpecRef,
     topic: String,
-    event_time: Option<(Vec<String>, EventTimeFormat)>,
+    event_time: Option<EventTime>,
     keys: Vec<PartitionKey>,
 }
 
@@ -82,8 +83,8 @@ impl Placer {
     /// Makes a placer for the rows of one plan.
     ///
     /// - `topic`: what `_kafka_topic` holds.
-    /// - `event_time`: the path of `eventTimeField` from the payload's root and its format; `None` takes the records'
-    ///   timestamps where the plan has `_event_time`, and else computes no event time.
+    /// - `event_time`: where the event time is found; `None` takes the records' timestamps
+    ///   where the plan has `_event_time`, and else computes no event time.
     ///
     /// # Errors
     /// [`PlaceError`] if the spec doesn't belong to the plan's schema.
@@ -91,7 +92,7 @@ impl Placer {
         plan: RowPlanRef,
         spec: PartitionSpecRef,
         topic: &str,
-        event_time: Option<(Vec<String>, EventTimeFormat)>,
+        event_time: Option<EventTime>,
     ) -> Result<Placer, PlaceError> {
         let leaves = leaves(&plan.schema);
         let nothing = RecordBatch::new_empty(Arc::clone(&plan.arrow));
@@ -161,9 +162,9 @@ impl Placer {
     }
 
     fn event_times(&self, rows: &RecordBatch, timestamps_ms: &Int64Array) -> Option<EventTimes> {
-        let Some((path, format)) = &self.event_time else {
+        let Some(EventTime { path, format }) = &self.event_time else {
             let wanted = self.plan.sources.contains(&ColumnSource::EventTime);
-            return wanted.then(|| EventTimes::compute(&EventTimeFormat::Default, None, timestamps_ms));
+            return wanted.then(|| EventTimes::compute(&Default::default(), None, timestamps_ms));
         };
         let mut times = match self.payload_column(rows, path) {
             Some(column) => EventTimes::compute(format, Some(&column), timestamps_ms),

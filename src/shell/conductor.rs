@@ -22,7 +22,6 @@ use crate::line::{Line, LineSettings, LineWindow, Order, Reply};
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use crate::run::window::{RejectLimit, SealReason};
 use crate::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
-use crate::schema::UnknownFields;
 use crate::shell::open::{Topic, World};
 use crate::shell::perform::{self, Aside};
 use crate::shell::report::{Counters, OffsetSpan, TableOutcome, TableReport, WindowReport};
@@ -88,6 +87,7 @@ fn blank(table: String) -> TableReport {
         rejected: 0,
         late: 0,
         filtered: 0,
+        fields_dropped: 0,
         offsets: BTreeMap::new(),
         windows: Vec::new(),
         snapshots: Vec::new(),
@@ -108,6 +108,7 @@ fn close(report: &mut TableReport, outcome: &Outcome, counters: &Counters, milli
     report.rows_written = counters.rows_written.load(Ordering::Relaxed);
     report.rejected = counters.rejected.load(Ordering::Relaxed);
     report.filtered = counters.filtered.load(Ordering::Relaxed);
+    report.fields_dropped = counters.fields_dropped.load(Ordering::Relaxed);
     report.bytes_written = counters.bytes_written.load(Ordering::Relaxed);
     report.millis = millis.0.unsigned_abs();
 }
@@ -196,7 +197,7 @@ impl Conductor {
         };
         let settings = LineSettings {
             topic: source.topic.clone(),
-            event_time: world.event_time(),
+            event_time: source.event_time.clone(),
             rows_per_file_max: source.batch_size,
             keeps_rejects: matches!(world.pipeline.errors.on_decode_error, OnDecodeError::DeadLetter { .. }),
         };
@@ -224,7 +225,7 @@ impl Conductor {
         let points = world
             .sync_points(Some(table.metadata.location()))?
             .expect("the table's location is known");
-        let aside = Aside::open(&world, &store)?;
+        let aside = Aside::open(&world)?;
         Ok(Conductor {
             run: Run::new(config),
             once: options.once,
@@ -556,26 +557,10 @@ impl Conductor {
                 self.counters.records_read.fetch_add(tally.records, Ordering::Relaxed);
                 None
             }
-            Reply::Unseen { shape, plan } => {
-                let world = self.world.clone();
-                let strict = world
-                    .line_plan(&self.table)
-                    .is_ok_and(|plan| plan.rows.unknown == UnknownFields::Strict);
-                let answers = self.answers.0.clone();
+            Reply::Unseen { shape, schema_id, plan } => {
+                let (world, answers) = (self.world.clone(), self.answers.0.clone());
                 tokio::spawn(async move {
-                    let evolved = if strict {
-                        Err(Failure::new(
-                            Exit::Data,
-                            format!("records hold fields that table `{}` doesn't have", world.ident),
-                        )
-                        .detail(format!("new fields: {shape:?}"))
-                        .hint(
-                            "`materialize.schemaEvolution` is strict: add the columns, or set it to evolve or ignore",
-                        ))
-                    } else {
-                        world.evolve(&shape).await
-                    };
-                    match evolved {
+                    match world.evolve(&shape, schema_id).await {
                         Ok(evolved) => drop(plan.send(Ok(evolved))),
                         Err(failure) => {
                             drop(answers.send(Answer::Event(Event::Failed(failure))));
@@ -624,6 +609,8 @@ impl Conductor {
         self.counters.rows_written.fetch_add(tally.rows, Ordering::Relaxed);
         self.counters.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
         self.counters.filtered.fetch_add(tally.filtered, Ordering::Relaxed);
+        let dropped = window.fields_dropped;
+        self.counters.fields_dropped.fetch_add(dropped, Ordering::Relaxed);
         self.counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
         self.counters.windows.fetch_add(1, Ordering::Relaxed);
         report.files_written += window.files.len() as u64;

@@ -122,7 +122,7 @@ pub(super) struct Aside {
 }
 
 impl Aside {
-    pub fn open(world: &World, store: &Store) -> Result<Aside, Failure> {
+    pub fn open(world: &World) -> Result<Aside, Failure> {
         let OnDecodeError::DeadLetter { topic, table } = &world.pipeline.errors.on_decode_error else {
             return Ok(Aside {
                 topic: None,
@@ -139,7 +139,7 @@ impl Aside {
         };
         let table = table.as_ref().map(|name| {
             let ident = iceberg::TableIdent::new(world.ident.namespace().clone(), name.clone());
-            Mutex::new(DeadLetterTable::new(world.catalog.clone(), store.clone(), ident))
+            Mutex::new(DeadLetterTable::new(world.catalog.clone(), ident))
         });
         Ok(Aside { topic, table })
     }

@@ -20,6 +20,8 @@ pub struct Counters {
     pub rejected: AtomicU64,
     /// Records that make no row by definition.
     pub filtered: AtomicU64,
+    /// Values of fields that no column takes.
+    pub fields_dropped: AtomicU64,
     /// Bytes of the files that are written.
     pub bytes_written: AtomicU64,
     /// Windows that were closed.
@@ -95,6 +97,9 @@ pub struct TableReport {
     pub late: u64,
     /// Records that make no row by definition.
     pub filtered: u64,
+    /// Values of fields that no column takes: those that `schemaEvolution: ignore` leaves out, and those whose name can't be
+    /// a column beside the ones that are there. With declared columns, other fields aren't counted.
+    pub fields_dropped: u64,
     /// By Kafka partition.
     pub offsets: BTreeMap<String, OffsetSpan>,
     /// The committed windows, in order.

@@ -203,13 +203,7 @@ async fn keys_that_were_forgotten_are_read_again_after_a_rollback_of_the_main_ta
     stores(&mut run, &ledger(&[(0, 0)]), &letters(0, 0..6), 0).await;
     // Below the ledger: the letter's own offset counts.
     stores(&mut run, &ledger(&[(0, 6)]), &letters(0, 3..7), 1).await;
-    stores(
-        &mut table(&catalog),
-        &ledger(&[(0, 6)]),
-        &letters(0, 3..7),
-        0,
-    )
-    .await;
+    stores(&mut table(&catalog), &ledger(&[(0, 6)]), &letters(0, 3..7), 0).await;
 }
 
 #[tokio::test]
@@ -327,19 +321,11 @@ async fn check_made_by_others(fields: Vec<NestedField>, spec: UnboundPartitionSp
         format_version: FormatVersion::V2,
     };
     catalog.create(&ident(), creation).await.expect("a table");
-    let answer = table(&catalog)
-        .store(&ledger(&[(0, 0)]), &letters(0, 0..2))
-        .await;
+    let answer = table(&catalog).store(&ledger(&[(0, 0)]), &letters(0, 0..2)).await;
     match expect {
         Ok(count) => {
             assert_eq!(answer.expect("stored"), count);
-            stores(
-                &mut table(&catalog),
-                &ledger(&[(0, 0)]),
-                &letters(0, 0..2),
-                0,
-            )
-            .await;
+            stores(&mut table(&catalog), &ledger(&[(0, 0)]), &letters(0, 0..2), 0).await;
         }
         Err(reason) => {
             let error = answer.expect_err("unsuitable");

@@ -793,7 +793,10 @@ impl Group {
                     Ok(Some(shape)) => unseen.set(&column.name, *shape)?,
                     Err(failed) => {
                         let failed = forgivable(failed, lexer, start)?;
-                        late.push((at, within(failed, Step::Field(&column.name), |inner| with_field(of, at, inner))));
+                        late.push((
+                            at,
+                            within(failed, Step::Field(&column.name), |inner| with_field(of, at, inner)),
+                        ));
                         column.truncate(row);
                     }
                 }
@@ -898,9 +901,11 @@ fn fill_map(
         }
         lexer.pos = value;
         let of = keys.of.clone();
-        let filled = values
-            .fill(lexer, depth, unknown)
-            .map_err(|failed| within(failed, Step::MapValue, |inner| Type::Map(MapType::optional(0, of, 0, inner))))?;
+        let filled = values.fill(lexer, depth, unknown).map_err(|failed| {
+            within(failed, Step::MapValue, |inner| {
+                Type::Map(MapType::optional(0, of, 0, inner))
+            })
+        })?;
         if let Some(shape) = filled {
             unseen.merge(*shape);
         }
@@ -935,7 +940,9 @@ fn wider(of: &Type, value: &[u8]) -> Option<PrimitiveType> {
             let held;
             let text = if lexer.peek() == b'"' {
                 held = lexer.string().ok()?.bytes();
-                std::str::from_utf8(&held).ok().filter(|text| scalar::is_number(text.as_bytes()))?
+                std::str::from_utf8(&held)
+                    .ok()
+                    .filter(|text| scalar::is_number(text.as_bytes()))?
             } else {
                 lexer.number().ok()??.text
             };

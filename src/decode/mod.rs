@@ -3,6 +3,7 @@
 //! Decoding never fails: a bad record is data, not an error, and never costs its neighbours.
 
 pub(crate) mod column;
+pub(crate) mod field;
 pub mod json;
 pub(crate) mod lexer;
 pub(crate) mod scalar;

@@ -10,6 +10,7 @@ use chrono::format::{Item, Parsed, StrftimeItems, parse};
 use chrono::{NaiveTime, Utc};
 
 use crate::config::EventTimeFormat;
+use crate::decode::field::FieldValue;
 
 /// The time zone that Iceberg's Arrow batches carry; `"UTC"` would be another type to the `iceberg` crate.
 pub const UTC: &str = "+00:00";
@@ -66,6 +67,33 @@ impl EventTimes {
                 Self::read(column.len(), |_| Err(reason.clone()))
             }
         }
+    }
+
+    /// Reads the event time of every row from a field of its record.
+    ///
+    /// - `field`: the field's value for a row, `None` where it is null or missing.
+    ///
+    /// Failures are those of [`EventTimes::compute`].
+    pub(crate) fn of_fields<'a>(
+        format: &EventTimeFormat,
+        rows: usize,
+        field: impl Fn(usize) -> Option<FieldValue<'a>>,
+    ) -> EventTimes {
+        let text = TextReader::new(format);
+        Self::read(rows, |row| match (field(row), format) {
+            (None, _) => Err(missing()),
+            (Some(FieldValue::Text(bytes)), _) => text.read(&String::from_utf8_lossy(&bytes)),
+            (Some(FieldValue::Other), _) => Err("it is neither text nor a number".to_owned()),
+            (Some(FieldValue::Number(number)), EventTimeFormat::Iso8601) => {
+                Err(format!("{number} is a number, not the text that ISO8601 asks for"))
+            }
+            (Some(FieldValue::Number(number)), EventTimeFormat::Strftime(_)) => text.read(number),
+            (Some(FieldValue::Number(number)), _) => match (number.parse::<i64>(), number.parse::<f64>()) {
+                (Ok(value), _) => in_range(micros_of_integer(format, value), &value),
+                (_, Ok(value)) => micros_of_float(format, value),
+                _ => Err(format!("{number} is no time")),
+            },
+        })
     }
 
     fn of_times(column: &ArrayRef) -> EventTimes {

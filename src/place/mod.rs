@@ -23,6 +23,7 @@ pub use self::partition::{partition_path, partition_spec};
 use self::split::{PartitionKey, groups_of, is_uniform};
 use crate::chunk::Chunk;
 use crate::config::EventTime;
+use crate::decode::field::field;
 use crate::decode::{Decoded, Reject, Stage};
 use crate::schema::{ColumnSource, KafkaColumn, RowPlanRef};
 
@@ -134,7 +135,7 @@ impl Placer {
 
         let mut failures = self.unwritable_timestamps(&timestamps_ms);
         let mut event_times = None;
-        if let Some(times) = self.event_times(&rows, &timestamps_ms) {
+        if let Some(times) = self.event_times(&rows, &timestamps_ms, chunk, &indexes) {
             failures.extend(times.failures);
             event_times = Some(times.times);
         }
@@ -161,18 +162,23 @@ impl Placer {
         }
     }
 
-    fn event_times(&self, rows: &RecordBatch, timestamps_ms: &Int64Array) -> Option<EventTimes> {
+    fn event_times(
+        &self,
+        rows: &RecordBatch,
+        timestamps_ms: &Int64Array,
+        chunk: &Chunk,
+        indexes: &UInt32Array,
+    ) -> Option<EventTimes> {
         let Some(EventTime { path, format }) = &self.event_time else {
             let wanted = self.plan.sources.contains(&ColumnSource::EventTime);
             return wanted.then(|| EventTimes::compute(&Default::default(), None, timestamps_ms));
         };
         let mut times = match self.payload_column(rows, path) {
             Some(column) => EventTimes::compute(format, Some(&column), timestamps_ms),
-            // No record so far had a value there, else the table would have the column.
-            None => {
-                let nothing = new_null_array(&DataType::Utf8, rows.num_rows());
-                EventTimes::compute(format, Some(&nothing), timestamps_ms)
-            }
+            // Declared columns may leave it out, and flattened ones have other names.
+            None => EventTimes::of_fields(format, rows.num_rows(), |row| {
+                field(chunk.values.value(indexes.value(row) as usize), path)
+            }),
         };
         for (_, reason) in &mut times.failures {
             *reason = format!("event time field `{}`: {reason}", path.join("."));

@@ -268,6 +268,36 @@ fn partitions_are_named_and_folded_as_iceberg_does() {
 }
 
 #[test]
+fn a_time_that_no_column_holds_is_read_from_the_record() {
+    let (path, format) = (vec!["Meta".to_owned(), "at".to_owned()], EventTimeFormat::Default);
+    let placer = Placer::new(plan(), spec(&["hour"]), "events", Some(EventTime { path, format })).unwrap();
+    let mut chunk = chunk(5);
+    chunk.values = BinaryArray::from_iter([
+        Some(r#"{"meta":{"at":1705312800000}}"#),
+        None,
+        Some(r#"{"meta":{"at":"2024-01-15T10:59:59Z"}}"#),
+        Some(r#"{"meta":{"at":1705316400000.5}}"#),
+        Some(r#"{"meta":{"at":true}}"#),
+    ]);
+    let rows = decoded(vec![0, 2, 3, 4], vec![None; 4], vec![None; 4]);
+    let placed = placer.place(rows, &chunk);
+    let parts: Vec<_> = placed
+        .parts
+        .iter()
+        .map(|part| (part.path.as_str(), part.rows.num_rows()))
+        .collect();
+    assert_eq!(
+        parts,
+        [
+            ("_event_time_hour=2024-01-15-10", 2),
+            ("_event_time_hour=2024-01-15-11", 1)
+        ]
+    );
+    let rejects: Vec<_> = placed.rejects.iter().map(|reject| reject.index).collect();
+    assert!(rejects.ends_with(&[4]), "{:?}", placed.rejects);
+}
+
+#[test]
 fn a_real_column_called_date_is_meant_first() {
     let fields = vec![
         NestedField::optional(1, "date", primitive(PrimitiveType::String)).into(),

@@ -236,9 +236,9 @@ impl Change<'_> {
             (Type::Struct(fields), Type::Struct(wanted)) => {
                 Type::Struct(StructType::new(self.fields(fields.fields(), wanted.fields())?))
             }
-            (Type::List(list), Type::List(wanted)) => {
-                Type::List(ListType::new(self.field(&list.element_field, &wanted.element_field.field_type)?))
-            }
+            (Type::List(list), Type::List(wanted)) => Type::List(ListType::new(
+                self.field(&list.element_field, &wanted.element_field.field_type)?,
+            )),
             (Type::Map(map), Type::Map(wanted)) => {
                 let value = self.field(&map.value_field, &wanted.value_field.field_type)?;
                 Type::Map(MapType::new(map.key_field.clone(), value))
@@ -331,7 +331,8 @@ pub fn row_plan(
         .map(|field| source(&field.name))
         .collect();
     let required = schema.as_struct().fields().iter();
-    let required = required.filter(|field| declaration(&field.name.to_lowercase()).is_some_and(|column| column.required));
+    let required =
+        required.filter(|field| declaration(&field.name.to_lowercase()).is_some_and(|column| column.required));
     RowPlan {
         arrow: Arc::new(arrow),
         required: required.map(|field| field.id).collect(),
@@ -476,16 +477,19 @@ mod tests {
         assert_eq!(after.field_by_name("b.c.element.e").map(|field| field.id), Some(41));
         assert_eq!(after.field_by_name("b.f").map(|field| field.id), Some(42));
         assert_eq!(add_unseen(&after, 44, &HashSet::new(), &unseen, false), None);
-        let flat = add_unseen(&before, 40, &HashSet::new(), &shape(&[r#"{"x":{"y":{"z":1}}}"#]), true).expect("something is added");
+        let flat = add_unseen(&before, 40, &HashSet::new(), &shape(&[r#"{"x":{"y":{"z":1}}}"#]), true)
+            .expect("something is added");
         assert!(columns(&flat).ends_with("41 x_y_z long"));
-        let own = add_unseen(&before, 40, &HashSet::new(), &shape(&[r#"{"b":{"f":true}}"#]), true).expect("something is added");
+        let own = add_unseen(&before, 40, &HashSet::new(), &shape(&[r#"{"b":{"f":true}}"#]), true)
+            .expect("something is added");
         assert!(columns(&own).contains("2 b struct<c: list<struct<d: long>>, f: boolean>"));
     }
 
     #[test]
     fn a_name_that_is_taken_costs_only_itself() {
         let before = table(r#"{"b":{"c":1}}"#);
-        let after = add_unseen(&before, 40, &HashSet::new(), &shape(&[r#"{"b.c":1,"d":2}"#]), false).expect("d is added");
+        let after =
+            add_unseen(&before, 40, &HashSet::new(), &shape(&[r#"{"b.c":1,"d":2}"#]), false).expect("d is added");
         assert!(columns(&after).ends_with("41 d long"), "{}", columns(&after));
     }
 
@@ -531,8 +535,9 @@ mod tests {
     }
 
     fn declared(columns: &[(&str, &str, bool)]) -> Vec<NestedField> {
-        let field =
-            |(name, of, required): &(&str, &str, bool)| NestedField::new(0, name, types::parse(of).expect(of), *required);
+        let field = |(name, of, required): &(&str, &str, bool)| {
+            NestedField::new(0, name, types::parse(of).expect(of), *required)
+        };
         columns.iter().map(field).collect()
     }
 
@@ -574,7 +579,11 @@ mod tests {
 
     #[test]
     fn declared_columns_are_added_and_widened() {
-        let before = create_schema(declared(&[("a", "int", true), ("b", "struct<c: float>", false)]), &[], false);
+        let before = create_schema(
+            declared(&[("a", "int", true), ("b", "struct<c: float>", false)]),
+            &[],
+            false,
+        );
         let wanted = declared(&[
             ("A", "long", true),
             ("b", "struct<c: double, d: list<int>>", false),

@@ -83,7 +83,9 @@ impl World {
                     Some(changed) if strict => Err(self.strict(&evolve::changed_lines(schema, &changed))),
                     None if strict && table.current_schema_id() == schema_id => {
                         let fields = infer::schema(unseen, flatten);
-                        let lines = fields.iter().map(|field| types::column_line(&field.name, None, &field.field_type));
+                        let lines = fields
+                            .iter()
+                            .map(|field| types::column_line(&field.name, None, &field.field_type));
                         Err(self.strict(&lines.collect::<Vec<_>>()))
                     }
                     changed => Ok(changed),
@@ -170,14 +172,7 @@ impl World {
         };
         let event_time = schema.field_by_name(EVENT_TIME).is_some();
         let flatten = self.pipeline.source.flatten;
-        let rows = evolve::row_plan(
-            schema,
-            declared,
-            &self.include(),
-            event_time,
-            unknown,
-            flatten,
-        );
+        let rows = evolve::row_plan(schema, declared, &self.include(), event_time, unknown, flatten);
         let settings = ParquetSettings::from_properties(metadata.properties()).map_err(|reason| {
             Failure::new(
                 Exit::Config,
@@ -336,7 +331,8 @@ impl World {
             .with_fields(declared.iter().cloned().map(Arc::new))
             .build()
             .map_err(|error| {
-                Failure::new(Exit::Config, "the declared columns can't be columns of one table").detail(error.to_string())
+                Failure::new(Exit::Config, "the declared columns can't be columns of one table")
+                    .detail(error.to_string())
             })?;
         let evolves = self.pipeline.materialize.evolution == Evolution::Evolve;
         self.change_schema(Some(table), |table| {

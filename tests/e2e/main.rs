@@ -11,6 +11,7 @@ mod aperio;
 mod json_table;
 mod produce;
 mod readers;
+mod records;
 mod servers;
 mod setup;
 mod smoke;

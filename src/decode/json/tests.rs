@@ -43,7 +43,14 @@ fn decoder(columns: &[&str], unknown: UnknownFields, flatten: bool) -> JsonDecod
         });
     }
     let schema = Arc::new(create_schema(fields, &[], false));
-    JsonDecoder::new(Arc::new(row_plan(schema, Some(&declared), &[], false, unknown, flatten)))
+    JsonDecoder::new(Arc::new(row_plan(
+        schema,
+        Some(&declared),
+        &[],
+        false,
+        unknown,
+        flatten,
+    )))
 }
 
 fn decode(decoder: &mut JsonDecoder, records: &[&[u8]]) -> Decoded {
@@ -432,7 +439,11 @@ fn a_value_that_a_wider_column_would_take_is_reported_and_rejected() {
             })
         });
         assert_eq!(decoded.unseen, shape, "{json}");
-        assert!(decoded.rejects[0].reason.contains("would take it"), "{:?}", decoded.rejects);
+        assert!(
+            decoded.rejects[0].reason.contains("would take it"),
+            "{:?}",
+            decoded.rejects
+        );
     };
     let evolve = |json, path, of| check(UnknownFields::Evolve, json, Some((path, of)));
     evolve(r#"{"i":3000000000}"#, "i", PrimitiveType::Long);
@@ -476,7 +487,10 @@ fn a_declared_column_may_require_more_than_the_table() {
         required: true,
     }];
     let plan = row_plan(schema, Some(&declared), &[], false, UnknownFields::Declared, false);
-    let decoded = decode(&mut JsonDecoder::new(Arc::new(plan)), &[br#"{"a":null}"#, br#"{"a":1}"#, b"{}"]);
+    let decoded = decode(
+        &mut JsonDecoder::new(Arc::new(plan)),
+        &[br#"{"a":null}"#, br#"{"a":1}"#, b"{}"],
+    );
     assert_eq!(decoded.indexes, [1]);
     assert!(decoded.rejects[0].reason.contains("is required and has no value"));
 }

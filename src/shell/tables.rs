@@ -327,13 +327,8 @@ impl World {
         let Some(declared) = self.declared()? else {
             return Ok(table);
         };
-        let wanted = Schema::builder()
-            .with_fields(declared.iter().cloned().map(Arc::new))
-            .build()
-            .map_err(|error| {
-                Failure::new(Exit::Config, "the declared columns can't be columns of one table")
-                    .detail(error.to_string())
-            })?;
+        // Ids provisional, but each its own, inside structs, lists and maps too.
+        let wanted = evolve::create_schema(declared.clone(), &[], false);
         let evolves = self.pipeline.materialize.evolution == Evolution::Evolve;
         self.change_schema(Some(table), |table| {
             let fixed = evolve::fixed(table.partition_specs_iter().map(AsRef::as_ref));

@@ -140,9 +140,10 @@ fn declared_columns_of_every_type_are_read_back_and_may_change() {
         let uuid = text(&seven["u"]);
         assert!(uuid == text(&first["u"]) || uuid == uuid_bytes, "{engine}: {uuid}");
         let eight = row(rows, 8).as_object().expect("an object");
+        // PyIceberg 0.12 shows a null list as an empty one.
         let given: Vec<_> = eight
             .iter()
-            .filter(|(name, value)| !value.is_null() && !name.starts_with('_'))
+            .filter(|(name, value)| !value.is_null() && **value != json!([]) && !name.starts_with('_'))
             .collect();
         assert_eq!(given.len(), 1, "{engine}: {given:?}");
         let nine = row(rows, 9);
@@ -374,7 +375,7 @@ fn a_table_of_another_engine_is_widened_ignored_or_kept_strictly() {
     produce::produce(kafka, topic, (0..100).map(|n| small(n, "")));
     run(&work, 0);
     produce::produce(kafka, topic, (100..130).map(|n| small(n, r#","extra":1"#)));
-    let wide = (130..230).map(|n| {
+    let wide = (130..230_i64).map(|n| {
         let large = 3_000_000_000 + n;
         let value = format!(
             r#"{{"id":{n},"i":{large},"f":1e300,"d":{n}456.25,"s":{{"i":{large}}},"l":[1,{large}],"p":{}}}"#,
@@ -417,7 +418,7 @@ fn a_table_of_another_engine_is_widened_ignored_or_kept_strictly() {
 
     let reads = [
         ("default.wide_evolve", None),
-        ("default.wide_evolve", Some("i > 2147483647 and f > 1e200")),
+        ("default.wide_evolve", Some("i > 2147483647 and f > 1000.5")),
         ("default.wide_evolve", Some("i < 50 and d < 2")),
         ("default.wide_ignore", None),
         ("default.wide_ignore_dead_letters", None),

@@ -167,7 +167,6 @@ fn kept<T>(answer: Result<T, Failure>, failures: &mut Vec<Failure>) -> Option<T>
 /// Asks the brokers for the topic's ends and the group's offsets, on a thread that may block.
 async fn ask_kafka(pipeline: &Pipeline) -> Result<(Offsets, Offsets), Failure> {
     let source = pipeline.source.clone();
-    let topic = source.topic.clone();
     let asked = tokio::task::spawn_blocking(move || {
         let admin = Admin::new(&source.brokers, source.read_committed, &source.client, QUESTION_TIMEOUT)?;
         Ok((
@@ -178,17 +177,7 @@ async fn ask_kafka(pipeline: &Pipeline) -> Result<(Offsets, Offsets), Failure> {
     asked
         .await
         .expect("a question to a broker doesn't panic")
-        .map_err(|error| kafka_failure(&error, &topic))
-}
-
-fn kafka_failure(error: &KafkaError, topic: &str) -> Failure {
-    let exit = match error {
-        KafkaError::TopicMissing { .. } | KafkaError::Configuration { .. } => Exit::Config,
-        _ => Exit::Remote,
-    };
-    Failure::new(exit, format!("Kafka can't be asked about topic `{topic}`"))
-        .detail(crate::error::chain(error))
-        .hint("look at `source` in the pipeline file, and whether the brokers are up")
+        .map_err(|error: KafkaError| error.failure(&pipeline.source.brokers, &pipeline.source.topic))
 }
 
 fn text(status: &TableStatus) -> String {

@@ -129,6 +129,11 @@ pub enum KafkaEvent {
         /// librdkafka's words.
         error: String,
     },
+    /// The group takes no member that is configured like this one; librdkafka goes on trying.
+    Unfit {
+        /// librdkafka's words.
+        error: String,
+    },
     /// This consumer can't go on; a new one is needed.
     Failed {
         /// librdkafka's words.
@@ -187,6 +192,7 @@ impl Consumer {
         };
         let failed = |cause| KafkaError::of("joining the group", &settings.topic, &cause);
         let client: BaseConsumer<Membership> = client_config(&settings).create_with_context(context).map_err(failed)?;
+        info!(topic = settings.topic, group = settings.group, "joining the group");
         client.subscribe(&[&settings.topic]).map_err(failed)?;
         let queue = FetchQueue::new(Arc::new(client), settings.max_poll_records);
         let name = format!("kafka-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -281,30 +287,17 @@ impl Drop for Farewell {
 }
 
 fn client_config(settings: &ConsumerSettings) -> rdkafka::ClientConfig {
-    let mut defaults = settings.client.clone();
+    let mut client = settings.client.clone();
     // One queue for all partitions; librdkafka's 64 MiB would be an eighth of the whole process.
-    defaults
+    client
         .entry("queued.max.messages.kbytes".to_owned())
         .or_insert_with(|| "32768".to_owned());
-    let mut config = config::base(&settings.brokers, &defaults);
-    config
-        .set("group.id", &settings.group)
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set(
-            "isolation.level",
-            if settings.read_committed {
-                "read_committed"
-            } else {
-                "read_uncommitted"
-            },
-        )
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        // Never jump: an offset that is gone is an outcome for the user.
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true")
-        .set("allow.auto.create.topics", "false");
-    config
+    config::consumer(
+        &settings.brokers,
+        settings.read_committed,
+        &client,
+        Some(&settings.group),
+    )
 }
 
 /// What this consumer does with one partition of its own.
@@ -715,7 +708,18 @@ impl Reader {
     fn report_code(&mut self, code: RDKafkaErrorCode, reason: String) {
         match kind(code) {
             Kind::TopicMissing => self.emit(KafkaEvent::TopicMissing),
-            Kind::Refused => self.emit(KafkaEvent::Refused { error: reason }),
+            Kind::Unfit => self.emit(KafkaEvent::Unfit { error: reason }),
+            Kind::Refused => {
+                if !matches!(
+                    code,
+                    RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed
+                ) {
+                    // Metadata is given to whoever may log in, so the probe tells when that works again. Rights on topic
+                    // and group show by records and assignments only.
+                    self.unreachable.get_or_insert_with(Instant::now);
+                }
+                self.emit(KafkaEvent::Refused { error: reason });
+            }
             Kind::Unreachable if code == RDKafkaErrorCode::AllBrokersDown => {
                 if self.unreachable.is_none() {
                     self.unreachable = Some(Instant::now());

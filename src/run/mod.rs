@@ -16,6 +16,7 @@
 //! - `Unknown` is never taken for success or failure: the table is asked, and asked again.
 
 mod commit;
+pub mod start;
 pub mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -42,6 +42,9 @@ const EMPTY_TOPIC_WAIT: Duration = Duration::from_secs(2);
 /// How long a stop waits for the window under way: Kubernetes kills after 30 s.
 const GRACE: Millis = Millis(25_000);
 
+/// How long a member waits for its first partitions before it says so, and asks whether its group can be talked to.
+const ASSIGNMENT_WAIT: Millis = Millis(15_000);
+
 /// The part of `--memory` that chunks may hold between Kafka and the lines.
 const CHUNK_SHARE: u64 = 4;
 
@@ -56,6 +59,8 @@ enum Answer {
     Event(Event),
     Loaded(Result<(LoadedTable, TableView), String>),
     Swapped(Swapped, Option<LoadedTable>),
+    GroupReached(Result<(), Failure>),
+    Diagnosed(Option<Failure>),
 }
 
 /// Runs one pipeline from its first look at the world to its report.
@@ -125,7 +130,12 @@ async fn play(
         loop {
             let topic = world.topic().await?;
             match world.table().await? {
-                Some(table) => return Ok(Some((topic, table))),
+                Some(table) => {
+                    if let Some(ledger) = &perform::view(&table)?.ledger {
+                        world.continues(ledger, &topic).await?;
+                    }
+                    return Ok(Some((topic, table)));
+                }
                 None if options.once => return Ok(None),
                 None => tokio::time::sleep(EMPTY_TOPIC_WAIT).await,
             }
@@ -170,6 +180,10 @@ struct Conductor {
     sealing: HashMap<WindowId, (OffsetRanges, SealReason)>,
     sealed: HashMap<WindowId, LineWindow>,
     unreachable_since: Option<(Millis, String)>,
+    /// Since when this member waits for its first assignment, or was last told that its group is well.
+    unassigned_since: Option<Millis>,
+    /// Somebody looks already why Kafka says that the topic, or offsets in it, are gone.
+    diagnosing: bool,
 }
 
 impl Conductor {
@@ -245,6 +259,8 @@ impl Conductor {
             sealing: HashMap::new(),
             sealed: HashMap::new(),
             unreachable_since: None,
+            unassigned_since: None,
+            diagnosing: false,
             table,
             world,
         })
@@ -426,10 +442,11 @@ impl Conductor {
         match Consumer::start(settings, budget, self.kafka.0.clone()) {
             Ok(consumer) => {
                 self.consumer = Some(consumer);
+                self.unassigned_since = Some(now());
                 None
             }
             Err(error) => {
-                let failure = super::open::kafka_failure(&error, &self.world.pipeline.source.topic);
+                let failure = error.failure(&source.brokers, &source.topic);
                 self.tell(Event::Failed(failure), None, report)
             }
         }
@@ -521,6 +538,23 @@ impl Conductor {
             Answer::Loaded(Ok((table, view))) => {
                 self.table = table;
                 self.tell(Event::Loaded(Ok(view)), None, report)
+            }
+            Answer::GroupReached(Err(failure)) => self.tell(Event::Failed(failure), None, report),
+            Answer::GroupReached(Ok(())) => {
+                if self.generations.is_empty() {
+                    let source = &self.world.pipeline.source;
+                    info!(
+                        topic = source.topic,
+                        group = source.group,
+                        "waiting for partitions: other members of the group hold them, or one that died does until its session is over"
+                    );
+                    self.unassigned_since = Some(now());
+                }
+                None
+            }
+            Answer::Diagnosed(found) => {
+                self.diagnosing = false;
+                self.tell(found.map_or(Event::Tick, Event::Failed), None, report)
             }
             Answer::Swapped(swapped, table) => {
                 match &swapped {
@@ -647,9 +681,15 @@ impl Conductor {
     }
 
     fn heard(&mut self, event: KafkaEvent, report: &mut TableReport) -> Option<Outcome> {
-        let topic = self.world.pipeline.source.topic.clone();
+        let (topic, group) = (
+            self.world.pipeline.source.topic.clone(),
+            self.world.pipeline.source.group.clone(),
+        );
         let event = match event {
             KafkaEvent::Assigned { generation, partitions } => {
+                // Whoever is given partitions was let in by a coordinator.
+                self.unreachable_since = None;
+                self.unassigned_since = None;
                 for partition in &partitions {
                     self.generations.insert(*partition, generation);
                     self.started.remove(partition);
@@ -675,28 +715,42 @@ impl Conductor {
                 };
                 return self.tell(event, Some((chunk, permit)), report);
             }
-            KafkaEvent::Caught { .. } | KafkaEvent::Stopped => return None,
+            KafkaEvent::Caught { .. } => {
+                self.unreachable_since = None;
+                return None;
+            }
+            KafkaEvent::Stopped => return None,
             KafkaEvent::Reachable => {
                 info!(topic, "Kafka is back");
                 self.unreachable_since = None;
                 return None;
             }
             KafkaEvent::Unreachable { error } | KafkaEvent::Refused { error } => {
-                warn!(topic, error, "Kafka can't be reached; trying on");
-                self.unreachable_since.get_or_insert((now(), error));
+                if self.unreachable_since.is_none() {
+                    warn!(topic, error, "Kafka can't be reached; trying on");
+                    self.unreachable_since = Some((now(), error));
+                }
                 return None;
             }
             KafkaEvent::OffsetsGone { partition, wanted } => {
-                let wanted = wanted.map_or("the wanted offset".to_owned(), |offset| format!("offset {offset}"));
-                Event::Failed(
-                    Failure::new(Exit::Data, format!("records of partition {topic}/{partition} are gone"))
-                        .detail(format!("{wanted} is to be read next, and the topic doesn't hold it any more (retention, or re-created)"))
-                        .hint("nothing was skipped; `aperio status` shows the offsets. Resetting them gives the missing records up"),
-                )
+                self.diagnose(move |found| {
+                    let wanted = wanted.map_or("the offset to read next".to_owned(), |offset| format!("offset {offset}"));
+                    Some(found.unwrap_or_else(|| {
+                        Failure::new(Exit::Remote, format!("{topic}/{partition} couldn't be read on"))
+                            .detail(format!("the broker doesn't give {wanted}, although the topic goes on where the table was left"))
+                            .hint("nothing was skipped: the table holds the offsets. Run again")
+                    }))
+                });
+                return None;
             }
-            KafkaEvent::TopicMissing => Event::Failed(
-                Failure::new(Exit::Data, format!("topic `{topic}` is gone"))
-                    .hint("nothing was lost; the table keeps its offsets"),
+            KafkaEvent::TopicMissing => {
+                self.diagnose(|found| found);
+                return None;
+            }
+            KafkaEvent::Unfit { error } => Event::Failed(
+                Failure::new(Exit::Config, format!("consumer group `{group}` doesn't take this consumer"))
+                    .detail(error)
+                    .hint("does another application use this group? Give this one its own `source.consumerGroup`; else look at `source.consumerConfig`"),
             ),
             KafkaEvent::Failed { error } => Event::Failed(
                 Failure::new(Exit::Remote, format!("the Kafka client of topic `{topic}` can't go on"))
@@ -713,12 +767,35 @@ impl Conductor {
             .unreachable_since
             .take_if(|(since, _)| now().since(*since) >= patience)
         {
-            let failure = Failure::new(Exit::Remote, format!("Kafka can't be read for topic `{}`", self.world.pipeline.source.topic))
+            let source = &self.world.pipeline.source;
+            let what = format!(
+                "Kafka at `{}` can't be read for topic `{}`",
+                source.brokers, source.topic
+            );
+            let failure = Failure::new(Exit::Remote, what)
                 .detail(error)
                 .hint("nothing was lost: the table holds the offsets. Run again when it is back, or wait longer with `--retry-for`");
             return self.tell(Event::Failed(failure), None, report);
         }
+        if self
+            .unassigned_since
+            .is_some_and(|since| now().since(since) >= ASSIGNMENT_WAIT)
+        {
+            self.unassigned_since = None;
+            let world = self.world.clone();
+            self.spawn(async move { Answer::GroupReached(world.reach_group().await) });
+        }
         self.tell(Event::Tick, None, report)
+    }
+
+    /// Has somebody look at the topic; `conclude` makes of what is found what ends the run, if anything does.
+    fn diagnose(&mut self, conclude: impl FnOnce(Option<Failure>) -> Option<Failure> + Send + 'static) {
+        if self.diagnosing {
+            return;
+        }
+        self.diagnosing = true;
+        let (world, ledger) = (self.world.clone(), self.run.ledger().cloned());
+        self.spawn(async move { Answer::Diagnosed(conclude(world.diagnose(ledger).await)) });
     }
 
     fn order(&self, order: Order) {

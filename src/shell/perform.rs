@@ -17,7 +17,7 @@ use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::offsets::Offsets;
 use crate::run::Swapped;
 use crate::shell::now;
-use crate::shell::open::{World, kafka_failure};
+use crate::shell::open::World;
 use crate::store::Store;
 use crate::sync_points::{SyncPoint, SyncPoints};
 use crate::table::TableView;
@@ -134,7 +134,7 @@ impl Aside {
             None => None,
             Some(topic) => Some(
                 DeadLetterTopic::new(&source.brokers, topic, &source.client)
-                    .map_err(|error| kafka_failure(&error, topic))?,
+                    .map_err(|error| error.failure(&source.brokers, topic))?,
             ),
         };
         let table = table.as_ref().map(|name| {

@@ -14,3 +14,4 @@ mod readers;
 mod servers;
 mod setup;
 mod smoke;
+mod source;

@@ -17,8 +17,9 @@ use crate::units::Millis;
 /// Group of the reader of samples. It is never joined and nothing is committed for it; librdkafka wants one to assign.
 const SAMPLE_GROUP: &str = "aperio-samples";
 
-/// Events looked at for the reason why a question wasn't answered: brokers that are tried in turn each leave a few.
-const REASONS_MAX: usize = 100;
+/// Events looked at for the reason why a question wasn't answered: brokers that are tried in turn each leave a few, and
+/// as many lines of the log.
+const REASONS_MAX: usize = 200;
 
 /// A client for questions; it joins no group.
 pub struct Admin {
@@ -89,9 +90,8 @@ impl Admin {
     /// Takes the last error that the client was told of since this was asked before.
     fn reason(&self) -> Option<(RDKafkaErrorCode, String)> {
         for _ in 0..REASONS_MAX {
-            if self.client.poll(Duration::ZERO).is_none() {
-                break;
-            }
+            // Not until it returns nothing: it does that for a line of the log too, with errors still behind it.
+            let _ = self.client.poll(Duration::ZERO);
         }
         self.client.context().take()
     }

@@ -58,6 +58,8 @@ pub fn consumer(
                 "read_uncommitted"
             },
         )
+        // Members of one group must agree on it: a rebalance leaves the partitions that stay alone.
+        .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         // Never jump: an offset that is gone is an outcome for the user.

@@ -37,7 +37,7 @@ const ROUND: Duration = Duration::from_millis(50);
 const REVOKE_WAIT: Duration = Duration::from_secs(30);
 /// How long a seek may be refused while librdkafka still starts the partition.
 const SEEK_WAIT: Duration = Duration::from_secs(30);
-/// How often a broker is asked for once all were down, and how long that may take.
+/// How often a broker is asked for once a connection failed, and how long that may take.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
 /// Events of the main queue served in one round, so that a flood of errors can't hold up the records.
 const EVENTS_PER_ROUND_MAX: usize = 100;
@@ -117,7 +117,7 @@ pub enum KafkaEvent {
     },
     /// The topic isn't there. librdkafka goes on looking for it.
     TopicMissing,
-    /// All brokers are down; librdkafka goes on trying. Sent once until [`KafkaEvent::Reachable`].
+    /// No broker answers; librdkafka goes on trying. Sent once until [`KafkaEvent::Reachable`].
     Unreachable {
         /// librdkafka's words.
         error: String,
@@ -502,8 +502,10 @@ struct Reader {
     budget: Budget,
     outgoing: VecDeque<Outgoing>,
     paused: bool,
-    /// When all brokers went down, the time of the last probe.
+    /// Since a connection failed, the time of the last probe.
     unreachable: Option<Instant>,
+    /// Somebody was told that Kafka can't be reached.
+    told: bool,
 }
 
 impl Reader {
@@ -515,6 +517,7 @@ impl Reader {
             outgoing: VecDeque::new(),
             paused: false,
             unreachable: None,
+            told: false,
         }
     }
 
@@ -717,38 +720,50 @@ impl Reader {
                     // Metadata is given to whoever may log in, so the probe tells when that works again. Rights on topic
                     // and group show by records and assignments only.
                     self.unreachable.get_or_insert_with(Instant::now);
+                    self.told = true;
                 }
                 self.emit(KafkaEvent::Refused { error: reason });
             }
             Kind::Unreachable if code == RDKafkaErrorCode::AllBrokersDown => {
-                if self.unreachable.is_none() {
-                    self.unreachable = Some(Instant::now());
-                    self.emit(KafkaEvent::Unreachable { error: reason });
-                }
+                self.unreachable.get_or_insert_with(Instant::now);
+                self.tell_unreachable(reason);
             }
-            // One broker of several: librdkafka reconnects, and says so if all are gone.
-            Kind::Unreachable => debug!(topic = %self.settings.topic, ?code, "{reason}"),
+            // One broker of several, which librdkafka goes round, or all: it doesn't say the latter for certain (2.12.1 with
+            // one broker that was killed says only this), so the probe finds out.
+            Kind::Unreachable => {
+                debug!(topic = %self.settings.topic, ?code, "{reason}");
+                self.unreachable.get_or_insert_with(Instant::now);
+            }
             Kind::Other => warn!(topic = %self.settings.topic, ?code, "{reason}"),
         }
     }
 
-    /// While all brokers are down, asks from time to time: a topic without new records would never tell.
+    /// Once a connection failed, asks from time to time whether any broker answers: a topic without new records would
+    /// never tell, and a partition that is fetched from a broker that is gone neither.
     fn probe(&mut self) {
         if self.unreachable.is_some_and(|last| last.elapsed() >= PROBE_PERIOD) {
             self.unreachable = Some(Instant::now());
-            if self
+            let answer = self
                 .queue
                 .consumer()
-                .fetch_metadata(Some(&self.settings.topic), PROBE_PERIOD)
-                .is_ok()
-            {
-                self.reachable();
+                .fetch_metadata(Some(&self.settings.topic), PROBE_PERIOD);
+            match answer {
+                Ok(_) => self.reachable(),
+                Err(error) => self.tell_unreachable(error.to_string()),
             }
         }
     }
 
+    fn tell_unreachable(&mut self, error: String) {
+        if !self.told {
+            self.told = true;
+            self.emit(KafkaEvent::Unreachable { error });
+        }
+    }
+
     fn reachable(&mut self) {
-        if self.unreachable.take().is_some() {
+        self.unreachable = None;
+        if std::mem::take(&mut self.told) {
             self.emit(KafkaEvent::Reachable);
         }
     }

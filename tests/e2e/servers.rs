@@ -131,6 +131,10 @@ impl Kafka {
                 "org.apache.kafka.common.security.scram.ScramLoginModule required;".to_owned(),
             ),
             ("controller.listener.names", "CONTROLLER".to_owned()),
+            (
+                "listener.security.protocol.map",
+                "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+            ),
             ("log.dirs", data.display().to_string()),
             ("auto.create.topics.enable", "false".to_owned()),
             ("offsets.topic.num.partitions", "4".to_owned()),

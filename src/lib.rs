@@ -20,9 +20,9 @@
 //! says so. Down to [`line`] everything is pure: no runtime, no client, no clock, no global source of random numbers.
 //!
 //! 1. words: [`units`], [`offsets`], [`error`];
-//! 2. the exactly-once core: [`table`] decides over Iceberg metadata, [`run`] is the run as a state machine;
-//! 3. the path of a record: [`chunk`], [`json`], [`schema`], [`decode`], [`place`], [`write`], and in one function: [`line`];
-//! 4. the pipeline file as written and as run: [`config`];
+//! 2. the pipeline file as written and as run: [`config`];
+//! 3. the exactly-once core: [`table`] decides over Iceberg metadata, [`run`] is the run as a state machine;
+//! 4. the path of a record: [`chunk`], [`json`], [`schema`], [`decode`], [`place`], [`write`], and in one function: [`line`];
 //! 5. the world, one foreign system each: [`kafka`], [`store`], [`catalog`], [`sync_points`], [`dead_letters`];
 //! 6. the shell that feeds events to the run and does what it says: [`shell`]; the command line: [`cli`].
 
@@ -31,6 +31,8 @@ pub mod units;
 pub mod offsets;
 
 pub mod error;
+
+pub mod config;
 
 pub mod table;
 
@@ -49,8 +51,6 @@ pub mod place;
 pub mod write;
 
 pub mod line;
-
-pub mod config;
 
 pub mod kafka;
 

@@ -228,6 +228,7 @@ pub(super) fn summary(table: &TableReport) -> String {
         (table.rejected, "rejected"),
         (table.filtered, "filtered"),
         (table.late, "late"),
+        (table.fields_dropped, "fields dropped"),
     ] {
         if count > 0 {
             text.push_str(&format!(", {} {what}", grouped(count)));

@@ -1,5 +1,6 @@
 //! The columns of a dead-letter table, and letters as rows of it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -89,6 +90,7 @@ pub(super) fn plan(schema: &SchemaRef) -> Result<RowPlanRef, String> {
         schema: Arc::clone(schema),
         arrow: Arc::new(arrow),
         sources,
+        required: HashSet::new(),
         unknown: UnknownFields::Ignore,
         flatten: false,
     }))

@@ -9,13 +9,14 @@ use apache_avro::types::Value as Avro;
 use aperio::catalog::stage::{Change, stage};
 use aperio::catalog::{Catalog, LoadedTable, NewTable, SwapAnswer};
 use aperio::chunk::Chunk;
+use aperio::config::PartitionField;
 use aperio::line::{Line, LinePlan, LineSettings, LineWindow, Order, Reply};
 use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
-use aperio::place::{PartitionField, partition_spec};
+use aperio::place::partition_spec;
 use aperio::schema::{KafkaColumn, UnknownFields, evolve};
 use aperio::sync_points::{SyncPoint, SyncPoints};
 use aperio::table::admit::{Source, admit, admit_start, plan};
-use aperio::table::ledger::{self, LEDGER_KEY};
+use aperio::table::ledger::LEDGER_KEY;
 use aperio::table::{SealedWindow, WindowId};
 use aperio::write::{MemorySinks, ParquetSettings};
 use arrow::array::{BinaryArray, Int64Array};
@@ -163,7 +164,7 @@ async fn committed(directory: &tempfile::TempDir, version: FormatVersion) -> Loa
     let starts: Offsets = [(Partition(2), Offset::new(40)), (Partition(0), Offset::ZERO)]
         .into_iter()
         .collect();
-    let view = ledger::view(&table.metadata).expect("no ledger yet");
+    let view = table.view().await.expect("no ledger yet");
     let start = admit_start(view, &source(), &starts)
         .expect("fits")
         .expect("there is something to add");
@@ -180,7 +181,7 @@ async fn committed(directory: &tempfile::TempDir, version: FormatVersion) -> Loa
         tally: window.tally,
         event_times: window.event_times,
     };
-    let view = ledger::view(&table.metadata).expect("a ledger");
+    let view = table.view().await.expect("a ledger");
     let admitted = admit(view, &source(), vec![sealed]).expect("the window starts where the ledger ends");
     swap(&catalog, &table, change(&table, plan(admitted), SNAPSHOT)).await
 }
@@ -345,7 +346,7 @@ async fn sync_points_are_a_parquet_file_of_four_columns() {
         committed_at_us: NOW_MS * 1000,
     };
     let rows = vec![point("partition:0", "0"), point("partition:2", "43")];
-    points.replace("events", rows).await.expect("they are written");
+    points.replace("events", &[], rows).await.expect("they are written");
     let file = std::fs::File::open(directory.path().join("sales/sync_points.parquet")).expect("the file is there");
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet");
     let schema = reader.parquet_schema().clone();

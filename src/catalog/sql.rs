@@ -23,7 +23,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections: one commits while another loads.
 const CONNECTIONS_MAX: u32 = 2;
 
-/// Source: Iceberg 1.12 `JdbcUtil.java`, `V1_CREATE_CATALOG_SQL`.
+/// Source: Iceberg 1.12 `JdbcUtil.java`, `V0_CREATE_CATALOG_SQL` with the column that `V1_UPDATE_CATALOG_SQL` adds to it.
 const CREATE_TABLES: &str = "CREATE TABLE IF NOT EXISTS iceberg_tables (\
     catalog_name VARCHAR(255) NOT NULL, \
     table_namespace VARCHAR(255) NOT NULL, \
@@ -121,6 +121,10 @@ impl SqlCatalog {
     }
 
     pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<LoadedTable>, CatalogError> {
+        // Looking makes no file: `aperio status` before the first run must leave nothing behind.
+        if !self.layout.initialized() && !tokio::fs::try_exists(&self.file).await.unwrap_or(true) {
+            return Ok(None);
+        }
         let Some(location) = self.current(ident).await? else {
             return Ok(None);
         };

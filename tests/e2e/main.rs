@@ -8,10 +8,13 @@
 )]
 
 mod aperio;
+mod history;
 mod json_table;
 mod produce;
 mod readers;
 mod rebalance;
+mod records;
 mod servers;
 mod setup;
 mod smoke;
+mod source;

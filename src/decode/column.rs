@@ -984,7 +984,7 @@ fn wider(of: &Type, value: &[u8]) -> Option<PrimitiveType> {
                     .ok()
                     .filter(|text| is_number(text.as_bytes()))?
             } else {
-                lexer.number().ok()??.text
+                lexer.number().ok()??.text()
             };
             let unscaled = scalar::decimal(text, i64::from(*scale))?.unsigned_abs();
             let precision = unscaled.checked_ilog10()? + 1;

@@ -40,7 +40,7 @@ pub(crate) fn field<'a>(json: &'a [u8], path: &[String]) -> Option<FieldValue<'a
         b'"' => Some(FieldValue::Text(lexer.string().ok()?.bytes())),
         b'n' => None,
         _ => Some(match lexer.number().ok()? {
-            Some(number) => FieldValue::Number(number.text),
+            Some(number) => FieldValue::Number(number.text()),
             None => FieldValue::Other,
         }),
     }

@@ -5,9 +5,10 @@ use std::ptr;
 use std::sync::Arc;
 
 use aperio::chunk::Chunk;
+use aperio::config::{EventTime, EventTimeFormat, PartitionField};
 use aperio::decode::json::JsonDecoder;
 use aperio::offsets::{Offset, OffsetRange, Partition};
-use aperio::place::{EventTimeFormat, PartitionField, Placer, partition_spec};
+use aperio::place::{Placer, partition_spec};
 use aperio::schema::evolve::{EVENT_TIME, create_schema, row_plan};
 use aperio::schema::infer::{Shape, schema};
 use aperio::schema::{KafkaColumn, UnknownFields};
@@ -115,7 +116,10 @@ pub fn path(records: u64) -> Path {
         false,
     ));
     let mut decoder = JsonDecoder::new(plan.clone());
-    let event_time = Some((vec!["timestamp".to_owned()], EventTimeFormat::EpochMillis));
+    let event_time = Some(EventTime {
+        path: vec!["timestamp".to_owned()],
+        format: EventTimeFormat::EpochMillis,
+    });
     let placer = Placer::new(plan.clone(), spec.clone(), "bench-events", event_time).expect("a placer");
 
     let mut used = Path::default();

@@ -31,7 +31,6 @@ pub struct Used {
 pub fn run(command: Command) -> Used {
     let name = format!("{command:?}");
     let start = Instant::now();
-    #[expect(clippy::zombie_processes, reason = "wait4 reaps it and says what it used")]
     let id = setup::spawn(command).id();
     let sampler = std::thread::spawn(move || watch(id));
     let (status, usage) = wait_with_usage(id).expect("the child can be waited for");

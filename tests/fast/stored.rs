@@ -96,6 +96,7 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
         topic: source().topic,
         event_time: None,
         rows_per_file_max: 1_000,
+        open_bytes_max: usize::MAX,
         keeps_rejects: true,
     };
     let line = Line::new(settings, plan, Box::new(|| Box::new(MemorySinks::default()))).expect("a line");

@@ -292,7 +292,10 @@ fn a_table_of_another_engine_is_adopted_if_its_columns_fit() {
     let error = outcome.report()["tables"][0]["error"].clone();
     let error = error.as_str().expect("an error");
     assert!(error.contains("`default.h_foreign` exists and doesn't fit"), "{error}");
-    assert!(error.contains("column `id` is long in the table, but string here"), "{error}");
+    assert!(
+        error.contains("column `id` is long in the table, but string here"),
+        "{error}"
+    );
 }
 
 #[test]

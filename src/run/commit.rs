@@ -31,6 +31,8 @@ enum Job {
     /// Puts partitions that the table doesn't know where the first look at the topic found them.
     Start(Offsets),
     Windows(Vec<SealedWindow>),
+    /// Writes the ledger once more as it is, in an empty snapshot.
+    Renewal,
     /// Nothing to swap: brings the copies of the ledger up to it.
     Repair,
 }
@@ -70,7 +72,7 @@ impl Commit {
     pub(super) fn into_windows(self) -> Vec<SealedWindow> {
         match self.job {
             Job::Windows(windows) => windows,
-            Job::Start(_) | Job::Repair => Vec::new(),
+            Job::Start(_) | Job::Renewal | Job::Repair => Vec::new(),
         }
     }
 
@@ -103,6 +105,12 @@ impl Run {
         let ledger = self.ledger.clone().expect("every partition is in the ledger");
         self.commit = Some(Commit::new(Job::Repair, Step::Publishing));
         self.publish(ledger, Millis(0));
+    }
+
+    pub(super) fn renew(&mut self, now: Millis) {
+        self.renewed_at = Some(now);
+        self.commit = Some(Commit::new(Job::Renewal, Step::Loading));
+        self.load(Millis(0));
     }
 
     fn publish(&mut self, ledger: Ledger, after: Millis) {
@@ -175,8 +183,9 @@ impl Run {
             }
             Ok(view) => {
                 self.load_failing_since = None;
+                self.ledger_at = view.ledger_at;
                 if waits {
-                    self.attempt(view);
+                    self.attempt(view, now);
                 } else if let Some(ledger) = view.ledger {
                     self.see(ledger);
                 }
@@ -185,12 +194,18 @@ impl Run {
     }
 
     /// Admits the commit under way to the table as it was just loaded, and swaps.
-    fn attempt(&mut self, view: TableView) {
+    fn attempt(&mut self, view: TableView, now: Millis) {
+        if self.ledger.is_some() && view.ledger.is_none() {
+            // Also a new partition must not start a ledger of its own in a table that lost the others' offsets.
+            self.other_source(None);
+            return;
+        }
         let mut commit = self.commit.take().expect("only a commit under way is attempted");
         let fresh = view.ledger.clone();
         let admitted = match &commit.job {
             Job::Start(starts) => admit::admit_start(view, &self.config.source, starts),
             Job::Windows(windows) => admit::admit(view, &self.config.source, windows.clone()).map(Some),
+            Job::Renewal => admit::admit_renewal(view, &self.config.source, now),
             Job::Repair => Ok(None),
         };
         match admitted {
@@ -229,6 +244,7 @@ impl Run {
         match answer {
             Swapped::Committed(view) => {
                 self.overtaken = 0;
+                self.ledger_at = view.ledger_at;
                 self.committed(view.ledger.expect("a commit of ours writes the ledger"));
             }
             Swapped::Conflict => {
@@ -236,6 +252,12 @@ impl Run {
                 if let Some(after) =
                     self.failed_attempt("the table keeps moving", "every swap met a conflict".into(), now)
                 {
+                    self.load(after);
+                }
+            }
+            Swapped::Failed(error) => {
+                commit.step = Step::Loading;
+                if let Some(after) = self.failed_attempt("the commit can't be handed to the catalog", error, now) {
                     self.load(after);
                 }
             }
@@ -342,7 +364,7 @@ impl Run {
                 format!("the table for topic `{}` carries no offsets any more", source.topic),
             )
             .detail("it was replaced, or its history was rewritten while this run worked")
-            .hint("nothing of the window was stored. Look at the table's history, and restore a snapshot whose summary holds `aperio.ledger`"),
+            .hint("nothing of the window was stored; run again: what the table's history tells decides then"),
             Some(held) => start::other_source(source, &held),
         };
         self.finish(Outcome::Failed(failure));

@@ -10,9 +10,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tracing::{info, warn};
-use uuid::Uuid;
 
-use crate::catalog::LoadedTable;
+use crate::catalog::{LoadedTable, ViewError};
 use crate::chunk::Chunk;
 use crate::config::{MaxRejected, OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure, chain};
@@ -22,10 +21,9 @@ use crate::line::{Line, LineSettings, LineWindow, Order, Reply};
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use crate::run::window::{RejectLimit, SealReason};
 use crate::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
-use crate::schema::UnknownFields;
-use crate::shell::open::{Topic, World};
+use crate::shell::open::{self, Topic, World};
 use crate::shell::perform::{self, Aside};
-use crate::shell::report::{Counters, OffsetSpan, TableOutcome, TableReport, WindowReport};
+use crate::shell::report::{Counters, OffsetSpan, SyncPointAhead, TableOutcome, TableReport, WindowReport};
 use crate::shell::{RunOptions, now};
 use crate::store::{Store, UploadSinks};
 use crate::sync_points::SyncPoints;
@@ -59,6 +57,7 @@ enum Answer {
     Event(Event),
     Loaded(Result<(LoadedTable, TableView), String>),
     Swapped(Swapped, Option<LoadedTable>),
+    Published(Result<Vec<perform::Ahead>, String>),
     GroupReached(Result<(), Failure>),
     Diagnosed(Option<Failure>),
 }
@@ -71,36 +70,13 @@ pub(super) async fn conduct(
     stop: watch::Receiver<bool>,
 ) -> TableReport {
     let started = now();
-    let name = format!("{}.{}", pipeline.schema, pipeline.name);
-    let mut report = blank(name);
+    let mut report = TableReport::new(pipeline.full_name());
     let outcome = match play(pipeline, options, &counters, stop, &mut report).await {
         Ok(outcome) => outcome,
         Err(failure) => Outcome::Failed(failure),
     };
     close(&mut report, &outcome, &counters, now().since(started));
     report
-}
-
-fn blank(table: String) -> TableReport {
-    TableReport {
-        table,
-        outcome: TableOutcome::Done,
-        exit_code: Exit::Done as u8,
-        error: None,
-        records_read: 0,
-        rows_written: 0,
-        rows_deleted: 0,
-        rejected: 0,
-        late: 0,
-        filtered: 0,
-        offsets: BTreeMap::new(),
-        windows: Vec::new(),
-        snapshots: Vec::new(),
-        files_written: 0,
-        bytes_written: 0,
-        millis: 0,
-        lag: None,
-    }
 }
 
 fn close(report: &mut TableReport, outcome: &Outcome, counters: &Counters, millis: Millis) {
@@ -113,6 +89,7 @@ fn close(report: &mut TableReport, outcome: &Outcome, counters: &Counters, milli
     report.rows_written = counters.rows_written.load(Ordering::Relaxed);
     report.rejected = counters.rejected.load(Ordering::Relaxed);
     report.filtered = counters.filtered.load(Ordering::Relaxed);
+    report.fields_dropped = counters.fields_dropped.load(Ordering::Relaxed);
     report.bytes_written = counters.bytes_written.load(Ordering::Relaxed);
     report.millis = millis.0.unsigned_abs();
 }
@@ -130,11 +107,11 @@ async fn play(
         loop {
             let topic = world.topic().await?;
             match world.table().await? {
-                Some(table) => {
-                    if let Some(ledger) = &perform::view(&table)?.ledger {
+                Some((table, view)) => {
+                    if let Some(ledger) = &view.ledger {
                         world.continues(ledger, &topic).await?;
                     }
-                    return Ok(Some((topic, table)));
+                    return Ok(Some((topic, table, view)));
                 }
                 None if options.once => return Ok(None),
                 None => tokio::time::sleep(EMPTY_TOPIC_WAIT).await,
@@ -145,7 +122,7 @@ async fn play(
         opened = opening => opened?,
         _ = stop.wait_for(|stop| *stop) => return Ok(Outcome::Stopped),
     };
-    let Some((topic, table)) = opened else {
+    let Some((topic, table, view)) = opened else {
         info!(
             topic = world.pipeline.source.topic,
             "the topic is empty and no columns are declared: no table yet"
@@ -153,7 +130,7 @@ async fn play(
         return Ok(Outcome::Done);
     };
     Conductor::new(world, options, counters.clone(), &topic, table)?
-        .play(topic, stop, report)
+        .play(topic, view, stop, report)
         .await
 }
 
@@ -196,7 +173,7 @@ impl Conductor {
     ) -> Result<Conductor, Failure> {
         let source = &world.pipeline.source;
         let config = RunConfig {
-            run: Uuid::now_v7(),
+            run: options.run,
             once: options.once,
             batch_size: source.batch_size,
             batch_window: source.batch_window,
@@ -210,7 +187,7 @@ impl Conductor {
         };
         let settings = LineSettings {
             topic: source.topic.clone(),
-            event_time: world.event_time(),
+            event_time: source.event_time.clone(),
             rows_per_file_max: source.batch_size,
             keeps_rejects: matches!(world.pipeline.errors.on_decode_error, OnDecodeError::DeadLetter { .. }),
         };
@@ -235,10 +212,9 @@ impl Conductor {
                 line.work(inbox, |reply| drop(outbox.send(reply)));
             })
             .map_err(|error| Failure::new(Exit::Remote, format!("no thread for the line: {error}")))?;
-        let points = world
-            .sync_points(Some(table.metadata.location()))?
+        let points = open::sync_points(&world.pipeline, Some(table.metadata.location()))?
             .expect("the table's location is known");
-        let aside = Aside::open(&world, &store)?;
+        let aside = Aside::open(&world)?;
         Ok(Conductor {
             run: Run::new(config),
             once: options.once,
@@ -269,11 +245,11 @@ impl Conductor {
     async fn play(
         mut self,
         topic: Topic,
+        view: TableView,
         mut stop: watch::Receiver<bool>,
         report: &mut TableReport,
     ) -> Result<Outcome, Failure> {
         let ends = if self.once { topic.ends } else { Offsets::default() };
-        let view = perform::view(&self.table)?;
         let begin = view.ledger.as_ref().map(|ledger| ledger.offsets.clone());
         let total: u64 = ends
             .iter()
@@ -389,9 +365,12 @@ impl Conductor {
                             .hint("nothing of the window was stored; restore the table and run again");
                         return Answer::Event(Event::Failed(failure));
                     }
-                    Ok(Some(table)) => match perform::view(&table) {
+                    Ok(Some(table)) => match table.view().await {
                         Ok(view) => Ok((table, view)),
-                        Err(failure) => return Answer::Event(Event::Failed(failure)),
+                        Err(ViewError::Catalog(error)) => Err(chain(&error)),
+                        Err(ViewError::Ledger(problem)) => {
+                            return Answer::Event(Event::Failed(open::ledger_failure(&world.ident, &problem)));
+                        }
                     },
                 })
             }),
@@ -408,7 +387,7 @@ impl Conductor {
                     self.sealed.remove(&window);
                     self.order(Order::Drop(window));
                 }
-                tokio::spawn(perform::delete(self.store.clone(), files));
+                tokio::spawn(perform::delete(Store::clone(&self.store), files));
             }
             Action::Pause => self.consumer.iter().for_each(Consumer::pause),
             Action::Resume => self.consumer.iter().for_each(Consumer::resume),
@@ -507,7 +486,7 @@ impl Conductor {
     }
 
     fn publish(&mut self, ledger: Ledger, after: Millis) {
-        let (points, name) = (self.points.clone(), self.world.pipeline.name.clone());
+        let (world, points) = (self.world.clone(), self.points.clone());
         if let Some(consumer) = &self.consumer {
             // A copy for lag tools, of the partitions that are read here; never waited for and never read back.
             let ours = ledger
@@ -519,17 +498,39 @@ impl Conductor {
         }
         self.spawn(async move {
             wait(after).await;
-            Answer::Event(Event::Published(perform::publish(&points, &name, &ledger).await))
+            Answer::Published(perform::publish(&world, &points, &ledger).await)
         });
     }
 
     fn answered(&mut self, answer: Answer, report: &mut TableReport) -> Option<Outcome> {
         match answer {
             Answer::Event(event) => {
-                if let Event::Prepared(Err(error)) | Event::Published(Err(error)) = &event {
+                if let Event::Prepared(Err(error)) = &event {
                     warn!(table = %self.world.ident, %error, "tried again");
                 }
                 self.tell(event, None, report)
+            }
+            Answer::Published(Err(error)) => {
+                warn!(table = %self.world.ident, %error, "tried again");
+                self.tell(Event::Published(Err(error)), None, report)
+            }
+            Answer::Published(Ok(ahead)) => {
+                for ahead in ahead {
+                    let (table, partition) = (&self.world.ident, &ahead.partition);
+                    warn!(
+                        %table,
+                        partition,
+                        sync_point = ahead.sync_point,
+                        held = ahead.table,
+                        "a sync point was ahead of the table and is overwritten: was the table rolled back?"
+                    );
+                    let found = SyncPointAhead {
+                        sync_point: ahead.sync_point,
+                        table: ahead.table,
+                    };
+                    report.sync_points_ahead.insert(ahead.partition, found);
+                }
+                self.tell(Event::Published(Ok(())), None, report)
             }
             Answer::Loaded(Err(error)) => {
                 warn!(table = %self.world.ident, %error, "the table can't be loaded; tried again");
@@ -560,7 +561,7 @@ impl Conductor {
                 match &swapped {
                     Swapped::Committed(view) => self.note_commit(view, report),
                     Swapped::Conflict => info!(table = %self.world.ident, "the table moved; admitting again"),
-                    Swapped::Unknown(error) | Swapped::Rejected(error) => {
+                    Swapped::Failed(error) | Swapped::Unknown(error) | Swapped::Rejected(error) => {
                         warn!(table = %self.world.ident, %error, "the commit's answer is not a yes");
                     }
                 }
@@ -590,26 +591,10 @@ impl Conductor {
                 self.counters.records_read.fetch_add(tally.records, Ordering::Relaxed);
                 None
             }
-            Reply::Unseen { shape, plan } => {
-                let world = self.world.clone();
-                let strict = world
-                    .line_plan(&self.table)
-                    .is_ok_and(|plan| plan.rows.unknown == UnknownFields::Strict);
-                let answers = self.answers.0.clone();
+            Reply::Unseen { shape, schema_id, plan } => {
+                let (world, answers) = (self.world.clone(), self.answers.0.clone());
                 tokio::spawn(async move {
-                    let evolved = if strict {
-                        Err(Failure::new(
-                            Exit::Data,
-                            format!("records hold fields that table `{}` doesn't have", world.ident),
-                        )
-                        .detail(format!("new fields: {shape:?}"))
-                        .hint(
-                            "`materialize.schemaEvolution` is strict: add the columns, or set it to evolve or ignore",
-                        ))
-                    } else {
-                        world.evolve(&shape).await
-                    };
-                    match evolved {
+                    match world.evolve(&shape, schema_id).await {
                         Ok(evolved) => drop(plan.send(Ok(evolved))),
                         Err(failure) => {
                             drop(answers.send(Answer::Event(Event::Failed(failure))));
@@ -658,6 +643,8 @@ impl Conductor {
         self.counters.rows_written.fetch_add(tally.rows, Ordering::Relaxed);
         self.counters.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
         self.counters.filtered.fetch_add(tally.filtered, Ordering::Relaxed);
+        let dropped = window.fields_dropped;
+        self.counters.fields_dropped.fetch_add(dropped, Ordering::Relaxed);
         self.counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
         self.counters.windows.fetch_add(1, Ordering::Relaxed);
         report.files_written += window.files.len() as u64;

@@ -8,15 +8,15 @@ use iceberg::{NamespaceIdent, TableIdent};
 use tracing::warn;
 
 use crate::catalog::{Catalog, CatalogError};
-use crate::config::{CatalogKind, Pipeline, StartOffset};
+use crate::config::{CatalogConfig, CatalogKind, Pipeline, StartOffset};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offsets, Partition};
 use crate::run::start;
-use crate::shell::perform;
+use crate::sync_points::{SyncPoints, SyncPointsError};
 use crate::table::admit::Source;
-use crate::table::ledger::Ledger;
+use crate::table::ledger::{Ledger, LedgerProblem};
 use crate::units::Millis;
 
 /// How long one question to a broker may take, in seconds; several fit into `--retry-for`, if that isn't shorter.
@@ -48,28 +48,13 @@ pub(super) struct Topic {
 impl World {
     /// Sets up the clients; nothing is contacted yet.
     pub fn new(pipeline: Pipeline, retry_for: Millis) -> Result<World, Failure> {
-        let config = &pipeline.catalog;
-        let catalog = match config.kind {
-            CatalogKind::Sql => Catalog::sql(&config.name, &config.uri, &config.warehouse, &config.properties),
-            CatalogKind::Rest => {
-                let warehouse = Some(config.warehouse.as_str()).filter(|warehouse| !warehouse.is_empty());
-                Catalog::rest(&config.uri, warehouse, &config.properties)
-            }
-        };
-        let catalog = catalog.map_err(|error| catalog_failure(&error))?;
+        let catalog = catalog(&pipeline.catalog)?;
         let source = &pipeline.source;
         let (least, most) = QUESTION_TIMEOUT_S;
         let timeout = Duration::from_secs((retry_for.0.unsigned_abs() / 1000).clamp(least, most));
         let admin = Admin::new(&source.brokers, source.read_committed, &source.client, timeout)
             .map_err(|error| error.failure(&source.brokers, &source.topic))?;
-        let levels = pipeline.schema.split('.').map(str::to_owned).collect();
-        let namespace = NamespaceIdent::from_vec(levels).map_err(|error| {
-            Failure::new(
-                Exit::Config,
-                format!("schema `{}` isn't a namespace: {error}", pipeline.schema),
-            )
-        })?;
-        let ident = TableIdent::new(namespace, pipeline.name.clone());
+        let ident = ident(&pipeline, &pipeline.name)?;
         Ok(World {
             pipeline,
             catalog: Arc::new(catalog),
@@ -217,7 +202,8 @@ impl World {
     async fn topic_missing(&self, error: &KafkaError) -> Failure {
         let source = &self.pipeline.source;
         let held = match self.load().await {
-            Ok(table) => table.and_then(|table| perform::view(&table).ok()?.ledger),
+            Ok(Some(table)) => table.view().await.ok().and_then(|view| view.ledger),
+            Ok(None) => None,
             // That the topic is missing is the first thing to mend.
             Err(_) => None,
         };
@@ -238,13 +224,80 @@ pub(super) fn backoff(retry_for: Millis) -> ExponentialBuilder {
         .without_max_times()
 }
 
+/// Sets up the client of a catalog; nothing is contacted yet.
+///
+/// # Errors
+/// Exit code 2 for what the configuration says, 4 if the store of a SQL catalog can't be opened.
+pub(crate) fn catalog(config: &CatalogConfig) -> Result<Catalog, Failure> {
+    let opened = match config.kind {
+        CatalogKind::Sql => Catalog::sql(&config.name, &config.uri, &config.warehouse, &config.properties),
+        CatalogKind::Rest => {
+            let warehouse = Some(config.warehouse.as_str()).filter(|warehouse| !warehouse.is_empty());
+            Catalog::rest(&config.uri, warehouse, &config.properties)
+        }
+    };
+    opened.map_err(|error| catalog_failure(config, &error))
+}
+
+/// Names the table `name` in the pipeline's schema.
+///
+/// # Errors
+/// Exit code 2 if the schema is no namespace.
+pub(crate) fn ident(pipeline: &Pipeline, name: &str) -> Result<TableIdent, Failure> {
+    let levels = pipeline.schema.split('.').map(str::to_owned).collect();
+    let namespace = NamespaceIdent::from_vec(levels).map_err(|error| {
+        Failure::new(Exit::Config, format!("schema `{}` is no namespace", pipeline.schema)).detail(chain(&error))
+    })?;
+    Ok(TableIdent::new(namespace, name.to_owned()))
+}
+
+/// Opens the sync points of a pipeline, given where its table lies; `None` where only that would tell where they are, and
+/// there is no table.
+///
+/// # Errors
+/// Exit code 2 if `stateDir` names no store.
+pub(crate) fn sync_points(pipeline: &Pipeline, table_location: Option<&str>) -> Result<Option<SyncPoints>, Failure> {
+    let directory = match (&pipeline.state_dir, table_location) {
+        (Some(directory), _) => directory.clone(),
+        (None, Some(location)) => format!("{location}/.aperio"),
+        (None, None) => return Ok(None),
+    };
+    let opened = SyncPoints::open(&directory, &pipeline.schema, &pipeline.catalog.properties);
+    let refused = |error| {
+        Failure::new(
+            Exit::Config,
+            format!("the sync points in `{directory}` can't be opened"),
+        )
+        .detail(chain(&error))
+        .hint("look at `stateDir` and `catalog.properties` in the pipeline file")
+    };
+    opened.map(Some).map_err(refused)
+}
+
 /// Tells a catalog's error to the user.
-pub(super) fn catalog_failure(error: &CatalogError) -> Failure {
+pub(crate) fn catalog_failure(config: &CatalogConfig, error: &CatalogError) -> Failure {
     let exit = match error {
         CatalogError::Unsupported { .. } => Exit::Config,
         _ => Exit::Remote,
     };
-    Failure::new(exit, "the catalog can't be used")
+    Failure::new(exit, format!("the catalog at `{}` can't be used", config.shown()))
         .detail(chain(error))
         .hint("look at `catalog` in the pipeline file, and whether the catalog is up; nothing was changed")
+}
+
+/// Tells that a table's history doesn't tell its offsets: exit code 3.
+pub(crate) fn ledger_failure(ident: &TableIdent, problem: &LedgerProblem) -> Failure {
+    Failure::new(Exit::Data, format!("the offsets of table `{ident}` can't be known"))
+        .detail(problem.to_string())
+        .hint(problem.hint(&ident.to_string()))
+}
+
+/// Tells that sync points can't be read.
+pub(crate) fn sync_points_failure(points: &SyncPoints, error: &SyncPointsError) -> Failure {
+    Failure::new(
+        Exit::Remote,
+        format!("the sync points in `{}` can't be read", points.location()),
+    )
+    .detail(chain(error))
+    .hint("look at `stateDir` in the pipeline file; the table holds the offsets of record, these are a copy")
 }

@@ -8,9 +8,11 @@
 )]
 
 mod aperio;
+mod history;
 mod json_table;
 mod produce;
 mod readers;
+mod records;
 mod servers;
 mod setup;
 mod smoke;

@@ -159,6 +159,7 @@ pub fn produce(kafka: &Kafka, topic: &str, records: impl IntoIterator<Item = Rec
     let producer: BaseProducer = config(kafka)
         .set("linger.ms", "20")
         .set("enable.idempotence", "true")
+        .set("message.max.bytes", "20000000")
         .create()
         .expect("a producer");
     send_all(&producer, topic, records);

@@ -15,6 +15,8 @@ use crate::world::{Entry, World, source};
 /// What goes wrong at one action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
+    /// It fails before it can have an effect, and says so.
+    NotSent,
     /// It fails, and nothing happened.
     FailsBefore,
     /// It happens, and the answer is lost.
@@ -29,7 +31,8 @@ pub enum Fault {
     Twice,
 }
 
-pub const FAULTS: [Fault; 6] = [
+pub const FAULTS: [Fault; 7] = [
+    Fault::NotSent,
     Fault::FailsBefore,
     Fault::AnswerLost,
     Fault::CrashBefore,
@@ -88,7 +91,7 @@ impl Process {
             reading: BTreeMap::new(),
             epoch: 0,
             paused: false,
-            now: Millis(1_000_000),
+            now: world.now,
             files: 0,
             members: world.log.keys().copied().collect(),
             chunk: 3,
@@ -113,6 +116,7 @@ impl Process {
 
     /// Does the next thing there is to do: an action, else a fetch, else let time pass.
     pub fn step(&mut self, world: &mut World, fault: Option<Fault>) -> Stepped {
+        world.now = world.now.max(self.now);
         let Some(action) = self.actions.pop_front() else {
             if !self.fetch(world) {
                 self.now = self.now.after(Millis(1_500));
@@ -137,7 +141,7 @@ impl Process {
 
     /// Every action is matched, so that one that no fault covers doesn't compile.
     fn perform(&mut self, action: Action, world: &mut World, fault: Option<Fault>) -> Stepped {
-        let fails = matches!(fault, Some(Fault::FailsBefore));
+        let fails = matches!(fault, Some(Fault::FailsBefore | Fault::NotSent));
         let lost = matches!(fault, Some(Fault::AnswerLost | Fault::Late));
         let answer = |ok: bool| if ok { Ok(()) } else { Err("injected".to_owned()) };
         match action {
@@ -184,6 +188,7 @@ impl Process {
             }
             Action::Swap(plan) => {
                 let swapped = match fault {
+                    Some(Fault::NotSent) => Swapped::Failed("injected".into()),
                     Some(Fault::FailsBefore) => Swapped::Unknown("nothing happened, nobody knows".into()),
                     Some(Fault::Late) => {
                         world.in_transit.push(*plan);

@@ -1,6 +1,7 @@
 //! Random schedules of two and three processes on one pipeline: interleaved steps, faults, rebalances, zombies.
 
 use aperio::run::{Event, Outcome};
+use aperio::units::Millis;
 
 use crate::process::{FAULTS, Process, Stepped};
 use crate::world::World;
@@ -33,7 +34,7 @@ fn play(seed: u64) -> Vec<String> {
     let mut world = World::new(1 + dice.roll(3) as i32, 6 + dice.roll(40) as i64);
     let many = 1 + dice.roll(3) as usize;
     let mut started = 0_u128;
-    let mut processes: Vec<Option<Process>> = (0..many).map(|_| Some(launch(&world, &mut started))).collect();
+    let mut processes: Vec<Option<Process>> = (0..many).map(|_| Some(launch(&mut world, &mut started))).collect();
     let mut trace = Vec::new();
     for step in 0..STEPS_MAX {
         let kind = step >= STEPS_WITH_FAULTS;
@@ -61,7 +62,7 @@ fn play(seed: u64) -> Vec<String> {
             Stepped::Alive => {}
             Stepped::Finished(Outcome::Done) => processes[at] = None,
             // Overtaken three times in a row: cron would start it again.
-            Stepped::Finished(_) | Stepped::Crashed => processes[at] = Some(launch(&world, &mut started)),
+            Stepped::Finished(_) | Stepped::Crashed => processes[at] = Some(launch(&mut world, &mut started)),
         }
     }
     panic!(
@@ -70,8 +71,12 @@ fn play(seed: u64) -> Vec<String> {
     );
 }
 
-fn launch(world: &World, started: &mut u128) -> Process {
+/// Starts a process; before every third one two days pass, so that the ledger is due to be written again.
+fn launch(world: &mut World, started: &mut u128) -> Process {
     *started += 1;
+    if started.is_multiple_of(3) {
+        world.now = world.now.after(Millis(2 * 24 * 60 * 60 * 1000));
+    }
     Process::start(world, *started, true)
 }
 

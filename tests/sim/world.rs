@@ -7,6 +7,7 @@ use aperio::run::Swapped;
 use aperio::table::TableView;
 use aperio::table::admit::{CommitPlan, Source};
 use aperio::table::ledger::Ledger;
+use aperio::units::Millis;
 use uuid::Uuid;
 
 /// What stands at one offset of the log.
@@ -22,6 +23,7 @@ pub enum Entry {
 type At = (Partition, Offset);
 
 struct Snapshot {
+    at: Millis,
     parent: Option<i64>,
     ledger: Ledger,
     files: Vec<String>,
@@ -42,6 +44,8 @@ pub struct World {
     /// Visible rows, kept along the ancestry of `main`.
     visible: BTreeSet<At>,
     last_ledger: Offsets,
+    /// The latest time that any process has seen.
+    pub now: Millis,
 }
 
 pub fn source() -> Source {
@@ -78,6 +82,7 @@ impl World {
             group: Offsets::default(),
             visible: BTreeSet::new(),
             last_ledger: Offsets::default(),
+            now: Millis(1_000_000),
         }
     }
 
@@ -94,7 +99,13 @@ impl World {
             uuid: Uuid::from_u128(77),
             snapshot: self.main,
             ledger,
+            ledger_at: self.main.map(|id| self.snapshots[&id].at),
         }
+    }
+
+    /// How many commits the table has seen.
+    pub fn commits(&self) -> usize {
+        self.snapshots.len()
     }
 
     /// The catalog's compare-and-swap.
@@ -117,6 +128,7 @@ impl World {
         self.snapshots.insert(
             id,
             Snapshot {
+                at: self.now,
                 parent: self.main,
                 ledger: plan.ledger.clone(),
                 files,

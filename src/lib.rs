@@ -2,7 +2,7 @@
 //!
 //! A pure state machine decides, a small async shell obeys, plain threads carry bytes. Modules in reading order:
 //!
-//! 1. words: [`units`], [`offsets`], [`error`];
+//! 1. words: [`units`], [`offsets`], [`error`]; where tests kill a run: [`kill_points`];
 //! 2. the pipeline file as written and as run: [`config`];
 //! 3. a record's path, pure and synchronous: [`chunk`], [`schema`], [`decode`], [`place`], [`write`];
 //! 4. decisions over Iceberg metadata, pure: [`table`]; the run as a state machine, pure: [`run`];
@@ -14,6 +14,8 @@ pub mod units;
 pub mod offsets;
 
 pub mod error;
+
+pub mod kill_points;
 
 pub mod config;
 

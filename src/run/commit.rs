@@ -67,6 +67,10 @@ impl Commit {
         }
     }
 
+    pub(super) fn publishes(&self) -> bool {
+        self.step == Step::Publishing
+    }
+
     pub(super) fn into_windows(self) -> Vec<SealedWindow> {
         match self.job {
             Job::Windows(windows) => windows,
@@ -178,6 +182,10 @@ impl Run {
                 if waits {
                     self.attempt(view);
                 } else if let Some(ledger) = view.ledger {
+                    self.ledger = Some(ledger.clone());
+                    if self.strayed() {
+                        self.drop_windows();
+                    }
                     self.see(ledger);
                 }
             }

@@ -18,6 +18,7 @@ use crate::config::{MaxRejected, OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::consumer::{Consumer, ConsumerSettings, KafkaEvent};
+use crate::kill_points::{self, Effect, KillPoint, Place};
 use crate::line::{Line, LineSettings, LineWindow, Order, Reply};
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use crate::run::window::{RejectLimit, SealReason};
@@ -56,6 +57,7 @@ enum Answer {
     Event(Event),
     Loaded(Result<(LoadedTable, TableView), String>),
     Swapped(Swapped, Option<LoadedTable>),
+    Published(Result<Offsets, String>),
 }
 
 /// Runs one pipeline from its first look at the world to its report.
@@ -321,6 +323,7 @@ impl Conductor {
                 report.lag = Some(behind.sum());
             }
         }
+        kill_points::pass(KillPoint::After(Effect::Finish));
         Ok(outcome)
     }
 
@@ -340,14 +343,24 @@ impl Conductor {
         report: &mut TableReport,
     ) -> Option<Outcome> {
         let world = self.world.clone();
+        let effect = effect_of(&action);
+        kill_points::pass(KillPoint::Before(effect));
         match action {
-            Action::ResolveStart { partitions, first } => self.spawn(async move {
-                Answer::Event(match world.starts(partitions, first).await {
-                    Ok(starts) => Event::StartResolved(starts),
-                    Err(failure) => Event::Failed(failure),
-                })
-            }),
-            Action::Join => return self.join(report),
+            Action::ResolveStart { partitions, first } => {
+                self.spawn(effect, async move {
+                    Answer::Event(match world.starts(partitions, first).await {
+                        Ok(starts) => Event::StartResolved(starts),
+                        Err(failure) => Event::Failed(failure),
+                    })
+                });
+                return None;
+            }
+            Action::Join => {
+                let failed = self.join(report);
+                if failed.is_some() {
+                    return failed;
+                }
+            }
             Action::Read { epoch, offsets } => self.read(epoch, offsets),
             Action::Take(window) => {
                 let (chunk, permit) = hand.take().expect("a chunk is at hand when it is taken");
@@ -362,31 +375,41 @@ impl Conductor {
                 self.sealing.insert(window, (ranges, reason));
                 self.order(Order::Seal(window));
             }
-            Action::Prepare { windows, after } => self.prepare(windows, after),
-            Action::Load { after } => self.spawn(async move {
-                wait(after).await;
-                Answer::Loaded(match world.catalog.load(&world.ident).await {
-                    Err(error) => Err(chain(&error)),
-                    Ok(None) => {
-                        let failure = Failure::new(Exit::Data, format!("table `{}` is gone", world.ident))
-                            .detail("it was dropped or renamed while this run worked")
-                            .hint("nothing of the window was stored; restore the table and run again");
-                        return Answer::Event(Event::Failed(failure));
-                    }
-                    Ok(Some(table)) => match perform::view(&table) {
-                        Ok(view) => Ok((table, view)),
-                        Err(failure) => return Answer::Event(Event::Failed(failure)),
-                    },
-                })
-            }),
+            Action::Prepare { windows, after } => {
+                self.prepare(windows, after);
+                return None;
+            }
+            Action::Load { after } => {
+                self.spawn(effect, async move {
+                    wait(after).await;
+                    Answer::Loaded(match world.catalog.load(&world.ident).await {
+                        Err(error) => Err(chain(&error)),
+                        Ok(None) => {
+                            let failure = Failure::new(Exit::Data, format!("table `{}` is gone", world.ident))
+                                .detail("it was dropped or renamed while this run worked")
+                                .hint("nothing of the window was stored; restore the table and run again");
+                            return Answer::Event(Event::Failed(failure));
+                        }
+                        Ok(Some(table)) => match perform::view(&table) {
+                            Ok(view) => Ok((table, view)),
+                            Err(failure) => return Answer::Event(Event::Failed(failure)),
+                        },
+                    })
+                });
+                return None;
+            }
             Action::Swap(plan) => {
                 let base = self.table.clone();
-                self.spawn(async move {
+                self.spawn(effect, async move {
                     let (swapped, table) = perform::swap(&world, base, *plan).await;
                     Answer::Swapped(swapped, table)
                 });
+                return None;
             }
-            Action::Publish { ledger, after } => self.publish(ledger, after),
+            Action::Publish { ledger, after } => {
+                self.publish(ledger, after);
+                return None;
+            }
             Action::Drop { windows, files } => {
                 for window in windows {
                     self.sealed.remove(&window);
@@ -399,6 +422,7 @@ impl Conductor {
             Action::AckRevoke => drop(self.revoke.take().map(|ack| ack.send(()))),
             Action::Finish(outcome) => return Some(outcome),
         }
+        kill_points::pass(KillPoint::After(effect));
         None
     }
 
@@ -465,7 +489,7 @@ impl Conductor {
             .map(|ledger| ledger.offsets.clone())
             .unwrap_or_default();
         let (world, aside, known) = (self.world.clone(), self.aside.clone(), self.topic_id.clone());
-        self.spawn(async move {
+        self.spawn(Effect::Prepare, async move {
             wait(after).await;
             match world.topic_id().await {
                 Err(failure) => return Answer::Event(Event::Failed(failure)),
@@ -491,28 +515,40 @@ impl Conductor {
 
     fn publish(&mut self, ledger: Ledger, after: Millis) {
         let (points, name) = (self.points.clone(), self.world.pipeline.name.clone());
+        self.spawn(Effect::Publish, async move {
+            wait(after).await;
+            let published = perform::publish(&points, &name, &ledger).await;
+            Answer::Published(published.map(|()| ledger.offsets))
+        });
+    }
+
+    /// Brings the group offsets to what was published, of the partitions that are read here: a copy for lag tools, never
+    /// waited for and never read back.
+    fn commit_group(&self, offsets: &Offsets) {
+        kill_points::pass(KillPoint::Inside(Place::PointsPublished));
         if let Some(consumer) = &self.consumer {
-            // A copy for lag tools, of the partitions that are read here; never waited for and never read back.
-            let ours = ledger
-                .offsets
+            let ours = offsets
                 .iter()
                 .filter(|(partition, _)| self.started.contains(partition))
                 .collect();
             consumer.commit_group(ours);
         }
-        self.spawn(async move {
-            wait(after).await;
-            Answer::Event(Event::Published(perform::publish(&points, &name, &ledger).await))
-        });
     }
 
     fn answered(&mut self, answer: Answer, report: &mut TableReport) -> Option<Outcome> {
         match answer {
             Answer::Event(event) => {
-                if let Event::Prepared(Err(error)) | Event::Published(Err(error)) = &event {
+                if let Event::Prepared(Err(error)) = &event {
                     warn!(table = %self.world.ident, %error, "tried again");
                 }
                 self.tell(event, None, report)
+            }
+            Answer::Published(published) => {
+                match &published {
+                    Ok(offsets) => self.commit_group(offsets),
+                    Err(error) => warn!(table = %self.world.ident, %error, "tried again"),
+                }
+                self.tell(Event::Published(published.map(|_| ())), None, report)
             }
             Answer::Loaded(Err(error)) => {
                 warn!(table = %self.world.ident, %error, "the table can't be loaded; tried again");
@@ -523,6 +559,7 @@ impl Conductor {
                 self.tell(Event::Loaded(Ok(view)), None, report)
             }
             Answer::Swapped(swapped, table) => {
+                kill_points::pass(KillPoint::Inside(Place::AnswerHeld));
                 match &swapped {
                     Swapped::Committed(view) => self.note_commit(view, report),
                     Swapped::Conflict => info!(table = %self.world.ident, "the table moved; admitting again"),
@@ -657,6 +694,7 @@ impl Conductor {
                 Event::Assigned(partitions)
             }
             KafkaEvent::Revoked { partitions, lost, ack } => {
+                kill_points::pass(KillPoint::Inside(Place::RevokeHeard));
                 for partition in &partitions {
                     self.started.remove(partition);
                 }
@@ -726,12 +764,34 @@ impl Conductor {
         let _ = self.orders.send(order);
     }
 
-    fn spawn(&self, effect: impl Future<Output = Answer> + Send + 'static) {
+    fn spawn(&self, effect: Effect, work: impl Future<Output = Answer> + Send + 'static) {
         let answers = self.answers.0.clone();
         tokio::spawn(async move {
+            let answer = work.await;
+            kill_points::pass(KillPoint::After(effect));
             // A conductor that is gone wants no answers.
-            let _ = answers.send(effect.await);
+            let _ = answers.send(answer);
         });
+    }
+}
+
+fn effect_of(action: &Action) -> Effect {
+    match action {
+        Action::ResolveStart { .. } => Effect::ResolveStart,
+        Action::Join => Effect::Join,
+        Action::Read { .. } => Effect::Read,
+        Action::Take(_) => Effect::Take,
+        Action::Discard => Effect::Discard,
+        Action::Seal { .. } => Effect::Seal,
+        Action::Prepare { .. } => Effect::Prepare,
+        Action::Load { .. } => Effect::Load,
+        Action::Swap(_) => Effect::Swap,
+        Action::Publish { .. } => Effect::Publish,
+        Action::Drop { .. } => Effect::Drop,
+        Action::Pause => Effect::Pause,
+        Action::Resume => Effect::Resume,
+        Action::AckRevoke => Effect::AckRevoke,
+        Action::Finish(_) => Effect::Finish,
     }
 }
 

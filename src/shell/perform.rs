@@ -14,6 +14,7 @@ use crate::config::OnDecodeError;
 use crate::dead_letters::{DeadLetter, DeadLetterTable};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
+use crate::kill_points::{self, KillPoint, Place};
 use crate::offsets::Offsets;
 use crate::run::Swapped;
 use crate::shell::now;
@@ -67,6 +68,7 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
         }
         Err(error) => return (Swapped::Rejected(chain(&error)), None),
     };
+    kill_points::pass(KillPoint::Inside(Place::ManifestsStaged));
     match world.catalog.swap(&base, staged.requirements, staged.updates).await {
         SwapAnswer::Committed(table) => match view(&table) {
             Ok(view) => (Swapped::Committed(view), Some(table)),
@@ -157,6 +159,7 @@ impl Aside {
                 .await
                 .map_err(|error| chain(&error))?;
         }
+        kill_points::pass(KillPoint::Inside(Place::LettersStored));
         if let Some(topic) = &self.topic {
             let records: Vec<_> = letters.iter().map(record).collect();
             topic.send(&records).await.map_err(|error| chain(&error))?;
@@ -191,5 +194,6 @@ pub(super) async fn delete(store: Arc<Store>, files: Vec<String>) {
         if let Err(error) = store.delete(&file).await {
             debug!(%file, error = chain(&error), "an abandoned file stays");
         }
+        kill_points::pass(KillPoint::Inside(Place::FileDeleted));
     }
 }

@@ -11,6 +11,7 @@ use crate::catalog::stage::schema_change;
 use crate::catalog::{LoadedTable, NewTable, SwapAnswer};
 use crate::config::{self, Evolution, Pipeline, StartOffset};
 use crate::error::{Exit, Failure};
+use crate::kill_points::{self, KillPoint, Place};
 use crate::line::LinePlan;
 use crate::place::{self, EventTimeFormat};
 use crate::schema::infer::{self, Shape};
@@ -79,8 +80,10 @@ impl World {
                 return self.line_plan(&table);
             };
             let (requirements, updates) = schema_change(&table, schema);
+            kill_points::pass(KillPoint::Inside(Place::ColumnsUnseen));
             match self.catalog.swap(&table, requirements, updates).await {
                 SwapAnswer::Committed(table) => {
+                    kill_points::pass(KillPoint::Inside(Place::ColumnsAdded));
                     info!(table = %self.ident, schema = table.metadata.current_schema_id(), "added columns for new fields");
                     return self.line_plan(&table);
                 }

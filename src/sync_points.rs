@@ -117,13 +117,21 @@ impl SyncPoints {
         }
     }
 
-    /// Replaces the rows of one source and keeps those of all others, whoever writes at the same time.
+    /// Replaces the rows of one source if they are still the ones `seen`, and keeps those of all other sources, whoever
+    /// writes at the same time.
     ///
-    /// - `rows`: all rows of the source, any order; their `source_name` is taken to be `source_name`.
+    /// - `seen`: the rows of the source as they were read, ascending; none where it had none.
+    /// - `rows`: all new rows of the source, any order; their `source_name` is taken to be `source_name`.
+    /// - returns whether they were replaced; if not, another writer of this source came first and nothing was changed.
     ///
     /// # Errors
     /// Any [`SyncPointsError`].
-    pub async fn replace(&self, source_name: &str, rows: Vec<SyncPoint>) -> Result<(), SyncPointsError> {
+    pub async fn replace(
+        &self,
+        source_name: &str,
+        seen: &[SyncPoint],
+        rows: Vec<SyncPoint>,
+    ) -> Result<bool, SyncPointsError> {
         let rows: Vec<SyncPoint> = rows
             .into_iter()
             .map(|row| SyncPoint {
@@ -132,8 +140,8 @@ impl SyncPoints {
             })
             .collect();
         if self.store.is_local() {
-            let (this, source_name) = (self.clone(), source_name.to_string());
-            return tokio::task::spawn_blocking(move || this.replace_locked(&source_name, rows))
+            let (this, source_name, seen) = (self.clone(), source_name.to_string(), seen.to_vec());
+            return tokio::task::spawn_blocking(move || this.replace_locked(&source_name, &seen, rows))
                 .await
                 .unwrap_or_else(|error| Err(self.broken(error)));
         }
@@ -142,10 +150,13 @@ impl SyncPoints {
                 Some((bytes, version)) => (self.decode(bytes)?, Some(version)),
                 None => (Vec::new(), None),
             };
-            let bytes = self.encode(merged(before, source_name, &rows))?;
-            match self.store.put_if(&self.location, bytes, version).await {
-                Ok(()) => return Ok(()),
-                // Ours may have been the write that came first, its answer lost: then this only writes it again.
+            let Some(after) = merged(before, source_name, seen, &rows) else {
+                return Ok(false);
+            };
+            match self.store.put_if(&self.location, self.encode(after)?, version).await {
+                Ok(()) => return Ok(true),
+                // Ours may have been the write that came first, its answer lost: then the rows aren't those seen any more,
+                // and the caller finds its own.
                 Err(StoreError::Changed { .. }) => {
                     tokio::time::sleep(pause(attempt, source_name)).await;
                 }
@@ -158,7 +169,12 @@ impl SyncPoints {
     }
 
     /// Replaces on a local disk: under a lock file, by a synced temporary file and an atomic rename.
-    fn replace_locked(&self, source_name: &str, rows: Vec<SyncPoint>) -> Result<(), SyncPointsError> {
+    fn replace_locked(
+        &self,
+        source_name: &str,
+        seen: &[SyncPoint],
+        rows: Vec<SyncPoint>,
+    ) -> Result<bool, SyncPointsError> {
         let disk = |error| StoreError::disk(&self.location, error);
         let path = self
             .store
@@ -180,7 +196,10 @@ impl SyncPoints {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(disk(error).into()),
         };
-        let bytes = self.encode(merged(before, source_name, &rows))?;
+        let Some(after) = merged(before, source_name, seen, &rows) else {
+            return Ok(false);
+        };
+        let bytes = self.encode(after)?;
         let temporary = path.with_extension("parquet.new");
         let written = || -> std::io::Result<()> {
             let mut file = File::create(&temporary)?;
@@ -193,7 +212,7 @@ impl SyncPoints {
         };
         written().map_err(disk)?;
         // The lock ends when `lock` is closed here, or with the process.
-        Ok(())
+        Ok(true)
     }
 
     fn take(&self, lock: &File) -> Result<(), SyncPointsError> {
@@ -297,15 +316,15 @@ fn time_type() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
-/// Puts a source's new rows in the place of its old ones, sorted.
-fn merged(before: Vec<SyncPoint>, source_name: &str, rows: &[SyncPoint]) -> Vec<SyncPoint> {
-    let mut all: Vec<SyncPoint> = before
-        .into_iter()
-        .filter(|row| row.source_name != source_name)
-        .chain(rows.iter().cloned())
-        .collect();
+/// Puts a source's new rows in the place of its old ones, sorted; `None` if the old ones aren't those that were seen.
+fn merged(before: Vec<SyncPoint>, source_name: &str, seen: &[SyncPoint], rows: &[SyncPoint]) -> Option<Vec<SyncPoint>> {
+    let (own, mut all): (Vec<_>, Vec<_>) = before.into_iter().partition(|row| row.source_name == source_name);
+    if own != seen {
+        return None;
+    }
+    all.extend(rows.iter().cloned());
     all.sort();
-    all
+    Some(all)
 }
 
 /// How long to wait before the next attempt; sources wait differently, so that they don't meet again.
@@ -330,15 +349,19 @@ mod tests {
 
     async fn replacing_keeps_other_sources(points: SyncPoints) {
         assert_eq!(points.read().await.expect("no file yet"), []);
-        let b = vec![point("b", "partition:1", "7"), point("b", "partition:0", "5")];
-        points.replace("b", b).await.expect("b");
-        let a = vec![point("a", "since", "2024-01-01")];
-        points.replace("a", a).await.expect("a");
-        let b = vec![point("b", "partition:0", "6")];
-        points.replace("b", b).await.expect("b again");
+        let replace = async |name: &str, seen: &[SyncPoint], rows: &[SyncPoint]| {
+            points.replace(name, seen, rows.to_vec()).await.expect("replace")
+        };
+        let first = [point("b", "partition:0", "5"), point("b", "partition:1", "7")];
+        assert!(replace("b", &[], &[first[1].clone(), first[0].clone()]).await);
+        assert!(replace("a", &[], &[point("a", "since", "2024-01-01")]).await);
+        let second = [point("b", "partition:0", "6")];
+        assert!(!replace("b", &first[..1], &second).await, "not what was seen");
+        assert!(!replace("b", &[], &second).await, "not what was seen");
+        assert!(replace("b", &first, &second).await);
         let expect = [point("a", "since", "2024-01-01"), point("b", "partition:0", "6")];
         assert_eq!(points.read().await.expect("read"), expect);
-        points.replace("b", Vec::new()).await.expect("none");
+        assert!(replace("b", &second, &[]).await);
         assert_eq!(points.read().await.expect("read"), expect[..1]);
     }
 
@@ -349,9 +372,12 @@ mod tests {
             let points = points.clone();
             writers.push(tokio::spawn(async move {
                 let name = format!("source-{writer}");
+                let mut seen = Vec::new();
                 for value in 0..5 {
                     let rows = vec![point(&name, "partition:0", &value.to_string())];
-                    points.replace(&name, rows).await.expect("replace");
+                    let replaced = points.replace(&name, &seen, rows.clone()).await.expect("replace");
+                    assert!(replaced, "nobody else writes {name}");
+                    seen = rows;
                 }
             }));
         }

@@ -5,6 +5,7 @@
 //! base both succeed; hence this module.)
 
 mod error;
+mod history;
 mod rest;
 mod sql;
 pub mod stage;
@@ -21,6 +22,7 @@ use crate::kill_points::{self, KillPoint, Place};
 use crate::store::Store;
 
 pub use error::CatalogError;
+pub use history::ViewError;
 pub use rest::RestCatalog;
 pub use sql::SqlCatalog;
 

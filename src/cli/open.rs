@@ -4,11 +4,12 @@ use std::error::Error;
 
 use iceberg::{NamespaceIdent, TableIdent};
 
-use crate::catalog::{Catalog, CatalogError, LoadedTable};
+use crate::catalog::{Catalog, CatalogError, LoadedTable, ViewError};
 use crate::config::{CatalogKind, Pipeline};
 use crate::error::{Exit, Failure, chain};
+use crate::shell::ledger_failure;
 use crate::sync_points::SyncPoints;
-use crate::table::ledger::{self, LEDGER_KEY, Ledger};
+use crate::table::TableView;
 
 /// Returns the table's full name.
 pub(super) fn full_name(pipeline: &Pipeline) -> String {
@@ -40,31 +41,12 @@ pub(super) async fn table(pipeline: &Pipeline, catalog: &Catalog, name: &str) ->
         .map_err(|error| catalog_failure(&error))
 }
 
-/// Reads the offsets that the table holds.
-pub(super) fn ledger(table: &LoadedTable) -> Result<Option<Ledger>, Failure> {
-    ledger::read(&table.metadata).map_err(|problem| {
-        Failure::new(
-            Exit::Data,
-            format!("the offsets of table `{}` can't be known", table.ident),
-        )
-        .detail(problem.to_string())
+/// Reads the offsets that the table holds, and the time of the newest commit of ours.
+pub(super) async fn view(table: &LoadedTable) -> Result<TableView, Failure> {
+    table.view().await.map_err(|error| match error {
+        ViewError::Ledger(problem) => ledger_failure(&table.ident, &problem),
+        ViewError::Catalog(error) => catalog_failure(&error),
     })
-}
-
-/// Returns when the newest commit of ours in the table's history was made, in milliseconds since 1970.
-pub(super) fn last_commit_ms(table: &LoadedTable) -> Option<i64> {
-    let mut next = table.metadata.current_snapshot();
-    // Bounded: a parent is followed at most as many times as there are snapshots.
-    for _ in 0..table.metadata.snapshots().len() {
-        let snapshot = next?;
-        if snapshot.summary().additional_properties.contains_key(LEDGER_KEY) {
-            return Some(snapshot.timestamp_ms());
-        }
-        next = snapshot
-            .parent_snapshot_id()
-            .and_then(|id| table.metadata.snapshot_by_id(id));
-    }
-    None
 }
 
 /// Opens the sync points of a pipeline; `None` where only the table's location would tell where they are, and there is

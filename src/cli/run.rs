@@ -283,6 +283,7 @@ mod tests {
             late: 0,
             filtered: 0,
             offsets: BTreeMap::new(),
+            sync_points_ahead: BTreeMap::new(),
             windows: vec![],
             snapshots: vec![],
             files_written: 0,

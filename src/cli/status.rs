@@ -14,6 +14,7 @@ use crate::error::{Exit, Failure};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offset, Offsets, Partition};
+use crate::table::TableView;
 
 /// How long a broker may take for one answer; somebody is waiting in front of the screen.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,11 +52,41 @@ struct TableStatus {
     /// When the last commit of ours was made, ISO 8601.
     last_commit: Option<String>,
     #[serde(skip)]
-    last_commit_ms: Option<i64>,
+    state: State,
     /// Sum over the partitions whose lag is known.
     lag: Option<u64>,
     partitions: Vec<PartitionStatus>,
     errors: Vec<String>,
+}
+
+/// What can be said of a table before its partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The catalog didn't answer.
+    Unasked,
+    /// There is no table, and no sync point speaks of one.
+    NotCreated,
+    /// There is no table, or none of ours, but sync points speak of it.
+    Gone,
+    /// The table's history doesn't tell its offsets.
+    Unknown,
+    /// The table is another's until now.
+    NoCommit,
+    /// The newest commit of ours: when it was made, in milliseconds since 1970, unless it has expired.
+    Committed(Option<i64>),
+}
+
+impl State {
+    fn of(exists: Option<bool>, view: Option<&TableView>, points: usize) -> State {
+        match (exists, view) {
+            (None, _) => State::Unasked,
+            (Some(true), None) => State::Unknown,
+            (_, Some(view)) if view.ledger.is_some() => State::Committed(view.ledger_at.map(|at| at.0)),
+            (_, _) if points > 0 => State::Gone,
+            (_, Some(_)) => State::NoCommit,
+            (Some(false), None) => State::NotCreated,
+        }
+    }
 }
 
 /// Where one partition stands; all numbers are offsets to read next.
@@ -72,6 +103,14 @@ struct PartitionStatus {
     /// The topic's end.
     end: Option<i64>,
     lag: Option<u64>,
+}
+
+impl PartitionStatus {
+    /// Says whether the sync point names a later offset than the table holds.
+    fn ahead(&self) -> bool {
+        let point = self.sync_point.as_ref().and_then(|value| value.parse::<i64>().ok());
+        point.is_some_and(|point| self.table.is_none_or(|table| table < point))
+    }
 }
 
 pub(super) fn run(args: StatusArgs) -> Result<u8, Refused> {
@@ -112,13 +151,18 @@ async fn of_table(pipeline: &Pipeline) -> (TableStatus, u8) {
     let (loaded, kafka) = tokio::join!(loaded, ask_kafka(pipeline));
     let exists = loaded.as_ref().ok().map(Option::is_some);
     let table = kept(loaded, &mut failures).flatten();
-    let ledger = table
-        .as_ref()
-        .and_then(|table| kept(open::ledger(table), &mut failures))
-        .flatten();
+    let view = match &table {
+        Some(table) => kept(open::view(table).await, &mut failures),
+        None => None,
+    };
     let points = kept(of_pipeline(pipeline, table.as_ref()).await, &mut failures).unwrap_or_default();
     let (ends, group) = kept(kafka, &mut failures).unwrap_or_default();
-    let offsets = ledger.map(|ledger| ledger.offsets).unwrap_or_default();
+    let state = State::of(exists, view.as_ref(), points.len());
+    let last_commit_ms = view.as_ref().and_then(|view| view.ledger_at).map(|at| at.0);
+    let offsets = view
+        .and_then(|view| view.ledger)
+        .map(|ledger| ledger.offsets)
+        .unwrap_or_default();
     let mut partitions: BTreeSet<Partition> = offsets.partitions().chain(ends.partitions()).collect();
     partitions.extend(points.iter().filter_map(|point| point.partition().map(Partition)));
     let partitions: Vec<_> = partitions
@@ -137,7 +181,6 @@ async fn of_table(pipeline: &Pipeline) -> (TableStatus, u8) {
         })
         .collect();
     let lags: Vec<_> = partitions.iter().filter_map(|partition| partition.lag).collect();
-    let last_commit_ms = table.as_ref().and_then(open::last_commit_ms);
     let code = failures
         .iter()
         .map(|failure| failure.exit as u8)
@@ -151,7 +194,7 @@ async fn of_table(pipeline: &Pipeline) -> (TableStatus, u8) {
         location: table.as_ref().map(|table| table.metadata.location().to_owned()),
         snapshot: table.as_ref().and_then(|table| table.metadata.current_snapshot_id()),
         last_commit: last_commit_ms.and_then(moment_iso),
-        last_commit_ms,
+        state,
         lag: (!lags.is_empty()).then(|| lags.iter().sum()),
         partitions,
         errors: failures.iter().map(ToString::to_string).collect(),
@@ -192,11 +235,14 @@ fn kafka_failure(error: &KafkaError, topic: &str) -> Failure {
 }
 
 fn text(status: &TableStatus) -> String {
-    let state = match (status.exists, status.last_commit_ms) {
-        (None, _) => "the catalog didn't answer".to_owned(),
-        (Some(false), _) => "not created yet".to_owned(),
-        (Some(true), None) => "no commit of aperio yet".to_owned(),
-        (Some(true), Some(at)) => format!("last commit {}", moment(at)),
+    let state = match status.state {
+        State::Unasked => "the catalog didn't answer".to_owned(),
+        State::NotCreated => "not created yet".to_owned(),
+        State::Gone => "gone, though sync points speak of it".to_owned(),
+        State::Unknown => "its offsets can't be known".to_owned(),
+        State::NoCommit => "no commit of aperio yet".to_owned(),
+        State::Committed(None) => "last commit expired".to_owned(),
+        State::Committed(Some(at)) => format!("last commit {}", moment(at)),
     };
     let lag = status
         .lag
@@ -220,7 +266,21 @@ fn text(status: &TableStatus) -> String {
             partition.lag.map_or("-".to_owned(), |lag| lag.to_string()),
         ]);
     }
-    format!("{title}\n{}", columns.text(2))
+    let overwritten = matches!(status.state, State::Committed(_));
+    let ahead = status
+        .partitions
+        .iter()
+        .filter(|partition| overwritten && partition.ahead());
+    let ahead: Vec<_> = ahead.map(|partition| partition.partition.to_string()).collect();
+    let note = if ahead.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "\n  sync points are ahead of the table at partition {}: was it rolled back? The next run overwrites them",
+            ahead.join(", ")
+        )
+    };
+    format!("{title}\n{}{note}", columns.text(2))
 }
 
 #[cfg(test)]
@@ -237,13 +297,13 @@ mod tests {
             location: None,
             snapshot: Some(1),
             last_commit: None,
-            last_commit_ms: Some(0),
+            state: State::Committed(Some(0)),
             lag: Some(8),
             partitions: vec![
                 PartitionStatus {
                     partition: 0,
                     table: Some(2),
-                    sync_point: Some("2".into()),
+                    sync_point: Some("3".into()),
                     group: Some(2),
                     end: Some(10),
                     lag: Some(8),
@@ -262,8 +322,9 @@ mod tests {
         insta::assert_snapshot!(text(&status), @r"
         default.events from topic events, group aperio-events: last commit 1970-01-01 00:00:00Z, lag 8
           partition  table  sync_points  group  end  lag
-                  0      2            2      2   10    8
+                  0      2            3      2   10    8
                   1      7            -      -    -    -
+          sync points are ahead of the table at partition 0: was it rolled back? The next run overwrites them
         ");
     }
 }

@@ -31,6 +31,8 @@ enum Job {
     /// Puts partitions that the table doesn't know where the first look at the topic found them.
     Start(Offsets),
     Windows(Vec<SealedWindow>),
+    /// Writes the ledger once more as it is, in an empty snapshot.
+    Renewal,
     /// Nothing to swap: brings the copies of the ledger up to it.
     Repair,
 }
@@ -74,7 +76,7 @@ impl Commit {
     pub(super) fn into_windows(self) -> Vec<SealedWindow> {
         match self.job {
             Job::Windows(windows) => windows,
-            Job::Start(_) | Job::Repair => Vec::new(),
+            Job::Start(_) | Job::Renewal | Job::Repair => Vec::new(),
         }
     }
 
@@ -107,6 +109,12 @@ impl Run {
         let ledger = self.ledger.clone().expect("every partition is in the ledger");
         self.commit = Some(Commit::new(Job::Repair, Step::Publishing));
         self.publish(ledger, Millis(0));
+    }
+
+    pub(super) fn renew(&mut self, now: Millis) {
+        self.renewed_at = Some(now);
+        self.commit = Some(Commit::new(Job::Renewal, Step::Loading));
+        self.load(Millis(0));
     }
 
     fn publish(&mut self, ledger: Ledger, after: Millis) {
@@ -179,8 +187,9 @@ impl Run {
             }
             Ok(view) => {
                 self.load_failing_since = None;
+                self.ledger_at = view.ledger_at;
                 if waits {
-                    self.attempt(view);
+                    self.attempt(view, now);
                 } else if let Some(ledger) = view.ledger {
                     self.ledger = Some(ledger.clone());
                     if self.strayed() {
@@ -193,12 +202,18 @@ impl Run {
     }
 
     /// Admits the commit under way to the table as it was just loaded, and swaps.
-    fn attempt(&mut self, view: TableView) {
+    fn attempt(&mut self, view: TableView, now: Millis) {
+        if self.ledger.is_some() && view.ledger.is_none() {
+            // Also a new partition must not start a ledger of its own in a table that lost the others' offsets.
+            self.other_source(None);
+            return;
+        }
         let mut commit = self.commit.take().expect("only a commit under way is attempted");
         let fresh = view.ledger.clone();
         let admitted = match &commit.job {
             Job::Start(starts) => admit::admit_start(view, &self.config.source, starts),
             Job::Windows(windows) => admit::admit(view, &self.config.source, windows.clone()).map(Some),
+            Job::Renewal => admit::admit_renewal(view, &self.config.source, now),
             Job::Repair => Ok(None),
         };
         match admitted {
@@ -237,6 +252,7 @@ impl Run {
         match answer {
             Swapped::Committed(view) => {
                 self.overtaken = 0;
+                self.ledger_at = view.ledger_at;
                 self.committed(view.ledger.expect("a commit of ours writes the ledger"));
             }
             Swapped::Conflict => {
@@ -244,6 +260,12 @@ impl Run {
                 if let Some(after) =
                     self.failed_attempt("the table keeps moving", "every swap met a conflict".into(), now)
                 {
+                    self.load(after);
+                }
+            }
+            Swapped::Failed(error) => {
+                commit.step = Step::Loading;
+                if let Some(after) = self.failed_attempt("the commit can't be handed to the catalog", error, now) {
                     self.load(after);
                 }
             }

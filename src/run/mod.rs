@@ -13,7 +13,8 @@
 //! Invariants:
 //! - one commit is under way at a time, while the next window fills;
 //! - windows commit in the order of their sequence, and a dropped one drops all later ones;
-//! - `Unknown` is never taken for success or failure: the table is asked, and asked again.
+//! - `Unknown` is never taken for success or failure: the table is asked, and asked again;
+//! - where nothing else is to be committed, the ledger is written again once its snapshot is older than a day.
 
 mod commit;
 pub mod window;
@@ -26,7 +27,7 @@ use crate::error::{Exit, Failure};
 use crate::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
 use crate::run::commit::Commit;
 use crate::run::window::{Filling, RejectLimit, SealReason};
-use crate::table::admit::{CommitPlan, Source};
+use crate::table::admit::{self, CommitPlan, Source};
 use crate::table::ledger::Ledger;
 use crate::table::{SealedWindow, TableView, WindowId};
 use crate::units::Millis;
@@ -43,6 +44,10 @@ const REVOKE_WAIT: Millis = Millis(20_000);
 
 /// How often a `--once` run without work looks whether other instances have reached the ends.
 const IDLE_LOAD_INTERVAL: Millis = Millis(1_000);
+
+/// How often a service without work looks whether its table was rolled back: one look at the catalog a minute is little,
+/// and who rolls back a table sees its records come again within it.
+const QUIET_LOAD_INTERVAL: Millis = Millis(60_000);
 
 /// What a run is told once.
 #[derive(Debug, Clone)]
@@ -124,6 +129,8 @@ pub enum Swapped {
     Committed(TableView),
     /// Nothing happened: the table had moved.
     Conflict,
+    /// Nothing happened and nothing will: it failed before the catalog took it up. The same may succeed later.
+    Failed(String),
     /// Nobody knows; the request may even arrive later.
     Unknown(String),
     /// Nothing happened, and trying the same again is useless.
@@ -216,6 +223,10 @@ pub enum Outcome {
 pub struct Run {
     config: RunConfig,
     ledger: Option<Ledger>,
+    /// See [`TableView::ledger_at`], as this run last saw it.
+    ledger_at: Option<Millis>,
+    /// When this run last began to write the ledger once more.
+    renewed_at: Option<Millis>,
     ends: Offsets,
     joined: bool,
     /// Partitions that are assigned and wait for a fresh ledger before they are read.
@@ -259,6 +270,8 @@ impl Run {
         Run {
             config,
             ledger: None,
+            ledger_at: None,
+            renewed_at: None,
             ends: Offsets::default(),
             joined: false,
             joining: BTreeSet::new(),
@@ -344,6 +357,7 @@ impl Run {
     fn opened(&mut self, view: TableView, partitions: Vec<Partition>, ends: Offsets, now: Millis) {
         self.ends = ends;
         self.last_load = now;
+        self.ledger_at = view.ledger_at;
         let first = view.ledger.is_none();
         let known = view
             .ledger
@@ -513,12 +527,22 @@ impl Run {
             }
             return;
         }
-        if !self.config.once || self.commit.is_some() {
+        if self.commit.is_some() {
+            return;
+        }
+        if !self.config.once {
+            if idle && self.renewal_due(now) {
+                self.renew(now);
+            } else if self.joined && idle && !self.loading && now.since(self.last_load) >= QUIET_LOAD_INTERVAL {
+                self.load(Millis(0));
+            }
             return;
         }
         let reached = self.ledger.as_ref().filter(|ledger| ledger.offsets.reaches(&self.ends));
         if let Some(ledger) = reached {
-            if ledger.offsets == self.published {
+            if self.renewal_due(now) {
+                self.renew(now);
+            } else if ledger.offsets == self.published {
                 self.finish(Outcome::Done);
             } else {
                 // Another run reached the ends and may have died before it published them.
@@ -527,6 +551,17 @@ impl Run {
         } else if self.joined && idle && !self.loading && now.since(self.last_load) >= IDLE_LOAD_INTERVAL {
             self.load(Millis(0));
         }
+    }
+
+    fn idle(&self) -> bool {
+        self.filling.is_none() && self.sealing.is_empty() && self.sealed.is_empty() && self.commit.is_none()
+    }
+
+    /// Says whether the ledger should be written once more; never twice a day, whatever the table's clock says.
+    fn renewal_due(&self, now: Millis) -> bool {
+        self.ledger.is_some()
+            && admit::renewal_due(self.ledger_at, now)
+            && self.renewed_at.is_none_or(|at| admit::renewal_due(Some(at), now))
     }
 
     fn throttle(&mut self) {
@@ -617,10 +652,6 @@ impl Run {
     fn strayed(&self) -> bool {
         let ledger = self.ledger.as_ref().map(|ledger| &ledger.offsets);
         self.idle() && self.positions.iter().any(|(partition, at)| ledger.and_then(|held| held.get(partition)) != Some(at))
-    }
-
-    fn idle(&self) -> bool {
-        self.filling.is_none() && self.sealing.is_empty() && self.sealed.is_empty() && self.commit.is_none()
     }
 
     fn touches(&self, partitions: &BTreeSet<Partition>) -> bool {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::catalog::LoadedTable;
+use crate::catalog::{LoadedTable, ViewError};
 use crate::chunk::Chunk;
 use crate::config::{MaxRejected, OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure, chain};
@@ -26,7 +26,7 @@ use crate::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
 use crate::schema::UnknownFields;
 use crate::shell::open::{Topic, World};
 use crate::shell::perform::{self, Aside};
-use crate::shell::report::{Counters, OffsetSpan, TableOutcome, TableReport, WindowReport};
+use crate::shell::report::{Counters, OffsetSpan, SyncPointAhead, TableOutcome, TableReport, WindowReport};
 use crate::shell::{RunOptions, now};
 use crate::store::{Store, UploadSinks};
 use crate::sync_points::SyncPoints;
@@ -57,7 +57,7 @@ enum Answer {
     Event(Event),
     Loaded(Result<(LoadedTable, TableView), String>),
     Swapped(Swapped, Option<LoadedTable>),
-    Published(Result<Offsets, String>),
+    Published(Result<(Offsets, Vec<perform::Ahead>), String>),
 }
 
 /// Runs one pipeline from its first look at the world to its report.
@@ -91,6 +91,7 @@ fn blank(table: String) -> TableReport {
         late: 0,
         filtered: 0,
         offsets: BTreeMap::new(),
+        sync_points_ahead: BTreeMap::new(),
         windows: Vec::new(),
         snapshots: Vec::new(),
         files_written: 0,
@@ -127,7 +128,7 @@ async fn play(
         loop {
             let topic = world.topic().await?;
             match world.table().await? {
-                Some(table) => return Ok(Some((topic, table))),
+                Some((table, view)) => return Ok(Some((topic, table, view))),
                 None if options.once => return Ok(None),
                 None => tokio::time::sleep(EMPTY_TOPIC_WAIT).await,
             }
@@ -137,7 +138,7 @@ async fn play(
         opened = opening => opened?,
         _ = stop.wait_for(|stop| *stop) => return Ok(Outcome::Stopped),
     };
-    let Some((topic, table)) = opened else {
+    let Some((topic, table, view)) = opened else {
         info!(
             topic = world.pipeline.source.topic,
             "the topic is empty and no columns are declared: no table yet"
@@ -145,7 +146,7 @@ async fn play(
         return Ok(Outcome::Done);
     };
     Conductor::new(world, options, counters.clone(), &topic, table)?
-        .play(topic, stop, report)
+        .play(topic, view, stop, report)
         .await
 }
 
@@ -255,11 +256,11 @@ impl Conductor {
     async fn play(
         mut self,
         topic: Topic,
+        view: TableView,
         mut stop: watch::Receiver<bool>,
         report: &mut TableReport,
     ) -> Result<Outcome, Failure> {
         let ends = if self.once { topic.ends } else { Offsets::default() };
-        let view = perform::view(&self.table)?;
         let begin = view.ledger.as_ref().map(|ledger| ledger.offsets.clone());
         let total: u64 = ends
             .iter()
@@ -390,9 +391,12 @@ impl Conductor {
                                 .hint("nothing of the window was stored; restore the table and run again");
                             return Answer::Event(Event::Failed(failure));
                         }
-                        Ok(Some(table)) => match perform::view(&table) {
+                        Ok(Some(table)) => match table.view().await {
                             Ok(view) => Ok((table, view)),
-                            Err(failure) => return Answer::Event(Event::Failed(failure)),
+                            Err(ViewError::Catalog(error)) => Err(chain(&error)),
+                            Err(ViewError::Ledger(problem)) => {
+                                return Answer::Event(Event::Failed(perform::ledger_failure(&world.ident, &problem)));
+                            }
                         },
                     })
                 });
@@ -415,7 +419,7 @@ impl Conductor {
                     self.sealed.remove(&window);
                     self.order(Order::Drop(window));
                 }
-                tokio::spawn(perform::delete(self.store.clone(), files));
+                tokio::spawn(perform::delete(Store::clone(&self.store), files));
             }
             Action::Pause => self.consumer.iter().for_each(Consumer::pause),
             Action::Resume => self.consumer.iter().for_each(Consumer::resume),
@@ -514,11 +518,11 @@ impl Conductor {
     }
 
     fn publish(&mut self, ledger: Ledger, after: Millis) {
-        let (points, name) = (self.points.clone(), self.world.pipeline.name.clone());
+        let (world, points) = (self.world.clone(), self.points.clone());
         self.spawn(Effect::Publish, async move {
             wait(after).await;
-            let published = perform::publish(&points, &name, &ledger).await;
-            Answer::Published(published.map(|()| ledger.offsets))
+            let published = perform::publish(&world, &points, &ledger).await;
+            Answer::Published(published.map(|ahead| (ledger.offsets, ahead)))
         });
     }
 
@@ -543,12 +547,28 @@ impl Conductor {
                 }
                 self.tell(event, None, report)
             }
-            Answer::Published(published) => {
-                match &published {
-                    Ok(offsets) => self.commit_group(offsets),
-                    Err(error) => warn!(table = %self.world.ident, %error, "tried again"),
+            Answer::Published(Err(error)) => {
+                warn!(table = %self.world.ident, %error, "tried again");
+                self.tell(Event::Published(Err(error)), None, report)
+            }
+            Answer::Published(Ok((offsets, ahead))) => {
+                self.commit_group(&offsets);
+                for ahead in ahead {
+                    let (table, partition) = (&self.world.ident, &ahead.partition);
+                    warn!(
+                        %table,
+                        partition,
+                        sync_point = ahead.sync_point,
+                        held = ahead.table,
+                        "a sync point was ahead of the table and is overwritten: was the table rolled back?"
+                    );
+                    let found = SyncPointAhead {
+                        sync_point: ahead.sync_point,
+                        table: ahead.table,
+                    };
+                    report.sync_points_ahead.insert(ahead.partition, found);
                 }
-                self.tell(Event::Published(published.map(|_| ())), None, report)
+                self.tell(Event::Published(Ok(())), None, report)
             }
             Answer::Loaded(Err(error)) => {
                 warn!(table = %self.world.ident, %error, "the table can't be loaded; tried again");
@@ -563,7 +583,7 @@ impl Conductor {
                 match &swapped {
                     Swapped::Committed(view) => self.note_commit(view, report),
                     Swapped::Conflict => info!(table = %self.world.ident, "the table moved; admitting again"),
-                    Swapped::Unknown(error) | Swapped::Rejected(error) => {
+                    Swapped::Failed(error) | Swapped::Unknown(error) | Swapped::Rejected(error) => {
                         warn!(table = %self.world.ident, %error, "the commit's answer is not a yes");
                     }
                 }

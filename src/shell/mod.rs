@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::config::Pipeline;
+pub(crate) use crate::shell::perform::ledger_failure;
 use crate::shell::report::{Counters, TableReport};
 use crate::units::Millis;
 

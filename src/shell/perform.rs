@@ -2,8 +2,8 @@
 //! retried: what can't be known goes back to the run as such.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
+use iceberg::TableIdent;
 use tokio::sync::Mutex;
 use tracing::debug;
 use uuid::Uuid;
@@ -15,26 +15,24 @@ use crate::dead_letters::{DeadLetter, DeadLetterTable};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::kill_points::{self, KillPoint, Place};
-use crate::offsets::Offsets;
+use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::Swapped;
 use crate::shell::now;
 use crate::shell::open::{World, kafka_failure};
 use crate::store::Store;
 use crate::sync_points::{SyncPoint, SyncPoints};
-use crate::table::TableView;
 use crate::table::admit::CommitPlan;
-use crate::table::ledger::{self, LEDGER_KEY, Ledger};
+use crate::table::ledger::{self, History, LEDGER_KEY, Ledger, LedgerProblem};
 
-/// Takes the view that a run decides on.
-///
-/// # Errors
-/// Exit code 3: the table's history doesn't tell the offsets.
-pub(super) fn view(table: &LoadedTable) -> Result<TableView, Failure> {
-    ledger::view(&table.metadata).map_err(|problem| {
-        Failure::new(Exit::Data, format!("the offsets of table `{}` can't be known", table.ident))
-            .detail(problem.to_string())
-            .hint("nothing was written. Roll the table back to a snapshot whose summary holds `aperio.ledger`, or reset its offsets")
-    })
+/// How often one publication starts over because other instances published meanwhile; each time means that one of them
+/// made progress.
+const PUBLISH_ATTEMPTS_MAX: u32 = 10;
+
+/// Tells that a table's history doesn't tell its offsets: exit code 3.
+pub(crate) fn ledger_failure(ident: &TableIdent, problem: &LedgerProblem) -> Failure {
+    Failure::new(Exit::Data, format!("the offsets of table `{ident}` can't be known"))
+        .detail(problem.to_string())
+        .hint(problem.hint(&ident.to_string()))
 }
 
 /// Writes the manifests of a plan on exactly the base it was made for, and swaps once.
@@ -61,59 +59,107 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
     };
     let staged = match stage(&base, change).await {
         Ok(staged) => staged,
-        // Nothing was sent to the catalog; the run may try again as after any conflict.
-        Err(error) if error.retryable() => {
-            debug!(error = chain(&error), "staging failed");
-            return (Swapped::Unknown(chain(&error)), None);
-        }
+        // Nothing was sent to the catalog.
+        Err(error) if error.retryable() => return (Swapped::Failed(chain(&error)), None),
         Err(error) => return (Swapped::Rejected(chain(&error)), None),
     };
     kill_points::pass(KillPoint::Inside(Place::ManifestsStaged));
     match world.catalog.swap(&base, staged.requirements, staged.updates).await {
-        SwapAnswer::Committed(table) => match view(&table) {
+        // No older metadata is asked: the current snapshot is ours and carries the ledger.
+        SwapAnswer::Committed(table) => match ledger::view(&table.metadata, &History::default()) {
             Ok(view) => (Swapped::Committed(view), Some(table)),
-            Err(failure) => (Swapped::Rejected(failure.to_string()), None),
+            Err(problem) => (Swapped::Rejected(problem.to_string()), None),
         },
         SwapAnswer::Conflict => {
-            for file in staged.files {
-                // Best effort: what stays is an orphan that no snapshot names.
-                let _ = base.store.delete(&file).await;
-            }
+            delete(base.store, staged.files).await;
             (Swapped::Conflict, None)
         }
         SwapAnswer::Unknown(error) => (Swapped::Unknown(chain(&error)), None),
-        SwapAnswer::Rejected(error) if error.retryable() => (Swapped::Unknown(chain(&error)), None),
-        SwapAnswer::Rejected(error) => (Swapped::Rejected(chain(&error)), None),
+        SwapAnswer::Rejected(error) => {
+            delete(base.store, staged.files).await;
+            if error.retryable() {
+                (Swapped::Failed(chain(&error)), None)
+            } else {
+                (Swapped::Rejected(chain(&error)), None)
+            }
+        }
     }
 }
 
 /// Brings the sync points of one source to the ledger; writes nothing where they agree.
-pub(super) async fn publish(points: &SyncPoints, source_name: &str, ledger: &Ledger) -> Result<(), String> {
-    let held = points.read().await.map_err(|error| chain(&error))?;
-    let held: BTreeMap<_, _> = held
-        .into_iter()
-        .filter(|row| row.source_name == source_name)
-        .map(|row| (row.sync_key, row.sync_value))
-        .collect();
-    let wanted: BTreeMap<_, _> = ledger
-        .offsets
-        .iter()
-        .map(|(partition, offset)| (format!("partition:{partition}"), offset.to_string()))
-        .collect();
-    if held == wanted {
-        return Ok(());
+///
+/// - returns the sync points that were ahead of the table as it is now: they are overwritten all the same.
+///
+/// A sync point that is ahead of `ledger` may be that of another instance whose commit is newer than `ledger`. So before
+/// any is taken back the table is asked once more, and then nothing is written if the sync points have changed meanwhile.
+pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger) -> Result<Vec<Ahead>, String> {
+    let source_name = &world.pipeline.name;
+    for _ in 0..PUBLISH_ATTEMPTS_MAX {
+        let mut held = points.read().await.map_err(|error| chain(&error))?;
+        held.retain(|row| row.source_name == *source_name);
+        let mut offsets = ledger.offsets.clone();
+        let mut ahead = ahead_of(&offsets, &held);
+        if !ahead.is_empty() {
+            let table = world.catalog.load(&world.ident).await.map_err(|error| chain(&error))?;
+            let table = table.ok_or_else(|| format!("table `{}` is gone", world.ident))?;
+            let fresh = table.view().await.map_err(|error| chain(&error))?.ledger;
+            offsets = fresh.ok_or("the table carries no offsets any more")?.offsets;
+            ahead = ahead_of(&offsets, &held);
+        }
+        let committed_at_us = now().0 * 1_000;
+        let rows: Vec<_> = offsets
+            .iter()
+            .map(|(partition, offset)| SyncPoint {
+                source_name: source_name.clone(),
+                sync_key: sync_key(partition),
+                sync_value: offset.to_string(),
+                committed_at_us,
+            })
+            .collect();
+        let agree = rows.len() == held.len()
+            && rows.iter().all(|row| {
+                held.iter()
+                    .any(|other| (&other.sync_key, &other.sync_value) == (&row.sync_key, &row.sync_value))
+            });
+        if agree
+            || points
+                .replace(source_name, &held, rows)
+                .await
+                .map_err(|error| chain(&error))?
+        {
+            return Ok(ahead);
+        }
     }
-    let committed_at_us = now().0 * 1_000;
-    let rows = wanted
-        .into_iter()
-        .map(|(sync_key, sync_value)| SyncPoint {
-            source_name: source_name.to_owned(),
-            sync_key,
-            sync_value,
-            committed_at_us,
+    Err("other instances keep changing this table's sync points".to_owned())
+}
+
+/// The key of a partition's sync point.
+fn sync_key(partition: Partition) -> String {
+    format!("partition:{partition}")
+}
+
+/// A sync point that names a later offset than the table holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ahead {
+    pub partition: String,
+    pub sync_point: i64,
+    /// What the table holds; `None` if it doesn't know the partition.
+    pub table: Option<i64>,
+}
+
+/// Finds the sync points that are ahead of the table. What isn't an offset of a partition can't be compared.
+fn ahead_of(offsets: &Offsets, held: &[SyncPoint]) -> Vec<Ahead> {
+    let compare = |row: &SyncPoint| {
+        let partition = row.sync_key.strip_prefix("partition:")?.parse().ok()?;
+        let sync_point = row.sync_value.parse().ok()?;
+        let table = offsets.get(Partition(partition)).map(Offset::get);
+        table.is_none_or(|table| table < sync_point).then(|| Ahead {
+            partition: partition.to_string(),
+            sync_point,
+            table,
         })
-        .collect();
-    points.replace(source_name, rows).await.map_err(|error| chain(&error))
+    };
+    held.iter().filter_map(compare).collect()
 }
 
 /// Where rejects go, by `errors.onDecodeError`.
@@ -140,7 +186,7 @@ impl Aside {
             ),
         };
         let table = table.as_ref().map(|name| {
-            let ident = iceberg::TableIdent::new(world.ident.namespace().clone(), name.clone());
+            let ident = TableIdent::new(world.ident.namespace().clone(), name.clone());
             Mutex::new(DeadLetterTable::new(world.catalog.clone(), store.clone(), ident))
         });
         Ok(Aside { topic, table })
@@ -189,11 +235,41 @@ fn record(letter: &DeadLetter) -> DeadLetterRecord {
 }
 
 /// Deletes files that no snapshot can name any more; what stays is left to orphan cleanup.
-pub(super) async fn delete(store: Arc<Store>, files: Vec<String>) {
+pub(super) async fn delete(store: Store, files: Vec<String>) {
     for file in files {
         if let Err(error) = store.delete(&file).await {
             debug!(%file, error = chain(&error), "an abandoned file stays");
         }
         kill_points::pass(KillPoint::Inside(Place::FileDeleted));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(key: &str, value: &str, expect: Option<(i64, Option<i64>)>) {
+        let offsets = [(Partition(0), Offset::new(10))].into_iter().collect();
+        let held = [SyncPoint {
+            source_name: "events".into(),
+            sync_key: key.into(),
+            sync_value: value.into(),
+            committed_at_us: 0,
+        }];
+        let found: Vec<_> = ahead_of(&offsets, &held)
+            .iter()
+            .map(|ahead| (ahead.sync_point, ahead.table))
+            .collect();
+        assert_eq!(found, expect.into_iter().collect::<Vec<_>>(), "{key} = {value}");
+    }
+
+    #[test]
+    fn a_sync_point_is_ahead_of_the_table_or_it_is_not() {
+        check("partition:0", "9", None);
+        check("partition:0", "10", None);
+        check("partition:0", "11", Some((11, Some(10))));
+        check("partition:7", "0", Some((0, None)));
+        check("partition:0", "2024-01-01", None);
+        check("since", "11", None);
     }
 }

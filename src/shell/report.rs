@@ -53,6 +53,17 @@ pub struct OffsetSpan {
     pub end: i64,
 }
 
+/// A sync point that named a later offset than the table holds: the table was rolled back, or somebody wrote to the
+/// sync points. It is overwritten from the table, never obeyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SyncPointAhead {
+    /// The offset in the sync point.
+    pub sync_point: i64,
+    /// The offset in the table; `None` if it doesn't know the partition.
+    pub table: Option<i64>,
+}
+
 /// One window that a run committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,6 +108,8 @@ pub struct TableReport {
     pub filtered: u64,
     /// By Kafka partition.
     pub offsets: BTreeMap<String, OffsetSpan>,
+    /// By Kafka partition, the sync points that were found ahead of the table.
+    pub sync_points_ahead: BTreeMap<String, SyncPointAhead>,
     /// The committed windows, in order.
     pub windows: Vec<WindowReport>,
     /// The snapshots that this run made, in order.

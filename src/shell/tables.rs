@@ -8,7 +8,7 @@ use iceberg::spec::{FormatVersion, NestedField, PrimitiveType, Schema, Transform
 use tracing::{info, warn};
 
 use crate::catalog::stage::schema_change;
-use crate::catalog::{LoadedTable, NewTable, SwapAnswer};
+use crate::catalog::{LoadedTable, NewTable, SwapAnswer, ViewError};
 use crate::config::{self, Evolution, Pipeline, StartOffset};
 use crate::error::{Exit, Failure};
 use crate::kill_points::{self, KillPoint, Place};
@@ -17,7 +17,9 @@ use crate::place::{self, EventTimeFormat};
 use crate::schema::infer::{self, Shape};
 use crate::schema::{KafkaColumn, UnknownFields, evolve, types};
 use crate::shell::open::{World, backoff, catalog_failure};
+use crate::shell::perform::ledger_failure;
 use crate::sync_points::SyncPoints;
+use crate::table::TableView;
 use crate::write::ParquetSettings;
 use backon::Retryable;
 
@@ -45,12 +47,21 @@ impl World {
 
     /// Finds or creates the table. `None`: the topic is empty and nothing says what its columns are, so there is nothing
     /// to do yet.
-    pub async fn table(&self) -> Result<Option<LoadedTable>, Failure> {
-        if let Some(found) = self.load().await? {
-            self.adopt(&found)?;
-            return Ok(Some(found));
+    pub async fn table(&self) -> Result<Option<(LoadedTable, TableView)>, Failure> {
+        let mut found = self.load_view().await?;
+        if found.as_ref().is_none_or(|(_, view)| view.ledger.is_none()) {
+            let location = found.as_ref().map(|(table, _)| table.metadata.location());
+            let kept = self.rows_kept(location).await?;
+            if kept > 0 {
+                // Whoever published them had committed before: if that was another instance just now, it shows.
+                found = self.load_view().await?;
+                self.refuse_lost_table(found.as_ref(), kept)?;
+            }
         }
-        self.refuse_lost_table().await?;
+        if let Some((table, view)) = found {
+            self.adopt(&table)?;
+            return Ok(Some((table, view)));
+        }
         let Some(payload) = self.payload_columns().await? else {
             return Ok(None);
         };
@@ -61,7 +72,28 @@ impl World {
             .await
             .map_err(|error| catalog_failure(&error))?;
         info!(table = %self.ident, location = created.metadata.location(), "created the table");
-        Ok(Some(created))
+        let view = self.view(&created).await?;
+        Ok(Some((created, view)))
+    }
+
+    /// Loads the table and the offsets that it carries, if there is one.
+    async fn load_view(&self) -> Result<Option<(LoadedTable, TableView)>, Failure> {
+        let Some(table) = self.load().await? else {
+            return Ok(None);
+        };
+        let view = self.view(&table).await?;
+        Ok(Some((table, view)))
+    }
+
+    async fn view(&self, table: &LoadedTable) -> Result<TableView, Failure> {
+        let viewed = (|| table.view())
+            .retry(backoff(self.retry_for))
+            .when(|error| matches!(error, ViewError::Catalog(error) if error.retryable()))
+            .await;
+        viewed.map_err(|error| match error {
+            ViewError::Ledger(problem) => ledger_failure(&self.ident, &problem),
+            ViewError::Catalog(error) => catalog_failure(&error),
+        })
     }
 
     /// Adds columns for fields that the table doesn't have; if another instance was faster, takes its columns.
@@ -177,27 +209,32 @@ impl World {
             })
     }
 
-    /// A table that is gone while sync points speak of it was dropped or lost: starting over would double or lose rows.
-    async fn refuse_lost_table(&self) -> Result<(), Failure> {
-        let Some(points) = self.sync_points(None)? else {
-            return Ok(());
+    /// Counts the sync points of this pipeline, given where its table lies.
+    async fn rows_kept(&self, table_location: Option<&str>) -> Result<usize, Failure> {
+        let Some(points) = self.sync_points(table_location)? else {
+            return Ok(0);
         };
         let rows = points.read().await.map_err(|error| {
             Failure::new(Exit::Remote, "the sync points can't be read").detail(crate::error::chain(&error))
         })?;
-        let kept = rows.iter().filter(|row| row.source_name == self.pipeline.name).count();
-        if kept == 0 {
-            return Ok(());
-        }
-        Err(Failure::new(
-            Exit::Data,
-            format!(
-                "table `{}` is gone, but sync points have {kept} rows for it",
-                self.ident
-            ),
-        )
-        .detail("it was dropped, renamed, or `catalog` now names another catalog or warehouse")
-        .hint("restore the table; or, to start over, delete the rows of this source from sync_points.parquet"))
+        Ok(rows.iter().filter(|row| row.source_name == self.pipeline.name).count())
+    }
+
+    /// A table that is gone while sync points speak of it was dropped or lost, and so was one in whose place another
+    /// stands, without offsets: starting over would double or lose rows.
+    fn refuse_lost_table(&self, found: Option<&(LoadedTable, TableView)>, kept: usize) -> Result<(), Failure> {
+        let detail = match found {
+            Some((_, view)) if view.ledger.is_some() => return Ok(()),
+            Some(_) => "a table of that name exists, but holds no commit of aperio: it was dropped and made again",
+            None => "it was dropped, renamed, or `catalog` now names another catalog or warehouse",
+        };
+        let what = format!(
+            "table `{}` is gone, but sync points have {kept} rows for it",
+            self.ident
+        );
+        Err(Failure::new(Exit::Data, what)
+            .detail(detail)
+            .hint("restore the table; or, to start over, delete the rows of this source from sync_points.parquet"))
     }
 
     /// The declared columns, or those that samples show; `None` where there is nothing to go by and nothing to keep.

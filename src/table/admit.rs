@@ -7,6 +7,11 @@ use uuid::Uuid;
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::table::ledger::{LEDGER_VERSION, Ledger};
 use crate::table::{SealedWindow, TableView, WindowFile, WindowId};
+use crate::units::Millis;
+
+/// How old the newest snapshot that carries the ledger may become: younger than what others' expiry removes by default,
+/// which is 5 days. Source: Iceberg 1.12 `TableProperties.java`, `history.expire.max-snapshot-age-ms`.
+const LEDGER_AGE_MAX: Millis = Millis(24 * 60 * 60 * 1000);
 
 /// What identifies the topic that a run reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +54,7 @@ pub enum Refusal {
     },
 }
 
-/// Permission to add windows to exactly one view of the table. Only [`admit`] and [`admit_start`] make one.
+/// Permission to commit to exactly one view of the table. Only [`admit`], [`admit_start`] and [`admit_renewal`] make one.
 #[derive(Debug)]
 pub struct Admitted {
     base: TableView,
@@ -166,6 +171,34 @@ pub fn admit_start(base: TableView, source: &Source, starts: &Offsets) -> Result
     }))
 }
 
+/// May the ledger be written once more as it is? `Ok(None)` if a snapshot that carries it is [young enough](renewal_due).
+///
+/// # Errors
+/// [`Refusal::OtherSource`] if the table holds the offsets of another topic, or none.
+pub fn admit_renewal(base: TableView, source: &Source, now: Millis) -> Result<Option<Admitted>, Refusal> {
+    match &base.ledger {
+        Some(ledger) if same_source(ledger, source) => {
+            let ledger = ledger.clone();
+            Ok(renewal_due(base.ledger_at, now).then_some(Admitted {
+                base,
+                windows: Vec::new(),
+                ledger,
+            }))
+        }
+        found => Err(Refusal::OtherSource {
+            ledger: found.as_ref().map(source_of),
+        }),
+    }
+}
+
+/// Says whether the newest snapshot that carries the ledger is older than a day, or has expired, so that an empty one
+/// should follow: a table whose quiet pipeline it outlives would be left with an unproven property.
+///
+/// - `ledger_at`: see [`TableView::ledger_at`], of a table that has a ledger.
+pub fn renewal_due(ledger_at: Option<Millis>, now: Millis) -> bool {
+    ledger_at.is_none_or(|at| now.since(at) > LEDGER_AGE_MAX)
+}
+
 /// Turns permission into a plan, pinned to the snapshot that admission saw.
 pub fn plan(admitted: Admitted) -> CommitPlan {
     let Admitted { base, windows, ledger } = admitted;
@@ -240,6 +273,7 @@ mod tests {
             uuid: Uuid::from_u128(9),
             snapshot: Some(4),
             ledger: Some(ledger),
+            ledger_at: Some(Millis(1_000)),
         }
     }
 
@@ -328,6 +362,35 @@ mod tests {
         };
         let refusal = admit(table(10, None), &other, vec![window(0, 10, 15)]).expect_err("another topic id");
         assert_eq!(refusal, Refusal::OtherSource { ledger: Some(source()) });
+    }
+
+    #[test]
+    fn the_ledger_is_written_again_only_after_a_day_or_where_its_snapshot_has_expired() {
+        let check = |ledger_at: Option<i64>, now: i64, expect: bool| {
+            let view = TableView {
+                ledger_at: ledger_at.map(Millis),
+                ..table(10, None)
+            };
+            let renewed = admit_renewal(view, &source(), Millis(now))
+                .expect("same source")
+                .map(plan);
+            assert_eq!(renewed.is_some(), expect, "{ledger_at:?} at {now}");
+            if let Some(plan) = renewed {
+                let unchanged = table(10, None).ledger.expect("a ledger");
+                assert_eq!((plan.ledger, plan.files.len(), plan.windows.len()), (unchanged, 0, 0));
+            }
+        };
+        check(Some(1_000), 1_000 + LEDGER_AGE_MAX.0, false);
+        check(Some(1_000), 1_001 + LEDGER_AGE_MAX.0, true);
+        check(Some(5_000), 1_000, false);
+        check(None, 1_000, true);
+        let empty = TableView {
+            ledger: None,
+            ledger_at: None,
+            ..table(10, None)
+        };
+        let refusal = admit_renewal(empty, &source(), Millis(1)).expect_err("no offsets");
+        assert_eq!(refusal, Refusal::OtherSource { ledger: None });
     }
 
     #[test]

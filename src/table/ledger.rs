@@ -2,17 +2,18 @@
 //!
 //! It is written twice in one swap: in the snapshot's summary, so that a rollback rewinds data and offsets together, and in
 //! a table property, which survives the expiry of snapshots. Reading walks the parents of the current snapshot to the first
-//! summary of ours. The property counts only where its snapshot is a proven ancestor, because properties don't follow a
-//! rollback.
+//! summary of ours. Where parents have expired the walk goes on through what older metadata files say of them, and the
+//! property counts only if its snapshot is met there: properties don't follow a rollback, so one can be ahead of the data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{SnapshotRef, TableMetadata};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::offsets::{Offsets, Partition};
 use crate::table::{TableView, WindowId};
+use crate::units::Millis;
 
 /// The key of the ledger in snapshot summaries and table properties.
 pub const LEDGER_KEY: &str = "aperio.ledger";
@@ -22,7 +23,8 @@ pub const LEDGER_VERSION: u32 = 1;
 
 /// Iceberg's summary key on a cherry-picked snapshot.
 ///
-/// Source: Apache Iceberg, `SnapshotSummary.SOURCE_SNAPSHOT_ID_PROP`.
+/// Source: Iceberg 1.12 `SnapshotSummary.java`, `SOURCE_SNAPSHOT_ID_PROP`; set by `CherryPickOperation.java`, which copies
+/// the files and none of the picked snapshot's summary, unless it fast-forwards to that snapshot itself.
 const SOURCE_SNAPSHOT_ID_KEY: &str = "source-snapshot-id";
 
 /// The offsets of one table, always for all partitions of its topic.
@@ -72,95 +74,261 @@ pub enum LedgerProblem {
         /// What is wrong with it.
         reason: String,
     },
-    /// No snapshot of ours is left in the ancestry, and the property isn't proven to belong to it.
+    /// The walk ends at a snapshot that nothing describes any more, and the property isn't proven to belong to it.
     #[error(
-        "the table's history was cut: no ancestor of snapshot {current:?} carries the offsets, and the property `aperio.ledger` belongs to snapshot {property:?}, which is not a proven ancestor"
+        "the table's history is cut: snapshot {missing}, an ancestor of the current one, has expired and no older metadata file describes it, and the property `aperio.ledger` is of {}, which is not a proven ancestor",
+        snapshot(*property)
     )]
     Cut {
-        /// The current snapshot, if there is one.
-        current: Option<i64>,
+        /// The ancestor that nothing describes.
+        missing: i64,
         /// The snapshot that the property names, if there is a property.
         property: Option<i64>,
+        /// The newest commit of ours that the table still lists, though it isn't in the history of the current snapshot.
+        aside: Option<i64>,
+    },
+    /// The history is known, and the property isn't of the newest commit of ours in it.
+    #[error(
+        "the table was rolled back before its snapshots expired: the newest commit of aperio in its history is snapshot {proven} with offsets {offsets:?}, but the property `aperio.ledger` is of snapshot {property}, whose rows are not in the table"
+    )]
+    Contradicted {
+        /// The newest commit of ours that older metadata files prove to be an ancestor.
+        proven: i64,
+        /// Its offsets.
+        offsets: Offsets,
+        /// The snapshot that the property names.
+        property: i64,
+    },
+    /// The whole history is known and holds no commit of ours, but the property says that there were some.
+    #[error(
+        "the table was replaced, or rolled back to before its first commit of aperio: the history of {} holds none, but the property `aperio.ledger` is of snapshot {property}",
+        snapshot(*current)
+    )]
+    Replaced {
+        /// The current snapshot, if there is one.
+        current: Option<i64>,
+        /// The snapshot that the property names.
+        property: i64,
+        /// The newest commit of ours that the table still lists.
+        aside: Option<i64>,
     },
     /// Somebody cherry-picked one of our snapshots: its rows are in the table without its offsets.
     #[error(
-        "snapshot {snapshot} is a cherry-pick of {source_snapshot}, a commit of aperio: its rows are in the table a second time or without their offsets"
+        "snapshot {snapshot} is a cherry-pick of snapshot {source_snapshot}, a commit of aperio: its rows are in the table a second time or without their offsets"
     )]
     CherryPicked {
         /// The foreign snapshot.
         snapshot: i64,
         /// The snapshot of ours that it copies.
         source_snapshot: i64,
+        /// The foreign snapshot's parent.
+        parent: Option<i64>,
+    },
+    /// Somebody cherry-picked a snapshot that nothing describes any more: it may have been one of ours.
+    #[error(
+        "snapshot {snapshot} is a cherry-pick of snapshot {source_snapshot}, which has expired and which no older metadata file describes: if that was a commit of aperio, its rows are in the table without their offsets"
+    )]
+    CherryPickedUnknown {
+        /// The foreign snapshot.
+        snapshot: i64,
+        /// The snapshot that it copies.
+        source_snapshot: i64,
+        /// The foreign snapshot's parent.
+        parent: Option<i64>,
     },
 }
 
-/// Reads the ledger that the table's current state carries.
+fn snapshot(id: Option<i64>) -> String {
+    id.map_or("no snapshot".to_owned(), |id| format!("snapshot {id}"))
+}
+
+impl LedgerProblem {
+    /// Says whether an older metadata file could show that there is no problem.
+    pub fn open_to_history(&self) -> bool {
+        matches!(
+            self,
+            LedgerProblem::Cut { .. } | LedgerProblem::CherryPickedUnknown { .. }
+        )
+    }
+
+    /// Says what a person can run, in Spark's words.
+    pub fn hint(&self, table: &str) -> String {
+        const SAFE: &str = "nothing was written";
+        let unset = format!("`ALTER TABLE {table} UNSET TBLPROPERTIES ('{LEDGER_KEY}')`");
+        match self {
+            LedgerProblem::Unreadable { .. } => {
+                format!("{SAFE}; run the version of aperio that wrote it, or a newer one")
+            }
+            LedgerProblem::Contradicted { .. } => format!(
+                "{SAFE}. To go on from the offsets of that history, run {unset} in Spark, then run again: the records above them are read again"
+            ),
+            LedgerProblem::Cut { aside, .. } | LedgerProblem::Replaced { aside, .. } => {
+                let back = aside.map(|id| {
+                    format!("To go back to the newest commit of aperio, run `CALL system.set_current_snapshot('{table}', {id})` in Spark. ")
+                });
+                format!(
+                    "{SAFE}. {}To keep the rows of now and start over at `startOffset`, run {unset} in Spark, delete this source's rows from sync_points.parquet, then run again",
+                    back.unwrap_or_default()
+                )
+            }
+            LedgerProblem::CherryPicked { parent, .. } | LedgerProblem::CherryPickedUnknown { parent, .. } => {
+                match parent {
+                    Some(parent) => format!(
+                        "{SAFE}. To undo the cherry-pick and what came after it, run `CALL system.rollback_to_snapshot('{table}', {parent})` in Spark, then run again: the offsets go back with it"
+                    ),
+                    None => format!("{SAFE}. Undo the cherry-pick, then run again"),
+                }
+            }
+        }
+    }
+}
+
+/// Snapshots that older metadata files of a table describe; what they say of one never changes.
+#[derive(Debug, Default)]
+pub struct History {
+    snapshots: HashMap<i64, SnapshotRef>,
+    complete: bool,
+}
+
+impl History {
+    /// Takes in what one more metadata file of the same table lists.
+    pub fn add(&mut self, older: &TableMetadata) {
+        let listed = older.snapshots();
+        self.snapshots
+            .extend(listed.map(|snapshot| (snapshot.snapshot_id(), snapshot.clone())));
+    }
+
+    /// Notes that all metadata files that are left have been taken in.
+    pub fn complete(&mut self) {
+        self.complete = true;
+    }
+}
+
+/// Reads the ledger that the table's current state carries, and the time of its snapshot as in [`TableView::ledger_at`].
 ///
 /// Returns `None` where no commit of ours was ever in the table.
 ///
+/// - `history`: nothing at first; where the problem is [open to it](LedgerProblem::open_to_history), more and more of
+///   the table's older metadata files.
+///
 /// # Errors
 /// [`LedgerProblem`] where the offsets can't be known for certain.
-pub fn read(metadata: &TableMetadata) -> Result<Option<Ledger>, LedgerProblem> {
-    let property = match metadata.properties().get(LEDGER_KEY) {
-        None => None,
-        Some(text) => Some(parse::<LedgerProperty>(text, || {
-            format!("the table property `{LEDGER_KEY}`")
-        })?),
-    };
-    let current = metadata.current_snapshot_id();
-    let cut = |property: Option<&LedgerProperty>| LedgerProblem::Cut {
-        current,
-        property: property.map(|p| p.snapshot_id),
-    };
-    let mut next = current;
-    // Bounded: parents are followed at most as many times as the metadata lists snapshots.
-    for _ in 0..=metadata.snapshots().len() {
+pub fn read(metadata: &TableMetadata, history: &History) -> Result<Option<(Ledger, Option<Millis>)>, LedgerProblem> {
+    let known = |id: i64| metadata.snapshot_by_id(id).or_else(|| history.snapshots.get(&id));
+    let mut next = metadata.current_snapshot_id();
+    // Bounded: a chain of parents meets every known snapshot at most once.
+    for _ in 0..=metadata.snapshots().len() + history.snapshots.len() {
         let Some(id) = next else {
             // The root was reached without a commit of ours.
-            return match &property {
+            return match property(metadata)? {
                 None => Ok(None),
-                Some(found) => Err(cut(Some(found))),
+                Some(found) => Err(LedgerProblem::Replaced {
+                    current: metadata.current_snapshot_id(),
+                    property: found.snapshot_id,
+                    aside: newest_of_ours(metadata),
+                }),
             };
         };
-        let Some(snapshot) = metadata.snapshot_by_id(id) else {
-            // `id` is named as parent by a snapshot that we walked: an ancestor for certain, though expired.
-            return match property {
-                Some(found) if found.snapshot_id == id && found.table_uuid == metadata.uuid() => Ok(Some(found.ledger)),
-                found => Err(cut(found.as_ref())),
-            };
+        let Some(snapshot) = known(id) else {
+            return at_the_cut(metadata, history, id);
         };
         let summary = &snapshot.summary().additional_properties;
+        let parent = snapshot.parent_snapshot_id();
         if let Some(source) = summary
             .get(SOURCE_SNAPSHOT_ID_KEY)
             .and_then(|text| text.parse::<i64>().ok())
         {
-            let ours = metadata
-                .snapshot_by_id(source)
-                .is_some_and(|picked| picked.summary().additional_properties.contains_key(LEDGER_KEY));
-            if ours || summary.contains_key(LEDGER_KEY) {
-                return Err(LedgerProblem::CherryPicked {
-                    snapshot: id,
-                    source_snapshot: source,
-                });
+            let (snapshot, source_snapshot) = (id, source);
+            match known(source).map(|picked| picked.summary().additional_properties.contains_key(LEDGER_KEY)) {
+                Some(false) if !summary.contains_key(LEDGER_KEY) => {}
+                None if !summary.contains_key(LEDGER_KEY) => {
+                    return Err(LedgerProblem::CherryPickedUnknown {
+                        snapshot,
+                        source_snapshot,
+                        parent,
+                    });
+                }
+                _ => {
+                    return Err(LedgerProblem::CherryPicked {
+                        snapshot,
+                        source_snapshot,
+                        parent,
+                    });
+                }
             }
         }
         if let Some(text) = summary.get(LEDGER_KEY) {
-            return parse::<Ledger>(text, || format!("the summary of snapshot {id}")).map(Some);
+            let ledger = parse::<Ledger>(text, || format!("the summary of snapshot {id}"))?;
+            if metadata.snapshot_by_id(id).is_some() {
+                return Ok(Some((ledger, Some(Millis(snapshot.timestamp_ms())))));
+            }
+            // Expired. A property of another snapshot tells of commits that this history doesn't hold.
+            return match property(metadata)? {
+                Some(found) if found.snapshot_id != id => Err(LedgerProblem::Contradicted {
+                    proven: id,
+                    offsets: ledger.offsets,
+                    property: found.snapshot_id,
+                }),
+                _ => Ok(Some((ledger, None))),
+            };
         }
-        next = snapshot.parent_snapshot_id();
+        next = parent;
     }
-    Err(cut(property.as_ref()))
+    Err(LedgerProblem::Unreadable {
+        place: "the table's history".to_owned(),
+        reason: "the parents of its snapshots lead in a circle".to_owned(),
+    })
 }
 
-/// Takes the facts of one load of a table.
+/// Decides where the walk has come to `missing`, which a snapshot of the walk names as its parent, so it is an ancestor
+/// for certain, and which nothing describes.
+fn at_the_cut(
+    metadata: &TableMetadata,
+    history: &History,
+    missing: i64,
+) -> Result<Option<(Ledger, Option<Millis>)>, LedgerProblem> {
+    let property = property(metadata)?;
+    let ours = |snapshot: &SnapshotRef| snapshot.summary().additional_properties.contains_key(LEDGER_KEY);
+    match property {
+        Some(found) if found.snapshot_id == missing && found.table_uuid == metadata.uuid() => {
+            Ok(Some((found.ledger, None)))
+        }
+        // A table with a past of its own that was never ours: every commit of ours sets the property.
+        None if history.complete && !metadata.snapshots().chain(history.snapshots.values()).any(ours) => Ok(None),
+        found => Err(LedgerProblem::Cut {
+            missing,
+            property: found.map(|found| found.snapshot_id),
+            aside: newest_of_ours(metadata),
+        }),
+    }
+}
+
+fn property(metadata: &TableMetadata) -> Result<Option<LedgerProperty>, LedgerProblem> {
+    let text = metadata.properties().get(LEDGER_KEY);
+    text.map(|text| parse(text, || format!("the table property `{LEDGER_KEY}`")))
+        .transpose()
+}
+
+/// Returns the newest commit of ours that the metadata lists, whether or not it is in the current history.
+fn newest_of_ours(metadata: &TableMetadata) -> Option<i64> {
+    metadata
+        .snapshots()
+        .filter(|snapshot| snapshot.summary().additional_properties.contains_key(LEDGER_KEY))
+        .max_by_key(|snapshot| snapshot.sequence_number())
+        .map(|snapshot| snapshot.snapshot_id())
+}
+
+/// Takes the facts of one load of a table; see [`read`].
 ///
 /// # Errors
 /// See [`read`].
-pub fn view(metadata: &TableMetadata) -> Result<TableView, LedgerProblem> {
+pub fn view(metadata: &TableMetadata, history: &History) -> Result<TableView, LedgerProblem> {
+    let (ledger, ledger_at) = read(metadata, history)?.unzip();
     Ok(TableView {
         uuid: metadata.uuid(),
         snapshot: metadata.current_snapshot_id(),
-        ledger: read(metadata)?,
+        ledger,
+        ledger_at: ledger_at.flatten(),
     })
 }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::offsets::{OffsetRanges, Partition};
 use crate::table::ledger::Ledger;
+use crate::units::Millis;
 
 /// Names one window among all windows of all runs, for ever. Sequences grow within a run and are never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,4 +119,6 @@ pub struct TableView {
     pub snapshot: Option<i64>,
     /// The offsets that the table holds; `None` if no commit of ours is in it.
     pub ledger: Option<Ledger>,
+    /// When the snapshot was made whose summary holds that ledger; `None` if that has expired, or there is no ledger.
+    pub ledger_at: Option<Millis>,
 }

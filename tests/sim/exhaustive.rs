@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use aperio::units::Millis;
+
 use crate::process::{FAULTS, Fault, Order};
 use crate::scene::Scene;
 use crate::world::{Act, Compares, World};
@@ -32,12 +34,14 @@ enum Happening {
 
 const REBALANCES: [Happening; 2] = [Happening::Rebalance(false), Happening::Rebalance(true)];
 
-const ACTS: [Act; 9] = [
+const ACTS: [Act; 11] = [
+    Act::Undo,
     Act::Rollback(1),
     Act::Rollback(2),
     Act::Insert,
     Act::Compact,
     Act::Expire(1),
+    Act::Forget,
     Act::Schema,
     Act::CherryPick,
     Act::Partition,
@@ -190,14 +194,14 @@ fn two_faults_anywhere_in_two_runs_side_by_side_lose_and_double_nothing() {
 #[test]
 fn a_rebalance_and_a_fault_anywhere_lose_and_double_nothing() {
     for cast in [Cast::TwoTogether, Cast::TwoApart] {
-        let (effects, _) = play(cast, 10, Compares::Location, &[]);
+        let (effects, _) = play(cast, 6, Compares::Location, &[]);
         for pairs in [
             pairs(effects, &REBALANCES, &faults()),
             pairs(effects, &faults(), &REBALANCES),
             pairs(effects, &REBALANCES, &REBALANCES),
         ] {
             play_all(&pairs, |pair| {
-                play(cast, 10, Compares::Location, pair);
+                play(cast, 6, Compares::Location, pair);
             });
         }
     }
@@ -207,13 +211,13 @@ fn a_rebalance_and_a_fault_anywhere_lose_and_double_nothing() {
 fn whatever_others_do_at_any_moment_with_a_fault_beside_it_loses_and_doubles_nothing() {
     let gave_up = AtomicU32::new(0);
     for compares in [Compares::Location, Compares::Snapshot] {
-        let (effects, _) = play(Cast::One, 14, compares, &[]);
+        let (effects, _) = play(Cast::One, 10, compares, &[]);
         for pairs in [
             pairs(effects, &acts(), &faults()),
             pairs(effects, &faults(), &acts()),
         ] {
             play_all(&pairs, |pair| {
-                gave_up.fetch_add(play(Cast::One, 14, compares, pair).1, Ordering::Relaxed);
+                gave_up.fetch_add(play(Cast::One, 10, compares, pair).1, Ordering::Relaxed);
             });
         }
     }
@@ -222,10 +226,52 @@ fn whatever_others_do_at_any_moment_with_a_fault_beside_it_loses_and_doubles_not
 
 #[test]
 fn two_acts_of_others_anywhere_between_two_runs_lose_and_double_nothing() {
-    let (effects, _) = play(Cast::TwoTogether, 10, Compares::Snapshot, &[]);
+    let (effects, _) = play(Cast::TwoTogether, 5, Compares::Snapshot, &[]);
     let gave_up = AtomicU32::new(0);
     play_all(&pairs(effects, &acts(), &acts()), |pair| {
-        gave_up.fetch_add(play(Cast::TwoTogether, 10, Compares::Snapshot, pair).1, Ordering::Relaxed);
+        gave_up.fetch_add(play(Cast::TwoTogether, 5, Compares::Snapshot, pair).1, Ordering::Relaxed);
     });
     assert!(gave_up.into_inner() > 0, "some of these cut the history, and the run says so");
+}
+
+/// A table in which everything is done, and a day later a run with these faults; returns how many effects it had.
+fn play_a_day_later(after: Millis, faults: &[(u32, Fault)], expect_commits: u32) -> u32 {
+    let mut scene = Scene::new(World::new(2, 14, Compares::Location), false, 8, false, Box::new(|| Order::Turns(0)));
+    scene.end();
+    let (ledger, before) = (scene.world.ledger(), scene.world.commits);
+    scene.world.now = scene.world.now.after(after);
+    scene.add(true);
+    let last = scene.processes.len() - 1;
+    let mut effects = 0;
+    for step in 0.. {
+        assert!(step < STEPS_MAX, "faults {faults:?}: no end after {STEPS_MAX} steps");
+        let mut fault = || {
+            effects += 1;
+            faults.iter().find(|(at, _)| at + 1 == effects).map(|(_, fault)| *fault)
+        };
+        if !scene.step(last, &mut fault, &mut || false) {
+            break;
+        }
+    }
+    while !scene.world.in_transit.is_empty() {
+        scene.world.arrive(0);
+    }
+    assert_eq!(scene.world.commits, before + expect_commits, "faults {faults:?}");
+    assert_eq!(scene.world.ledger(), ledger, "faults {faults:?}");
+    effects
+}
+
+#[test]
+fn a_run_with_nothing_new_commits_nothing() {
+    play_a_day_later(Millis(1_000), &[], 0);
+}
+
+#[test]
+fn after_a_quiet_day_the_ledger_is_written_once_more_whatever_fails() {
+    let day = Millis(24 * 60 * 60 * 1000 + 60_000);
+    for at in 0..play_a_day_later(day, &[], 1) {
+        for fault in FAULTS {
+            play_a_day_later(day, &[(at, fault)], 1);
+        }
+    }
 }

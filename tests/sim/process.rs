@@ -22,7 +22,9 @@ use crate::world::{At, Base, Entry, Request, World, source};
 /// What goes wrong at one effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails, and nothing happened.
+    /// It fails before it can have an effect, and says so.
+    NotSent,
+    /// It fails, and nothing happened, and nobody can tell.
     FailsBefore,
     /// It happens, and the answer is lost.
     AnswerLost,
@@ -36,7 +38,8 @@ pub enum Fault {
     Twice,
 }
 
-pub const FAULTS: [Fault; 6] = [
+pub const FAULTS: [Fault; 7] = [
+    Fault::NotSent,
     Fault::FailsBefore,
     Fault::AnswerLost,
     Fault::CrashBefore,
@@ -195,7 +198,7 @@ impl Process {
             run: Run::new(config),
             chunk: start.chunk,
             order: start.order,
-            now: Millis(1_000_000),
+            now: world.now,
             table: None,
             actions: VecDeque::new(),
             hand: None,
@@ -295,6 +298,7 @@ impl Process {
 
     /// Does one thing. `fault` is asked once for each effect.
     pub fn step(&mut self, world: &mut World, fault: &mut dyn FnMut() -> Option<Fault>) -> Stepped {
+        world.now = world.now.max(self.now);
         if let Some(action) = self.actions.pop_front() {
             return self.perform(action, fault);
         }
@@ -383,7 +387,7 @@ impl Process {
         if fault == Some(Fault::CrashBefore) {
             return Stepped::Crashed;
         }
-        let fails = fault == Some(Fault::FailsBefore);
+        let fails = matches!(fault, Some(Fault::FailsBefore | Fault::NotSent));
         match action {
             Action::ResolveStart { partitions, .. } => self.work.push(Work::Resolve(partitions)),
             Action::Join if fails => self.fail("the Kafka client"),
@@ -466,7 +470,7 @@ impl Process {
         if fault == Some(Fault::CrashBefore) {
             return Stepped::Crashed;
         }
-        let fails = fault == Some(Fault::FailsBefore);
+        let fails = matches!(fault, Some(Fault::FailsBefore | Fault::NotSent));
         let lost = matches!(fault, Some(Fault::AnswerLost | Fault::Late));
         let late = fault == Some(Fault::Late);
         let failed = || "injected".to_owned();
@@ -492,7 +496,9 @@ impl Process {
             },
             Work::Swap(plan, base) => {
                 let unknown = || Swapped::Unknown("nobody knows".into());
-                let (swapped, base) = if fails {
+                let (swapped, base) = if fault == Some(Fault::NotSent) {
+                    (Swapped::Failed("injected".into()), None)
+                } else if fails {
                     (unknown(), None)
                 } else if late {
                     world.in_transit.push(Request::Swap(*plan, base));
@@ -508,12 +514,13 @@ impl Process {
             }
             Work::Publish(offsets) => {
                 let version = world.points_version();
-                if late {
-                    world.in_transit.push(Request::Points(version, offsets.clone()));
-                } else if !fails {
-                    world.publish(version, &offsets);
+                let wanted = world.to_publish(&offsets);
+                match &wanted {
+                    Some(wanted) if late => world.in_transit.push(Request::Points(version, wanted.clone())),
+                    Some(wanted) if !fails => world.publish(version, wanted),
+                    _ => {}
                 }
-                if fails || lost {
+                if fails || lost || wanted.is_none() {
                     Answer::Event(Event::Published(Err(failed())))
                 } else {
                     Answer::Published(offsets)
@@ -559,7 +566,8 @@ impl Process {
                 Work::Swap(plan, base) => world.in_transit.push(Request::Swap(*plan, base)),
                 Work::Publish(offsets) => {
                     let version = world.points_version();
-                    world.in_transit.push(Request::Points(version, offsets));
+                    let wanted = world.to_publish(&offsets);
+                    world.in_transit.extend(wanted.map(|wanted| Request::Points(version, wanted)));
                 }
                 Work::Delete(files) => world.in_transit.push(Request::Delete(files)),
                 Work::Resolve(_) | Work::Load | Work::Seal(..) => {}

@@ -81,7 +81,7 @@ fn play(seed: u64, traced: bool) -> Played {
 }
 
 fn act(dice: &mut Dice) -> Act {
-    match dice.roll(12) {
+    match dice.roll(14) {
         0 | 1 => Act::Rollback(1 + dice.index(4)),
         2 | 3 => Act::Insert,
         4 | 5 => Act::Compact,
@@ -89,6 +89,8 @@ fn act(dice: &mut Dice) -> Act {
         8 => Act::Schema,
         9 => Act::CherryPick,
         10 => Act::Partition,
+        12 => Act::Undo,
+        11 => Act::Forget,
         _ => Act::Produce,
     }
 }

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use aperio::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use aperio::run::Swapped;
 use aperio::table::admit::{CommitPlan, Source};
-use aperio::table::ledger::{self, LEDGER_KEY, Ledger, LedgerProblem};
+use aperio::table::ledger::{self, History, LEDGER_KEY, Ledger, LedgerProblem};
 use aperio::table::{Tally, TableView, WindowId};
+use aperio::units::Millis;
 use iceberg::TableCreation;
 use iceberg::spec::{
     FormatVersion, MAIN_BRANCH, NestedField, Operation, PrimitiveType, Schema, SnapshotReference, SnapshotRetention,
@@ -26,6 +27,9 @@ pub enum Entry {
 }
 
 pub type At = (Partition, Offset);
+
+/// When everything begins.
+const START: Millis = Millis(1_700_000_000_000);
 
 /// What a catalog compares in a swap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +68,10 @@ pub enum Act {
     Compact,
     /// All snapshots but the last so many of the ancestry go, with their files.
     Expire(usize),
+    /// `main` goes back by one, and the snapshot it left goes with its files.
+    Undo,
+    /// All older metadata files are deleted, as Iceberg's `delete-after-commit` does.
+    Forget,
     /// A column is added, by others or by one of our lines: no snapshot, another metadata file.
     Schema,
     /// A snapshot of ours that isn't in the ancestry is picked onto it.
@@ -99,6 +107,8 @@ pub struct World {
     pub group: Offsets,
     compares: Compares,
     metadata: TableMetadata,
+    /// Older metadata files that are still there, oldest first.
+    past: Vec<TableMetadata>,
     version: u64,
     view: Result<TableView, LedgerProblem>,
     truths: BTreeMap<i64, Truth>,
@@ -112,6 +122,8 @@ pub struct World {
     cut_allowed: bool,
     dirty: bool,
     pub commits: u32,
+    /// The latest time that any process has seen.
+    pub now: Millis,
 }
 
 pub fn source() -> Source {
@@ -148,6 +160,22 @@ fn empty_table() -> TableMetadata {
         .metadata
 }
 
+/// The same metadata as of `now`: the crate stamps some changes with the time of the machine.
+fn at_time(metadata: TableMetadata, now: Millis) -> TableMetadata {
+    if metadata.last_updated_ms() <= now.0 {
+        return metadata;
+    }
+    let mut value = serde_json::to_value(&metadata).expect("metadata are JSON");
+    value["last-updated-ms"] = now.0.into();
+    if let Some(log) = value["snapshot-log"].as_array_mut() {
+        for entry in log {
+            let at = entry["timestamp-ms"].as_i64().unwrap_or_default();
+            entry["timestamp-ms"] = at.min(now.0).into();
+        }
+    }
+    serde_json::from_value(value).expect("metadata are JSON")
+}
+
 impl World {
     pub fn new(partitions: i32, length: i64, compares: Compares) -> Self {
         let log = (0..partitions).map(|p| {
@@ -156,7 +184,7 @@ impl World {
             *entries.last_mut().expect("a log isn't empty") = Entry::Hole;
             (Partition(p), entries)
         });
-        let metadata = empty_table();
+        let metadata = at_time(empty_table(), START);
         World {
             log: log.collect(),
             bucket: BTreeMap::new(),
@@ -166,7 +194,8 @@ impl World {
             points_version: 0,
             group: Offsets::default(),
             compares,
-            view: ledger::view(&metadata),
+            view: ledger::view(&metadata, &History::default()),
+            past: Vec::new(),
             metadata,
             version: 0,
             truths: BTreeMap::new(),
@@ -178,6 +207,7 @@ impl World {
             cut_allowed: false,
             dirty: true,
             commits: 0,
+            now: START,
         }
     }
 
@@ -268,6 +298,16 @@ impl World {
         self.points_version
     }
 
+    /// What a publication of `offsets` writes: where that would take a sync point back, what the table holds now.
+    pub fn to_publish(&self, offsets: &Offsets) -> Option<Offsets> {
+        let behind = |(partition, point)| offsets.get(partition).is_some_and(|offset| point <= offset);
+        if self.sync_points.iter().all(behind) {
+            return Some(offsets.clone());
+        }
+        let fresh = self.view.as_ref().ok()?.ledger.as_ref()?;
+        Some(fresh.offsets.clone())
+    }
+
     /// Replaces the sync points, if nobody did since `version`.
     pub fn publish(&mut self, version: u64, offsets: &Offsets) {
         if version == self.points_version && *offsets != self.sync_points {
@@ -321,6 +361,17 @@ impl World {
                 true
             }
             Act::Expire(keep) => self.expire(keep),
+            Act::Undo => {
+                let undone = self.rollback(1);
+                if undone {
+                    self.expire(usize::MAX);
+                }
+                undone
+            }
+            Act::Forget => {
+                self.past.clear();
+                true
+            }
             Act::Schema => {
                 self.version += 1;
                 true
@@ -365,7 +416,9 @@ impl World {
             self.set_main(newest);
             return;
         }
-        let truth = self.truth();
+        let mut truth = self.truth();
+        // What a cherry-pick brought stays, by that person's will, and isn't counted.
+        truth.spoiled = false;
         let ledger = Ledger {
             version: ledger::LEDGER_VERSION,
             topic: source().topic,
@@ -447,7 +500,7 @@ impl World {
             .with_snapshot_id(id)
             .with_parent_snapshot_id(self.metadata.current_snapshot_id())
             .with_sequence_number(self.metadata.next_sequence_number())
-            .with_timestamp_ms(self.metadata.last_updated_ms())
+            .with_timestamp_ms(self.now.0)
             .with_manifest_list(String::new())
             .with_summary(Summary {
                 operation,
@@ -466,10 +519,24 @@ impl World {
     }
 
     fn install(&mut self, builder: TableMetadataBuilder) {
-        self.metadata = builder.build().expect("a table").metadata;
+        let next = at_time(builder.build().expect("a table").metadata, self.now);
+        self.past.push(std::mem::replace(&mut self.metadata, next));
         self.version += 1;
-        self.view = ledger::view(&self.metadata);
+        self.view = self.read();
         self.dirty = true;
+    }
+
+    /// Reads the ledger as the program does: through older metadata files, newest first, where the snapshots don't tell.
+    fn read(&self) -> Result<TableView, LedgerProblem> {
+        let mut history = History::default();
+        for older in self.past.iter().rev() {
+            match ledger::view(&self.metadata, &history) {
+                Err(problem) if problem.open_to_history() => history.add(older),
+                answer => return answer,
+            }
+        }
+        history.complete();
+        ledger::view(&self.metadata, &history)
     }
 
     /// Snapshots from `main` back, as far as they are still there.

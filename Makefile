@@ -19,7 +19,7 @@ build: ## Build the release binary, target/release/aperio
 	cargo build --locked --release
 
 test: setup ## Run all tests, those against real Kafka, catalogs and query engines too
-	cargo test --locked
+	cargo test --locked --features failpoints
 
 demo: ## Show it at work: an embedded broker, made-up events, a local table
 	@$(SETUP) build
@@ -30,7 +30,7 @@ bench: setup ## Measure a whole run over 5 million events: records/s, CPU per re
 
 lint: ## Check formatting and lints, as CI does
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features failpoints -- -D warnings
 
 lock: ## After a change of a pom.xml in tests/setup: write its jars.lock anew (needs Maven)
 	@$(SETUP) lock

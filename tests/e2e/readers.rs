@@ -69,12 +69,25 @@ pub fn read(engine: Engine, catalog: &Catalog, table: &str, filter: Option<&str>
     run(script, catalog, table, filter)
 }
 
+/// What aperio left of tables, each with the file of its sync points, as `read_state.py` tells it.
+pub fn read_states(tables: &[(Catalog, String, PathBuf)]) -> Vec<Value> {
+    let request = |(catalog, table, points): &(Catalog, String, PathBuf)| {
+        json!({"catalog": catalog.to_json(), "table": table, "sync_points": points})
+    };
+    let requests: Vec<_> = tables.iter().map(request).collect();
+    call("read_state.py", &json!(requests))
+}
+
 /// Makes the table with PyIceberg, of `id` long and `name` string, and three rows; returns them.
 pub fn create_small_table(catalog: &Catalog, table: &str) -> Vec<Value> {
     run("create_table.py", catalog, table, None)
 }
 
 fn run(script: &str, catalog: &Catalog, table: &str, filter: Option<&str>) -> Vec<Value> {
+    call(script, &json!({"catalog": catalog.to_json(), "table": table, "filter": filter}))
+}
+
+fn call(script: &str, request: &Value) -> Vec<Value> {
     let mut command = Command::new(setup::part("python").join("bin/python"));
     if script == "read_spark.py" {
         command
@@ -82,7 +95,6 @@ fn run(script: &str, catalog: &Catalog, table: &str, filter: Option<&str>) -> Ve
             .env("JARS", setup::part("spark").join("libs"));
         command.env_remove("SPARK_HOME").env_remove("PYSPARK_SUBMIT_ARGS");
     }
-    let request = json!({"catalog": catalog.to_json(), "table": table, "filter": filter});
     command
         .arg("-B")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(script))

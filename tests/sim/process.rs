@@ -168,6 +168,8 @@ pub struct Process {
     leaving: Option<Vec<Partition>>,
     /// Partitions that this process has let go of, for the group to give away.
     pub released: Vec<Partition>,
+    /// How often windows were dropped.
+    pub drops: u32,
     stopping: bool,
     pub trace: Option<Vec<String>>,
 }
@@ -218,6 +220,7 @@ impl Process {
             paused: false,
             leaving: None,
             released: Vec::new(),
+            drops: 0,
             stopping: false,
             trace: start.traced.then(Vec::new),
         };
@@ -267,6 +270,8 @@ impl Process {
 
     /// The group gives partitions to this member.
     pub fn assign(&mut self, partitions: Vec<Partition>) {
+        self.note(|| format!("the group gives {partitions:?}"));
+        self.released.retain(|partition| !partitions.contains(partition));
         self.generation += 1;
         for partition in &partitions {
             let held = Held {
@@ -280,6 +285,7 @@ impl Process {
 
     /// The group takes partitions away: asked for, and given up when the run says so; or lost already.
     pub fn revoke(&mut self, partitions: Vec<Partition>, lost: bool) {
+        self.note(|| format!("the group takes {partitions:?}, lost: {lost}"));
         self.leaving = Some(partitions.clone());
         self.events.push_back(KafkaEvent::Revoked(partitions, lost));
     }
@@ -306,6 +312,7 @@ impl Process {
             // The callback returns: nothing is read of them any more, and others may have them.
             self.acked = false;
             let leaving = self.leaving.take().unwrap_or_default();
+            self.note(|| format!("{leaving:?} left"));
             self.held.retain(|partition, _| !leaving.contains(partition));
             self.released.extend(leaving);
             return Stepped::Alive;
@@ -425,6 +432,7 @@ impl Process {
                 self.work.push(Work::Publish(ledger.offsets));
             }
             Action::Drop { windows, files } => {
+                self.drops += 1;
                 for window in windows {
                     self.windows.remove(&window);
                     self.letters.remove(&window);

@@ -29,6 +29,8 @@ pub struct Scene {
     traced: bool,
     /// Ended because the table's history doesn't tell the offsets.
     pub gave_up: u32,
+    /// How often processes that have ended had dropped windows.
+    pub drops: u32,
     pub trace: Vec<String>,
 }
 
@@ -45,6 +47,7 @@ impl Scene {
             order,
             traced,
             gave_up: 0,
+            drops: 0,
             trace: Vec::new(),
         }
     }
@@ -91,6 +94,7 @@ impl Scene {
         }
         let process = self.processes[at].take().expect("it has just stepped");
         let once = process.once;
+        self.drops += process.drops;
         self.owners.retain(|_, owner| *owner != at);
         self.moving.retain(|partition, _| self.owners.contains_key(partition));
         process.die(&mut self.world, sent);
@@ -153,8 +157,10 @@ impl Scene {
         }
     }
 
+    /// Whether this process can be given partitions: not while it still has to let go of some.
     fn member(&self, at: usize) -> bool {
-        self.processes[at].as_ref().is_some_and(|process| process.joined)
+        let process = self.processes[at].as_ref();
+        process.is_some_and(|process| process.joined && !process.is_leaving())
     }
 
     fn least_loaded(&self) -> Option<usize> {

@@ -69,7 +69,7 @@ pub struct NewTable {
 pub enum SwapAnswer {
     /// The table now is at this metadata, and this attempt made it so.
     Committed(LoadedTable),
-    /// The table had moved: nothing was changed. Reload and admit again.
+    /// The table had moved, and this request changed nothing; a proxy may have sent it before. Reload and admit again.
     Conflict,
     /// It can't be told whether the swap happened, or still will. Reload and look for the snapshot; delete nothing.
     Unknown(CatalogError),
@@ -151,6 +151,21 @@ impl Catalog {
         };
         kill_points::pass(KillPoint::Inside(Place::Swapped));
         answer
+    }
+
+    /// Says whether an attempt on `base` that was refused has left nothing in the table and never will, so that its files
+    /// can be deleted: main has left the base that it was pinned to, and its snapshot isn't there.
+    ///
+    /// A refusal alone doesn't say so: a proxy that loses the answer to a commit and sends the request again gets a
+    /// conflict for a commit that happened.
+    pub async fn left_behind(&self, base: &LoadedTable, snapshot_id: i64) -> bool {
+        let Ok(Some(now)) = self.load(&base.ident).await else {
+            return false;
+        };
+        let (now, base) = (&now.metadata, &base.metadata);
+        now.uuid() == base.uuid()
+            && now.current_snapshot_id() != base.current_snapshot_id()
+            && now.snapshot_by_id(snapshot_id).is_none()
     }
 }
 

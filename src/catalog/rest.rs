@@ -483,9 +483,11 @@ async fn received(request: RequestBuilder) -> Result<Answer, NoAnswer> {
 
 /// Returns whether a refusal of a commit tells of another commit that came first.
 ///
-/// Java's server finds these only when it applies the updates, and answers 400 (`TableMetadata.java`, 1.12: "Cannot
-/// add snapshot with sequence number … older than last sequence number", "first-row-id is behind", "Invalid snapshot
-/// timestamp … before last").
+/// Servers find these only when they apply the updates. Java's answers 400 before 1.11 and 409 since to "Cannot add
+/// snapshot with sequence number … older than last sequence number" and "first-row-id is behind table next-row-id", and
+/// still 400 to "Invalid update timestamp … before last snapshot log entry". Sources: Iceberg 1.12 `TableMetadata.java`
+/// and `CatalogHandlers.java`, `commit`; "Invalid snapshot timestamp … before last" is of servers on the Rust crate,
+/// `iceberg` 0.10.1 `table_metadata_builder.rs`.
 fn speaks_of_a_race(message: &str) -> bool {
     let message = message.to_lowercase();
     ["sequence number", "row id", "row-id", "timestamp"]

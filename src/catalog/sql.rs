@@ -24,7 +24,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections: one commits while another loads.
 const CONNECTIONS_MAX: u32 = 2;
 
-/// Source: Iceberg 1.12 `JdbcUtil.java`, `V1_CREATE_CATALOG_SQL`.
+/// Source: Iceberg 1.12 `JdbcUtil.java`, `V0_CREATE_CATALOG_SQL` with the column that `V1_UPDATE_CATALOG_SQL` adds to it.
 const CREATE_TABLES: &str = "CREATE TABLE IF NOT EXISTS iceberg_tables (\
     catalog_name VARCHAR(255) NOT NULL, \
     table_namespace VARCHAR(255) NOT NULL, \

@@ -19,9 +19,9 @@ use super::summary::{Tally, is_vector};
 
 /// Manifests read at once; each is some megabytes at most.
 const READS_AT_ONCE: usize = 8;
-/// Source: Iceberg 1.12 `TableProperties.java`: `commit.manifest.target-size-bytes`.
+/// Source: Iceberg 1.12 `TableProperties.java`, `MANIFEST_TARGET_SIZE_BYTES_DEFAULT`.
 const MANIFEST_TARGET_BYTES: i64 = 8 * 1024 * 1024;
-/// Source: Iceberg 1.12 `TableProperties.java`: `commit.manifest.min-count-to-merge`.
+/// Source: Iceberg 1.12 `TableProperties.java`, `MANIFEST_MIN_MERGE_COUNT_DEFAULT`.
 const MANIFESTS_TO_MERGE_MIN: usize = 100;
 
 /// What one commit does to the table's files, all of it in one snapshot.
@@ -102,7 +102,7 @@ impl StageError {
 
 /// Returns a random snapshot id that the table doesn't have yet.
 ///
-/// Source: Iceberg 1.12 `SnapshotIdGeneratorUtil.java`: both halves of a UUID, xored, without the sign.
+/// Source: Iceberg 1.12 `SnapshotIdGeneratorUtil.java`, `generateSnapshotID`: both halves of a UUID, xored, without the sign.
 pub fn fresh_snapshot_id(metadata: &TableMetadata) -> i64 {
     loop {
         let (high, low) = Uuid::new_v4().as_u64_pair();
@@ -401,7 +401,8 @@ impl<'a> Stage<'a> {
         let (mut carried, mut suspects) = (Vec::new(), Vec::new());
         for manifest in list.consume_entries() {
             if !(manifest.has_added_files() || manifest.has_existing_files()) {
-                continue; // only tombstones of an older snapshot: dropped, as Java does
+                // Only tombstones of an older snapshot. Source: Iceberg 1.12 `MergingSnapshotProducer.java`, `shouldKeep`.
+                continue;
             }
             if targets.concern(manifest.content) {
                 suspects.push(manifest);
@@ -469,7 +470,8 @@ impl<'a> Stage<'a> {
     /// The newest of a spec wait until there are enough of them, together with the new files' own; those files are
     /// then written into the merged manifest and taken out of `added`.
     ///
-    /// Source: Iceberg 1.12 `ManifestMergeManager.java`.
+    /// Source: Iceberg 1.12 `ManifestMergeManager.java`, `mergeGroup`. There only the bin with the commit's own new files
+    /// waits to be full; here the newest bin of every spec does, so that a small one isn't written anew with each commit.
     async fn merge(
         &mut self,
         carried: Vec<ManifestFile>,

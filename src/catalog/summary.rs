@@ -1,6 +1,6 @@
 //! The summary of a snapshot, with the counts that Java's Iceberg writes and other engines read.
 //!
-//! Source: Iceberg 1.12 `SnapshotSummary.java` (`UpdateMetrics`) and `SnapshotProducer.java` (`updateTotal`). The
+//! Source: Iceberg 1.12 `SnapshotSummary.java` (`UpdateMetrics`) and `SnapshotProducer.java` (`summary`, `updateTotal`). The
 //! crate's own totals reject `replace` and fall to zero on `overwrite`, hence this.
 
 use std::collections::{HashMap, HashSet};
@@ -74,7 +74,11 @@ impl Tally {
         self.changed.insert((spec_id, file.partition().clone()));
     }
 
-    /// Names what the commit did, by the rule of Java's `BaseRowDelta.operation` (1.12).
+    /// Names what the commit did.
+    ///
+    /// Source: Iceberg 1.12 `operation()` of `BaseRowDelta.java` where delete files are added, of `BaseOverwriteFiles.java`
+    /// where files end. Unlike there, ending a delete file isn't an append: rows come back that a reader of appends would
+    /// miss. A commit without files is an append, as an empty `FastAppend.java` is.
     pub(super) fn operation(&self) -> Operation {
         let (added, removed) = (&self.added, &self.removed);
         let removes = removed.data_files + removed.delete_files > 0;

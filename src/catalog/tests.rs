@@ -183,6 +183,28 @@ async fn of_two_writers_from_one_base_exactly_one_commits() {
 }
 
 #[tokio::test]
+async fn a_refused_attempt_is_left_behind_only_where_the_table_shows_it() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let catalog = sql(&directory);
+    let base = catalog.create(&ident(), new_table(FormatVersion::V2, &[])).await;
+    let base = base.expect("create");
+    assert!(!catalog.left_behind(&base, 7).await, "it may still arrive");
+    let table = commit(&catalog, &base, change(&base, vec![data("/d/1", 1)])).await;
+    let committed = table.metadata.current_snapshot_id().expect("a snapshot");
+    assert!(
+        catalog.left_behind(&base, committed ^ 1).await,
+        "main has moved on without it"
+    );
+    assert!(!catalog.left_behind(&base, committed).await, "it is the table's");
+    let table = commit(&catalog, &table, change(&table, vec![])).await;
+    assert!(
+        !catalog.left_behind(&base, committed).await,
+        "it is in the table's past"
+    );
+    assert!(!catalog.left_behind(&table, 7).await, "it may still arrive");
+}
+
+#[tokio::test]
 async fn deletes_and_replacements_keep_the_numbers_of_what_stays() {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = sql(&directory);

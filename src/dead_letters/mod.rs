@@ -304,13 +304,17 @@ async fn attempt(catalog: &Catalog, base: &LoadedTable, letters: &[&DeadLetter])
     match catalog.swap(base, staged.requirements, staged.updates).await {
         SwapAnswer::Committed(_) => Ok(Attempt::Stored(snapshot)),
         SwapAnswer::Conflict => {
-            delete(&base.store, &files).await;
+            if catalog.left_behind(base, snapshot).await {
+                delete(&base.store, &files).await;
+            }
             Ok(Attempt::Conflict)
         }
         // The files may be part of the table: nothing is cleaned up.
         SwapAnswer::Unknown(error) => Ok(Attempt::Unknown(snapshot, error)),
         SwapAnswer::Rejected(source) => {
-            delete(&base.store, &files).await;
+            if catalog.left_behind(base, snapshot).await {
+                delete(&base.store, &files).await;
+            }
             Err(DeadLetterError::Catalog {
                 table: base.ident.clone(),
                 source,

@@ -382,7 +382,7 @@ impl Run {
         let failure = match ledger {
             None => Failure::new(Exit::Data, format!("the table for topic `{}` carries no offsets any more", source.topic))
                 .detail("it was replaced, or its history was rewritten while this run worked")
-                .hint("look at the table's history; `aperio sync-points reset` sets the offsets anew."),
+                .hint("nothing of the window was stored; run again: what the table's history tells decides then"),
             Some(found) => Failure::new(Exit::Data, format!("the table belongs to another topic than `{}`", source.topic))
                 .detail(format!(
                     "the table holds offsets of topic `{}` (id {}, cluster {}), this run reads id {}, cluster {}",
@@ -392,7 +392,7 @@ impl Run {
                     shown(&source.topic_id),
                     shown(&source.cluster_id)
                 ))
-                .hint("was the topic re-created, or `brokers` changed? If the new topic is to be read from its start, run `aperio sync-points reset`."),
+                .hint("was the topic re-created, or `brokers` changed? To read the new topic, give it a table of its own: another `name`"),
         };
         self.finish(Outcome::Failed(failure));
     }

@@ -129,7 +129,7 @@ pub enum Swapped {
     Committed(TableView),
     /// Nothing happened: the table had moved.
     Conflict,
-    /// Nothing happened and nothing will: it failed before the catalog took it up. The same may succeed later.
+    /// Nothing happened and nothing will: it failed before anything was sent. The same may succeed later.
     Failed(String),
     /// Nobody knows; the request may even arrive later.
     Unknown(String),
@@ -651,7 +651,11 @@ impl Run {
     /// has committed what is to come.
     fn strayed(&self) -> bool {
         let ledger = self.ledger.as_ref().map(|ledger| &ledger.offsets);
-        self.idle() && self.positions.iter().any(|(partition, at)| ledger.and_then(|held| held.get(partition)) != Some(at))
+        self.idle()
+            && self
+                .positions
+                .iter()
+                .any(|(partition, at)| ledger.and_then(|held| held.get(partition)) != Some(at))
     }
 
     fn touches(&self, partitions: &BTreeSet<Partition>) -> bool {

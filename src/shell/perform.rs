@@ -71,18 +71,15 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
             Err(problem) => (Swapped::Rejected(problem.to_string()), None),
         },
         SwapAnswer::Conflict => {
-            delete(base.store, staged.files).await;
+            if world.catalog.left_behind(&base, snapshot_id).await {
+                delete(base.store, staged.files).await;
+            }
             (Swapped::Conflict, None)
         }
         SwapAnswer::Unknown(error) => (Swapped::Unknown(chain(&error)), None),
-        SwapAnswer::Rejected(error) => {
-            delete(base.store, staged.files).await;
-            if error.retryable() {
-                (Swapped::Failed(chain(&error)), None)
-            } else {
-                (Swapped::Rejected(chain(&error)), None)
-            }
-        }
+        // Sent, and possibly sent once more by a proxy: not as certain as a failure before that.
+        SwapAnswer::Rejected(error) if error.retryable() => (Swapped::Unknown(chain(&error)), None),
+        SwapAnswer::Rejected(error) => (Swapped::Rejected(chain(&error)), None),
     }
 }
 

@@ -395,4 +395,206 @@ mod tests {
         let problem = parse::<Ledger>(r#"{"version":2}"#, || "x".into()).expect_err("version 2 is unknown");
         assert!(problem.to_string().contains("version is 2"), "{problem}");
     }
+
+    /// What a made-up snapshot is.
+    #[derive(Clone, Copy)]
+    enum Kind {
+        /// A commit of ours that leaves partition 0 at this offset.
+        Ours(i64),
+        /// Another engine's.
+        Foreign,
+        /// Another engine's cherry-pick of this snapshot.
+        Pick(i64),
+    }
+    use Kind::{Foreign, Ours, Pick};
+
+    const TABLE: Uuid = Uuid::from_u128(5);
+
+    fn ledger_at(offset: i64) -> Ledger {
+        Ledger {
+            version: 1,
+            topic: "t".into(),
+            topic_id: None,
+            cluster_id: None,
+            offsets: [(Partition(0), Offset::new(offset))].into_iter().collect(),
+            windows: BTreeMap::new(),
+            event_times: BTreeMap::new(),
+        }
+    }
+
+    /// A metadata file that lists `(id, parent, kind)`, is at the last of them, and has the property of that snapshot.
+    fn metadata(snapshots: &[(i64, i64, Kind)], property: Option<(i64, Uuid)>) -> TableMetadata {
+        let listed: Vec<_> = snapshots
+            .iter()
+            .map(|(id, parent, kind)| {
+                let summary = match kind {
+                    Ours(offset) => {
+                        serde_json::json!({"operation": "append", LEDGER_KEY: ledger_at(*offset).to_text()})
+                    }
+                    Foreign => serde_json::json!({"operation": "append"}),
+                    Pick(source) => {
+                        serde_json::json!({"operation": "append", "source-snapshot-id": source.to_string()})
+                    }
+                };
+                let mut snapshot = serde_json::json!({
+                    "snapshot-id": id, "sequence-number": id, "timestamp-ms": id * 1000,
+                    "manifest-list": "/t/l", "schema-id": 0, "summary": summary,
+                });
+                if *parent > 0 {
+                    snapshot["parent-snapshot-id"] = (*parent).into();
+                }
+                snapshot
+            })
+            .collect();
+        let properties = property.map_or(
+            serde_json::json!({}),
+            |(id, table)| serde_json::json!({LEDGER_KEY: ledger_at(99).to_property_text(id, table)}),
+        );
+        let mut metadata = serde_json::json!({
+            "format-version": 2, "table-uuid": TABLE, "location": "/t", "last-sequence-number": 100,
+            "last-updated-ms": 100_000, "last-column-id": 1, "current-schema-id": 0,
+            "schemas": [{"type": "struct", "schema-id": 0, "fields": [{"id": 1, "name": "a", "required": true, "type": "long"}]}],
+            "partition-specs": [{"spec-id": 0, "fields": []}], "default-spec-id": 0, "last-partition-id": 999,
+            "sort-orders": [{"order-id": 0, "fields": []}], "default-sort-order-id": 0,
+            "properties": properties, "snapshots": listed,
+        });
+        if let Some((current, ..)) = snapshots.last() {
+            metadata["current-snapshot-id"] = (*current).into();
+            metadata["refs"] = serde_json::json!({"main": {"snapshot-id": current, "type": "branch"}});
+        }
+        serde_json::from_value(metadata).expect("metadata")
+    }
+
+    /// Reads with the older files known; `expect` is partition 0's offset and the ledger's time, or a part of the problem.
+    fn check(now: &TableMetadata, older: &[&[(i64, i64, Kind)]], expect: Result<Option<(i64, Option<i64>)>, &str>) {
+        let mut history = History::default();
+        for older in older {
+            history.add(&metadata(older, None));
+        }
+        history.complete();
+        let found = read(now, &history).map_err(|problem| problem.to_string());
+        match expect {
+            Ok(expect) => {
+                let found = found.expect("the offsets are known").map(|(ledger, at)| {
+                    let offset = ledger.offsets.get(Partition(0)).expect("partition 0");
+                    (offset.get(), at.map(|at| at.0))
+                });
+                assert_eq!(found, expect);
+            }
+            Err(part) => {
+                let problem = found.expect_err("the offsets can't be known");
+                assert!(problem.contains(part), "{problem}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_walk_goes_past_others_to_the_newest_commit_of_ours() {
+        let listed = [(1, 0, Ours(5)), (2, 1, Ours(10)), (3, 2, Foreign), (4, 3, Foreign)];
+        check(&metadata(&listed, Some((2, TABLE))), &[], Ok(Some((10, Some(2_000)))));
+        // Rolled back: the property stays and isn't asked.
+        check(
+            &metadata(&listed[..1], Some((2, TABLE))),
+            &[],
+            Ok(Some((5, Some(1_000)))),
+        );
+        check(&metadata(&[(3, 0, Foreign)], None), &[], Ok(None));
+        check(&metadata(&[], None), &[], Ok(None));
+    }
+
+    #[test]
+    fn a_property_counts_where_its_snapshot_is_a_proven_ancestor() {
+        let now = metadata(&[(4, 3, Foreign)], Some((3, TABLE)));
+        check(&now, &[], Ok(Some((99, None))));
+        let now = metadata(&[(6, 5, Foreign)], Some((3, TABLE)));
+        check(
+            &now,
+            &[],
+            Err("snapshot 5, an ancestor of the current one, has expired"),
+        );
+        check(&now, &[&[(5, 4, Foreign)]], Err("snapshot 4, an ancestor"));
+        check(&now, &[&[(5, 4, Foreign)], &[(4, 3, Foreign)]], Ok(Some((99, None))));
+        check(
+            &now,
+            &[&[(3, 0, Ours(10)), (4, 3, Foreign), (5, 4, Foreign)]],
+            Ok(Some((10, None))),
+        );
+        let another = metadata(&[(4, 3, Foreign)], Some((3, Uuid::from_u128(6))));
+        check(&another, &[], Err("not a proven ancestor"));
+    }
+
+    #[test]
+    fn a_property_ahead_of_the_data_is_not_believed() {
+        // 3 was rolled back, 4 is another engine's, then all but 4 expired.
+        let now = [(4, 2, Foreign)];
+        let older = [(1, 0, Ours(5)), (2, 1, Ours(10)), (3, 2, Ours(99))];
+        check(&metadata(&now, Some((3, TABLE))), &[], Err("snapshot 2, an ancestor"));
+        let contradicted = "snapshot 2 with offsets {p0: 10}, but the property `aperio.ledger` is of snapshot 3";
+        check(&metadata(&now, Some((3, TABLE))), &[&older], Err(contradicted));
+        // Without the property, as the hint says, the proven history counts.
+        check(&metadata(&now, None), &[&older], Ok(Some((10, None))));
+        check(&metadata(&now, None), &[&older[..1]], Err("snapshot 2, an ancestor"));
+    }
+
+    #[test]
+    fn a_replaced_table_is_not_one_that_never_was_ours() {
+        let replaced = "the history of no snapshot holds none, but the property `aperio.ledger` is of snapshot 2";
+        check(&metadata(&[], Some((2, TABLE))), &[], Err(replaced));
+        let now = metadata(&[(2, 1, Ours(5)), (3, 0, Foreign)], Some((2, TABLE)));
+        check(&now, &[], Err("the history of snapshot 3 holds none"));
+        // An existing table whose own past has expired can be adopted.
+        check(&metadata(&[(3, 2, Foreign)], None), &[&[(2, 1, Foreign)]], Ok(None));
+        let unread = read(&metadata(&[(3, 2, Foreign)], None), &History::default());
+        assert!(
+            unread.is_err_and(|problem| problem.open_to_history()),
+            "older files may tell otherwise"
+        );
+    }
+
+    #[test]
+    fn a_cherry_pick_of_ours_or_of_something_unknown_is_refused() {
+        let ours = [(1, 0, Ours(5)), (2, 1, Ours(10)), (3, 1, Foreign), (4, 3, Pick(2))];
+        check(
+            &metadata(&ours, Some((2, TABLE))),
+            &[],
+            Err("snapshot 4 is a cherry-pick of snapshot 2, a commit of aperio"),
+        );
+        let theirs = [(1, 0, Ours(5)), (2, 1, Foreign), (3, 1, Foreign), (4, 3, Pick(2))];
+        check(&metadata(&theirs, Some((1, TABLE))), &[], Ok(Some((5, Some(1_000)))));
+        let expired = metadata(&[ours[0], ours[2], ours[3]], Some((2, TABLE)));
+        check(
+            &expired,
+            &[],
+            Err("which has expired and which no older metadata file describes"),
+        );
+        check(&expired, &[&ours[1..2]], Err("a commit of aperio: its rows"));
+        check(&expired, &[&theirs[1..2]], Ok(Some((5, Some(1_000)))));
+        // Taken up by a later commit of ours before anybody noticed: not looked for any more.
+        let later = [(2, 1, Ours(10)), (4, 3, Pick(2)), (5, 4, Ours(20))];
+        check(&metadata(&later, Some((5, TABLE))), &[], Ok(Some((20, Some(5_000)))));
+    }
+
+    #[test]
+    fn every_problem_says_what_to_run() {
+        let problem = read(&metadata(&[], Some((2, TABLE))), &History::default()).expect_err("replaced");
+        insta::assert_snapshot!(problem.hint("default.t"), @"nothing was written. To keep the rows of now and start over at `startOffset`, run `ALTER TABLE default.t UNSET TBLPROPERTIES ('aperio.ledger')` in Spark, delete this source's rows from sync_points.parquet, then run again");
+        let now = metadata(&[(2, 1, Ours(5)), (3, 0, Foreign)], Some((2, TABLE)));
+        let problem = read(&now, &History::default()).expect_err("replaced");
+        assert!(
+            problem
+                .hint("d.t")
+                .contains("`CALL system.set_current_snapshot('d.t', 2)`"),
+            "{}",
+            problem.hint("d.t")
+        );
+        let now = metadata(&[(2, 1, Ours(5)), (4, 3, Pick(2))], None);
+        let problem = read(&now, &History::default()).expect_err("cherry-picked");
+        assert!(
+            problem
+                .hint("d.t")
+                .contains("`CALL system.rollback_to_snapshot('d.t', 3)`"),
+            "{}",
+            problem.hint("d.t")
+        );
+    }
 }

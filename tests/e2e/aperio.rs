@@ -135,7 +135,11 @@ impl Aperio {
             assert!(!self.ended(), "it ended: {:#?}", self.printed.lock());
             self.state() == Some('T')
         });
-        assert!(stopped, "it doesn't stop within {RUN_LIMIT:?}: {:#?}", self.printed.lock());
+        assert!(
+            stopped,
+            "it doesn't stop within {RUN_LIMIT:?}: {:#?}",
+            self.printed.lock()
+        );
     }
 
     /// Lets it go on after [`Aperio::wait_stopped`].

@@ -6,7 +6,9 @@
 #[cfg(not(feature = "failpoints"))]
 #[test]
 fn killed_at_every_step_and_resumed_nothing_is_lost_or_doubled() {
-    panic!("this program can't be killed at its steps: run `make test`, or `cargo test --locked --features failpoints`");
+    panic!(
+        "this program can't be killed at its steps: run `make test`, or `cargo test --locked --features failpoints`"
+    );
 }
 
 #[cfg(feature = "failpoints")]
@@ -178,12 +180,20 @@ mod with_failpoints {
         let kafka = servers.kafka;
         let name = format!("{prefix}_{number}");
         let own_topic = matches!(kill.scene, Scene::NewField | Scene::Beyond | Scene::Revoked);
-        let topic = if own_topic { name.clone() } else { format!("{prefix}-all") };
+        let topic = if own_topic {
+            name.clone()
+        } else {
+            format!("{prefix}-all")
+        };
         let catalog = match &servers.rest {
             Some((uri, _)) => format!("catalog: {{type: rest, uri: \"{uri}\", warehouse: \"\"}}\nstateDir: state\n"),
             None => String::new(),
         };
-        let batch_size = if kill.scene == Scene::Crowded { SMALL_BATCH } else { 1_000_000 };
+        let batch_size = if kill.scene == Scene::Crowded {
+            SMALL_BATCH
+        } else {
+            1_000_000
+        };
         let yaml = format!(
             "{catalog}partitionedTables:\n  - name: {name}\n    source:\n      brokers: \"{}\"\n      topic: {topic}\n      \
              format: json\n      batchSize: {batch_size}\n      batchWindow: \"20s\"\n      maxPollRecords: 20\n      \
@@ -239,7 +249,11 @@ mod with_failpoints {
                 service.wait()
             }
         };
-        assert_eq!(killed.signal, Some(libc::SIGKILL), "{kill:?} isn't reached: {killed:#?}");
+        assert_eq!(
+            killed.signal,
+            Some(libc::SIGKILL),
+            "{kill:?} isn't reached: {killed:#?}"
+        );
         work.start_once(&[]).wait().expect_code(0);
         Played {
             kill,

@@ -9,6 +9,7 @@
 
 mod aperio;
 mod every_step;
+mod history;
 mod json_table;
 mod produce;
 mod readers;

@@ -66,30 +66,42 @@ pub fn read(engine: Engine, catalog: &Catalog, table: &str, filter: Option<&str>
         Engine::DuckDb => "read_duckdb.py",
         Engine::Spark => "read_spark.py",
     };
-    run(script, catalog, table, filter)
+    run(
+        script,
+        json!({"catalog": catalog.to_json(), "table": table, "filter": filter}),
+    )
 }
 
 /// What aperio left of tables, each with the file of its sync points, as `read_state.py` tells it.
 pub fn read_states(tables: &[(Catalog, String, PathBuf)]) -> Vec<Value> {
-    let request = |(catalog, table, points): &(Catalog, String, PathBuf)| {
-        json!({"catalog": catalog.to_json(), "table": table, "sync_points": points})
-    };
+    let request = |(catalog, table, points): &(Catalog, String, PathBuf)| json!({"catalog": catalog.to_json(), "table": table, "sync_points": points});
     let requests: Vec<_> = tables.iter().map(request).collect();
-    call("read_state.py", &json!(requests))
+    run("read_state.py", json!(requests))
 }
 
 /// Makes the table with PyIceberg, of `id` long and `name` string, and three rows; returns them.
 pub fn create_small_table(catalog: &Catalog, table: &str) -> Vec<Value> {
-    run("create_table.py", catalog, table, None)
+    run("create_table.py", json!({"catalog": catalog.to_json(), "table": table}))
 }
 
-fn run(script: &str, catalog: &Catalog, table: &str, filter: Option<&str>) -> Vec<Value> {
-    call(script, &json!({"catalog": catalog.to_json(), "table": table, "filter": filter}))
+/// Removes a property of the table with PyIceberg.
+pub fn unset_property(catalog: &Catalog, table: &str, property: &str) {
+    let request = json!({"catalog": catalog.to_json(), "table": table, "property": property});
+    run("unset_property.py", request);
 }
 
-fn call(script: &str, request: &Value) -> Vec<Value> {
+/// Runs statements in one session of Spark, in order; the catalog's namespace `default` is the current one. Returns the
+/// rows of each.
+pub fn spark_sql(catalog: &Catalog, statements: &[String]) -> Vec<Value> {
+    run(
+        "spark_sql.py",
+        json!({"catalog": catalog.to_json(), "statements": statements}),
+    )
+}
+
+fn run(script: &str, request: Value) -> Vec<Value> {
     let mut command = Command::new(setup::part("python").join("bin/python"));
-    if script == "read_spark.py" {
+    if script.contains("spark") {
         command
             .env("JAVA_HOME", setup::java_home_for_spark())
             .env("JARS", setup::part("spark").join("libs"));

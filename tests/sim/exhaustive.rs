@@ -172,7 +172,10 @@ fn acts() -> Vec<Happening> {
 fn without_faults_every_record_is_there_once() {
     for cast in [Cast::One, Cast::TwoTogether, Cast::TwoApart] {
         let (effects, gave_up) = play(cast, 14, Compares::Location, &[]);
-        assert!(effects > 20, "{cast:?}: the script has several windows, it took {effects} effects");
+        assert!(
+            effects > 20,
+            "{cast:?}: the script has several windows, it took {effects} effects"
+        );
         assert_eq!(gave_up, 0);
     }
 }
@@ -230,10 +233,7 @@ fn whatever_others_do_at_any_moment_with_a_fault_beside_it_loses_and_doubles_not
     let gave_up = AtomicU32::new(0);
     for compares in [Compares::Location, Compares::Snapshot] {
         let (effects, _) = play(Cast::One, 10, compares, &[]);
-        for pairs in [
-            pairs(effects, &acts(), &faults()),
-            pairs(effects, &faults(), &acts()),
-        ] {
+        for pairs in [pairs(effects, &acts(), &faults()), pairs(effects, &faults(), &acts())] {
             play_all(&pairs, |pair| {
                 gave_up.fetch_add(play(Cast::One, 10, compares, pair).1, Ordering::Relaxed);
             });
@@ -247,14 +247,26 @@ fn two_acts_of_others_anywhere_between_two_runs_lose_and_double_nothing() {
     let (effects, _) = play(Cast::TwoTogether, 5, Compares::Snapshot, &[]);
     let gave_up = AtomicU32::new(0);
     play_all(&pairs(effects, &acts(), &acts()), |pair| {
-        gave_up.fetch_add(play(Cast::TwoTogether, 5, Compares::Snapshot, pair).1, Ordering::Relaxed);
+        gave_up.fetch_add(
+            play(Cast::TwoTogether, 5, Compares::Snapshot, pair).1,
+            Ordering::Relaxed,
+        );
     });
-    assert!(gave_up.into_inner() > 0, "some of these cut the history, and the run says so");
+    assert!(
+        gave_up.into_inner() > 0,
+        "some of these cut the history, and the run says so"
+    );
 }
 
 /// A table in which everything is done, and a day later a run with these faults; returns how many effects it had.
 fn play_a_day_later(after: Millis, faults: &[(u32, Fault)], expect_commits: u32) -> u32 {
-    let mut scene = Scene::new(World::new(2, 14, Compares::Location), false, 8, false, Box::new(|| Order::Turns(0)));
+    let mut scene = Scene::new(
+        World::new(2, 14, Compares::Location),
+        false,
+        8,
+        false,
+        Box::new(|| Order::Turns(0)),
+    );
     scene.end();
     let (ledger, before) = (scene.world.ledger(), scene.world.commits);
     scene.world.now = scene.world.now.after(after);

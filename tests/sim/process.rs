@@ -11,7 +11,7 @@ use aperio::run::window::RejectLimit;
 use aperio::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
 use aperio::table::admit::CommitPlan;
 use aperio::table::ledger::LedgerProblem;
-use aperio::table::{SealedWindow, Tally, TableView, WindowFile, WindowId};
+use aperio::table::{SealedWindow, TableView, Tally, WindowFile, WindowId};
 use aperio::units::Millis;
 use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Struct};
 use uuid::Uuid;
@@ -137,7 +137,13 @@ enum Choice {
     Fetch,
 }
 
-const CHOICES: [Choice; 5] = [Choice::Work, Choice::Fetch, Choice::Answer, Choice::Command, Choice::Heard];
+const CHOICES: [Choice; 5] = [
+    Choice::Work,
+    Choice::Fetch,
+    Choice::Answer,
+    Choice::Command,
+    Choice::Heard,
+];
 
 pub struct Process {
     pub id: u128,
@@ -575,7 +581,9 @@ impl Process {
                 Work::Publish(offsets) => {
                     let version = world.points_version();
                     let wanted = world.to_publish(&offsets);
-                    world.in_transit.extend(wanted.map(|wanted| Request::Points(version, wanted)));
+                    world
+                        .in_transit
+                        .extend(wanted.map(|wanted| Request::Points(version, wanted)));
                 }
                 Work::Delete(files) => world.in_transit.push(Request::Delete(files)),
                 Work::Resolve(_) | Work::Load | Work::Seal(..) => {}
@@ -638,7 +646,11 @@ impl Process {
     fn obey(&mut self, world: &mut World) {
         match self.commands.pop_front().expect("chosen where there is one") {
             Command::Start(generation, epoch, partition, offset) => {
-                if let Some(held) = self.held.get_mut(&partition).filter(|held| held.generation == generation) {
+                if let Some(held) = self
+                    .held
+                    .get_mut(&partition)
+                    .filter(|held| held.generation == generation)
+                {
                     held.reading = Some((epoch, offset));
                 }
             }

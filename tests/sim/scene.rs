@@ -140,7 +140,13 @@ impl Scene {
             }
             return;
         }
-        let free: Vec<_> = self.world.log.keys().copied().filter(|p| !self.owners.contains_key(p)).collect();
+        let free: Vec<_> = self
+            .world
+            .log
+            .keys()
+            .copied()
+            .filter(|p| !self.owners.contains_key(p))
+            .collect();
         for partition in free {
             let wished = self.moving.remove(&partition).filter(|at| self.member(*at));
             let Some(to) = wished.or_else(|| self.least_loaded()) else {
@@ -185,7 +191,9 @@ impl Scene {
         if from == to || !self.member(to) {
             return;
         }
-        let Some(process) = &mut self.processes[from] else { return };
+        let Some(process) = &mut self.processes[from] else {
+            return;
+        };
         if process.is_leaving() {
             return;
         }
@@ -231,7 +239,10 @@ impl Scene {
         self.add(true);
         let last = self.processes.len() - 1;
         for steps in 0.. {
-            assert!(steps < STEPS_TO_END_MAX, "no end after {STEPS_TO_END_MAX} steps of one process alone");
+            assert!(
+                steps < STEPS_TO_END_MAX,
+                "no end after {STEPS_TO_END_MAX} steps of one process alone"
+            );
             if !self.step(last, &mut || None, &mut || true) {
                 break;
             }

@@ -43,7 +43,12 @@ fn play(seed: u64, traced: bool) -> Played {
     let played = std::panic::catch_unwind(AssertUnwindSafe(|| {
         for _ in 0..dice.roll(STEPS_WITH_FAULTS) {
             if dice.once_in(rebalance_in) {
-                let partition = *scene.world.log.keys().nth(dice.index(scene.world.log.len())).expect("in range");
+                let partition = *scene
+                    .world
+                    .log
+                    .keys()
+                    .nth(dice.index(scene.world.log.len()))
+                    .expect("in range");
                 scene.rebalance(partition, dice.index(runs), dice.once_in(2));
             }
             if !scene.world.in_transit.is_empty() && dice.once_in(10) {

@@ -7,7 +7,7 @@ use aperio::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use aperio::run::Swapped;
 use aperio::table::admit::{CommitPlan, Source};
 use aperio::table::ledger::{self, History, LEDGER_KEY, Ledger, LedgerProblem};
-use aperio::table::{Tally, TableView, WindowId};
+use aperio::table::{TableView, Tally, WindowId};
 use aperio::units::Millis;
 use iceberg::TableCreation;
 use iceberg::spec::{
@@ -265,7 +265,10 @@ impl World {
             assert_eq!(*tally, self.count(ranges), "the tally of window {id}");
             wanted.extend(self.rows(ranges));
         }
-        assert_eq!(truth.offsets, plan.ledger.offsets, "the ledger is the sum of the ranges");
+        assert_eq!(
+            truth.offsets, plan.ledger.offsets,
+            "the ledger is the sum of the ranges"
+        );
         let mut added = BTreeSet::new();
         for file in &plan.files {
             let path = file.file.file_path();
@@ -355,7 +358,8 @@ impl World {
                 }
                 self.next_foreign_file += 1;
                 let path = format!("compacted-{}.parquet", self.next_foreign_file);
-                self.bucket.insert(path.clone(), truth.visible.iter().copied().collect());
+                self.bucket
+                    .insert(path.clone(), truth.visible.iter().copied().collect());
                 truth.files = [path].into();
                 self.add_snapshot(Operation::Replace, HashMap::new(), None, truth);
                 true
@@ -380,7 +384,8 @@ impl World {
             Act::Partition => {
                 let next = self.log.len() as i32;
                 if next < 4 {
-                    self.log.insert(Partition(next), (0..5).map(|o| entry(next, o)).collect());
+                    self.log
+                        .insert(Partition(next), (0..5).map(|o| entry(next, o)).collect());
                     self.dirty = true;
                 }
                 next < 4
@@ -450,7 +455,11 @@ impl World {
 
     fn expire(&mut self, keep: usize) -> bool {
         let kept: BTreeSet<_> = self.ancestry().into_iter().take(keep.max(1)).collect();
-        let gone: Vec<_> = self.metadata.snapshots().map(|snapshot| snapshot.snapshot_id()).collect();
+        let gone: Vec<_> = self
+            .metadata
+            .snapshots()
+            .map(|snapshot| snapshot.snapshot_id())
+            .collect();
         let gone: Vec<_> = gone.into_iter().filter(|id| !kept.contains(id)).collect();
         if gone.is_empty() {
             return false;
@@ -510,7 +519,9 @@ impl World {
             .build();
         self.truths.insert(id, truth);
         let mut builder = self.metadata.clone().into_builder(None);
-        builder = builder.set_branch_snapshot(snapshot, MAIN_BRANCH).expect("a snapshot fits");
+        builder = builder
+            .set_branch_snapshot(snapshot, MAIN_BRANCH)
+            .expect("a snapshot fits");
         if let Some(property) = property {
             let properties = [(LEDGER_KEY.to_owned(), property)].into();
             builder = builder.set_properties(properties).expect("a property fits");
@@ -545,7 +556,9 @@ impl World {
         let mut next = self.metadata.current_snapshot();
         while let Some(snapshot) = next {
             found.push(snapshot.snapshot_id());
-            next = snapshot.parent_snapshot_id().and_then(|id| self.metadata.snapshot_by_id(id));
+            next = snapshot
+                .parent_snapshot_id()
+                .and_then(|id| self.metadata.snapshot_by_id(id));
         }
         found
     }
@@ -602,13 +615,20 @@ impl World {
         match &self.view {
             Ok(view) => {
                 let read = view.ledger.as_ref().map(|ledger| ledger.offsets.clone());
-                assert_eq!(read.unwrap_or_default(), truth.offsets, "the ledger as read is the truth");
+                assert_eq!(
+                    read.unwrap_or_default(),
+                    truth.offsets,
+                    "the ledger as read is the truth"
+                );
                 assert!(!truth.spoiled, "a cherry-pick is noticed");
             }
             Err(problem) => assert!(self.cut_allowed, "the ledger can't be read: {problem}"),
         }
         for (partition, before) in self.last_ledger.iter() {
-            let now = truth.offsets.get(partition).expect("a partition never leaves the ledger");
+            let now = truth
+                .offsets
+                .get(partition)
+                .expect("a partition never leaves the ledger");
             assert!(
                 before <= now,
                 "the ledger of {partition} moved back from {before} to {now}"

@@ -7,6 +7,7 @@ snapshot names: `orphans` (data files), `letter_orphans`, `metadata_orphans` (me
 
 import json
 import pathlib
+import re
 import sys
 
 import pyarrow.parquet
@@ -17,7 +18,8 @@ import common
 
 
 def path(location):
-    return location.removeprefix("file://")
+    # Java writes `file:/tmp`, others `file:///tmp` or `/tmp`.
+    return re.sub("^file:/+", "/", location)
 
 
 def files(table, folder, pattern):

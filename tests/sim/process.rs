@@ -515,7 +515,7 @@ impl Process {
                 } else if fails {
                     (unknown(), None)
                 } else if late {
-                    world.in_transit.push(Request::Swap(*plan, base));
+                    world.in_transit.push(Request::Swap(plan, base));
                     (unknown(), None)
                 } else {
                     let answered = world.swap(&plan, base);
@@ -577,7 +577,7 @@ impl Process {
             }
             match work {
                 Work::Letters(letters) => world.in_transit.push(Request::Letters(letters)),
-                Work::Swap(plan, base) => world.in_transit.push(Request::Swap(*plan, base)),
+                Work::Swap(plan, base) => world.in_transit.push(Request::Swap(plan, base)),
                 Work::Publish(offsets) => {
                     let version = world.points_version();
                     let wanted = world.to_publish(&offsets);

@@ -50,7 +50,7 @@ pub struct Base {
 
 /// A request that left a process and hasn't arrived yet.
 pub enum Request {
-    Swap(CommitPlan, Base),
+    Swap(Box<CommitPlan>, Base),
     /// Replaces sync points if they still are at this version.
     Points(u64, Offsets),
     Letters(Vec<At>),

@@ -1,6 +1,7 @@
 //! Every single fault and every pair of faults at every effect, of one run and of two runs side by side; and whatever
 //! others do to the table, at every moment.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use aperio::units::Millis;
@@ -71,9 +72,24 @@ fn scene(
 ) -> (u32, u32, u32) {
     let world = World::new(2, length, compares);
     let mut scene = Scene::new(world, cast == Cast::TwoApart, 8, traced, Box::new(|| Order::Turns(0)));
-    let _told = Teller(traced, &raw const scene.trace);
     let runs = if cast == Cast::One { 1 } else { 2 };
     (0..runs).for_each(|_| scene.add(true));
+    let played = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let effects = act_out(&mut scene, runs, happenings);
+        let drops = scene.drops;
+        scene.end();
+        (effects, scene.gave_up, drops)
+    }));
+    played.unwrap_or_else(|cause| {
+        if traced {
+            eprintln!("{}", scene.trace.join("\n"));
+        }
+        std::panic::resume_unwind(cause)
+    })
+}
+
+/// Lets the runs take turns until all have ended; returns how many effects there were.
+fn act_out(scene: &mut Scene, runs: usize, happenings: &[(u32, Happening)]) -> u32 {
     let mut effects = 0;
     let mut happened = 0;
     for step in 0.. {
@@ -115,21 +131,7 @@ fn scene(
             scene.world.check();
         }
     }
-    let drops = scene.drops;
-    scene.end();
-    (effects, scene.gave_up, drops)
-}
-
-/// Prints what happened, if a traced play fails.
-struct Teller(bool, *const Vec<String>);
-
-impl Drop for Teller {
-    fn drop(&mut self) {
-        if self.0 && std::thread::panicking() {
-            // SAFETY: dropped before the scene, which was made before it and isn't moved.
-            eprintln!("{}", unsafe { &*self.1 }.join("\n"));
-        }
-    }
+    effects
 }
 
 /// Plays all of `plays`, on as many threads as there are cores.

@@ -6,7 +6,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aperio
 # Holds cmake where the system has none.
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: help setup build test demo bench lint lock clean
+.PHONY: help setup build install test demo bench lint schemas lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -17,6 +17,10 @@ setup: ## Get what building and testing need, into ~/.cache/aperio (fast when it
 build: ## Build the release binary, target/release/aperio
 	@$(SETUP) build
 	cargo build --locked --release
+
+install: ## Build the release binary and put it where cargo puts programs, ~/.cargo/bin
+	@$(SETUP) build
+	cargo install --locked --path .
 
 test: setup ## Run all tests, those against real Kafka, catalogs and query engines too
 	cargo test --locked --features failpoints
@@ -31,6 +35,9 @@ bench: setup ## Measure a whole run over 5 million events: records/s, CPU per re
 lint: ## Check formatting and lints, as CI does
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features failpoints -- -D warnings
+
+schemas: ## After a change of the pipeline file: write schemas/pipeline.schema.json anew
+	cargo run --locked --quiet -- schema > schemas/pipeline.schema.json
 
 lock: ## After a change of a pom.xml in tests/setup: write its jars.lock anew (needs Maven)
 	@$(SETUP) lock

@@ -14,7 +14,7 @@ pub enum KillPoint {
     Inside(Place),
 }
 
-/// The effects of [`crate::run::Action`]s, each named like its action.
+/// The effects of a run's actions, each named like its action.
 #[cfg_attr(feature = "failpoints", derive(clap::ValueEnum))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the actions of the same names are documented")]

@@ -6,11 +6,11 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use iceberg::spec::{PartitionSpecRef, SortOrderRef};
 
 use crate::chunk::Chunk;
-use crate::dead_letters::DeadLetter;
+use crate::config::EventTime;
 use crate::decode::json::JsonDecoder;
-use crate::decode::{Decoded, Decoder};
+use crate::decode::{DeadLetter, Decoded, Decoder};
 use crate::offsets::Partition;
-use crate::place::{EventTimeFormat, PlaceError, Placer};
+use crate::place::{PlaceError, Placer};
 use crate::schema::infer::Shape;
 use crate::schema::{RowPlanRef, UnknownFields};
 use crate::table::{Tally, WindowFile, WindowId};
@@ -36,7 +36,7 @@ pub struct LineSettings {
     /// The topic's name.
     pub topic: String,
     /// `eventTimeField` and its format.
-    pub event_time: Option<(Vec<String>, EventTimeFormat)>,
+    pub event_time: Option<EventTime>,
     /// No file holds more rows than this.
     pub rows_per_file_max: u64,
     /// `onDecodeError: deadLetter`: rejects are kept, to be stored.
@@ -82,10 +82,13 @@ pub enum Order {
 pub enum Reply {
     /// A chunk is in its window.
     Staged(Tally),
-    /// The records hold fields that the table has no column for; the line waits for the new plan.
+    /// The records hold fields that the table has no column for, or too narrow a one; the line waits for the plan of a
+    /// table that was changed, or of the same one if nothing can be done.
     Unseen {
         /// The fields and their types.
         shape: Shape,
+        /// The id of the schema that the line knows.
+        schema_id: i32,
         /// Where the answer goes; an error ends the run.
         plan: SyncSender<Result<LinePlan, String>>,
     },
@@ -105,6 +108,8 @@ pub struct LineWindow {
     pub tally: Tally,
     /// Rejects, to be stored before the commit.
     pub aside: Vec<DeadLetter>,
+    /// Values that no column of the table took.
+    pub fields_dropped: u64,
     /// The first reasons of rejection, for the log.
     pub reasons: Vec<String>,
     /// The greatest event time per partition, microseconds UTC.
@@ -124,6 +129,8 @@ pub struct Line {
     decoder: Decoder,
     placer: Placer,
     sinks: SinkMaker,
+    /// What the table was asked to take and can't, under the plan's schema: it isn't asked again.
+    refused: Shape,
     open: Option<Open>,
 }
 
@@ -146,6 +153,7 @@ impl Line {
             decoder,
             placer,
             sinks,
+            refused: Shape::Null,
             open: None,
         })
     }
@@ -178,6 +186,7 @@ impl Line {
     fn take(&mut self, id: WindowId, chunk: &Chunk, answer: &mut impl FnMut(Reply)) -> Result<Tally, LineError> {
         let decoded = self.decode(chunk, answer)?;
         let (filtered, decode_rejects) = (decoded.filtered, decoded.rejects.len());
+        let fields_dropped = decoded.fields_dropped;
         let placed = self.placer.place(decoded, chunk);
         let rows = placed.parts.iter().map(|part| part.rows.num_rows() as u64).sum();
         let tally = Tally {
@@ -197,6 +206,7 @@ impl Line {
         let open = self.open.as_mut().expect("opened above");
         open.writer.write(placed.parts)?;
         open.window.tally.add(tally);
+        open.window.fields_dropped += fields_dropped;
         if let Some(time) = placed.event_time_max_us {
             let greatest = open.window.event_times.entry(chunk.partition).or_insert(time);
             *greatest = (*greatest).max(time);
@@ -217,26 +227,52 @@ impl Line {
         Ok(tally)
     }
 
-    /// Decodes; where the table lacks columns for what is there, waits until it has them and decodes again. Every round
-    /// adds columns, so the second finds nothing more to add.
+    /// Decodes; where the table lacks columns for what is there, waits until it has them and decodes again.
     fn decode(&mut self, chunk: &Chunk, answer: &mut impl FnMut(Reply)) -> Result<Decoded, LineError> {
-        let decoded = self.decoder.decode(chunk);
         let evolves = matches!(self.plan.rows.unknown, UnknownFields::Evolve | UnknownFields::Strict);
-        let Some(shape) = decoded.unseen.clone().filter(|_| evolves) else {
-            return Ok(decoded);
-        };
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        answer(Reply::Unseen { shape, plan: sender });
-        let plan = receiver
-            .recv()
-            .map_err(|_| LineError::Schema("the run ended while the table's schema was changed".into()))?
-            .map_err(LineError::Schema)?;
-        (self.decoder, self.placer) = Line::tools(&self.settings, &plan)?;
+        // Ends: a round that leaves the schema as it is is the last, and the others each took something in.
+        loop {
+            let decoded = self.decoder.decode(chunk);
+            let Some(shape) = decoded.unseen.as_ref().filter(|_| evolves) else {
+                return Ok(decoded);
+            };
+            if self.refused.covers(shape) {
+                return Ok(decoded);
+            }
+            let (schema_id, (sender, receiver)) = (self.schema_id(), std::sync::mpsc::sync_channel(1));
+            let question = Reply::Unseen {
+                shape: shape.clone(),
+                schema_id,
+                plan: sender,
+            };
+            answer(question);
+            let plan = receiver
+                .recv()
+                .map_err(|_| LineError::Schema("the run ended while the table's schema was changed".into()))?
+                .map_err(LineError::Schema)?;
+            self.replan(plan)?;
+            if self.schema_id() == schema_id {
+                self.refused.merge(shape.clone());
+                return Ok(decoded);
+            }
+            self.refused = Shape::Null;
+        }
+    }
+
+    fn schema_id(&self) -> i32 {
+        self.plan.rows.schema.schema_id()
+    }
+
+    /// Goes on under another plan.
+    fn replan(&mut self, mut plan: LinePlan) -> Result<(), LineError> {
         if let Some(open) = &mut self.open {
+            // All files of a window are of the spec that it was opened under; a table takes files of any spec it ever had.
+            plan.spec = self.plan.spec.clone();
             open.writer.replan(plan.rows.clone())?;
         }
+        (self.decoder, self.placer) = Line::tools(&self.settings, &plan)?;
         self.plan = plan;
-        Ok(self.decoder.decode(chunk))
+        Ok(())
     }
 
     fn seal(&mut self, id: WindowId) -> Result<LineWindow, LineError> {
@@ -260,6 +296,7 @@ impl Line {
             files: Vec::new(),
             tally: Tally::default(),
             aside: Vec::new(),
+            fields_dropped: 0,
             reasons: Vec::new(),
             event_times: BTreeMap::new(),
         };

@@ -122,6 +122,10 @@ impl SqlCatalog {
     }
 
     pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<LoadedTable>, CatalogError> {
+        // Looking makes no file: `aperio status` before the first run must leave nothing behind.
+        if !self.layout.initialized() && !tokio::fs::try_exists(&self.file).await.unwrap_or(true) {
+            return Ok(None);
+        }
         let Some(location) = self.current(ident).await? else {
             return Ok(None);
         };

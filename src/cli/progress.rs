@@ -56,14 +56,20 @@ impl Bars {
     fn redraw(&self) {
         for (bar, counters) in &self.tables {
             let total = counters.position_total.load(Relaxed);
-            if total > 0 {
+            let read = counters.records_read.load(Relaxed);
+            // What was read counts, not what was committed only: a large window would stand at 0 % until its end. Markers
+            // and aborted records have offsets and aren't read, so that the commits may be ahead.
+            let position = read.max(counters.position_done.load(Relaxed));
+            if total > 0 && position > 0 {
                 if bar.length() != Some(total) {
                     bar.set_length(total);
+                    // Rate and time left count from here: the group took its time to form.
+                    bar.reset_eta();
                     bar.set_style(towards_end_style());
                 }
-                bar.set_position(counters.position_done.load(Relaxed).min(total));
+                bar.set_position(position.min(total));
             } else {
-                bar.set_position(counters.records_read.load(Relaxed));
+                bar.set_position(read);
             }
             bar.set_message(message(counters));
             bar.tick();

@@ -55,6 +55,7 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
     let started = Instant::now();
+    let id = Uuid::now_v7();
     let loaded = config::load(&args.files)
         .map_err(Refused::from)
         .and_then(|pipelines| chosen(pipelines, &args.tables).map_err(Refused::from));
@@ -63,7 +64,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
         Err(refused) => {
             // A script that reads the report gets one also then; what is wrong is told on standard error.
             if args.output == OutputFormat::Json {
-                say_json(&report(Vec::new(), Exit::Config as u8, started));
+                say_json(&report(id, Vec::new(), Exit::Config as u8, started));
             }
             return Err(refused);
         }
@@ -76,6 +77,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
     };
     logs::start(args.log_format.unwrap_or(LogFormat::Text), filter, bars.clone());
     let options = RunOptions {
+        run: id,
         once: args.once,
         memory: args.memory.as_u64(),
         retry_for: args.retry_for,
@@ -87,7 +89,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
     }
     match args.output {
         OutputFormat::Text => tables.iter().for_each(|table| say(&summary(table))),
-        OutputFormat::Json => say_json(&report(tables, code, started)),
+        OutputFormat::Json => say_json(&report(id, tables, code, started)),
     }
     Ok(code)
 }
@@ -116,10 +118,7 @@ async fn until_done(
     bars: Option<MultiProgress>,
 ) -> Result<(Vec<TableReport>, Option<StopSignal>), Failure> {
     let counters: Vec<_> = pipelines.iter().map(|_| Arc::new(Counters::default())).collect();
-    let names: Vec<_> = pipelines
-        .iter()
-        .map(|pipeline| format!("{}.{}", pipeline.schema, pipeline.name))
-        .collect();
+    let names: Vec<_> = pipelines.iter().map(Pipeline::full_name).collect();
     let bars = bars.map(|all| Bars::new(all, &names, &counters));
     let (stop, stopping) = watch::channel(false);
     let refused = |error: std::io::Error| {
@@ -175,12 +174,9 @@ fn exit_code(tables: &[TableReport], once: bool, stopped_by: Option<StopSignal>)
 
 /// Keeps the tables that `--table` names; all, where it names none.
 fn chosen(pipelines: Vec<Pipeline>, names: &[String]) -> Result<Vec<Pipeline>, Failure> {
-    let full = |pipeline: &Pipeline| format!("{}.{}", pipeline.schema, pipeline.name);
+    let called = |pipeline: &Pipeline, name: &String| *name == pipeline.name || *name == pipeline.full_name();
     for name in names {
-        if !pipelines
-            .iter()
-            .any(|pipeline| *name == pipeline.name || *name == full(pipeline))
-        {
+        if !pipelines.iter().any(|pipeline| called(pipeline, name)) {
             let known: Vec<_> = pipelines
                 .iter()
                 .map(|pipeline| format!("`{}`", pipeline.name))
@@ -190,8 +186,7 @@ fn chosen(pipelines: Vec<Pipeline>, names: &[String]) -> Result<Vec<Pipeline>, F
                 .hint("mend `--table`"));
         }
     }
-    let named =
-        |pipeline: &Pipeline| names.is_empty() || names.contains(&pipeline.name) || names.contains(&full(pipeline));
+    let named = |pipeline: &Pipeline| names.is_empty() || names.iter().any(|name| called(pipeline, name));
     Ok(pipelines.into_iter().filter(named).collect())
 }
 
@@ -203,9 +198,9 @@ fn tell_failure(table: &TableReport, tables: usize) {
     complain(error);
 }
 
-fn report(tables: Vec<TableReport>, exit_code: u8, started: Instant) -> RunReport {
+fn report(id: Uuid, tables: Vec<TableReport>, exit_code: u8, started: Instant) -> RunReport {
     RunReport {
-        run: Uuid::now_v7().simple().to_string(),
+        run: id.simple().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         exit_code,
         millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -233,6 +228,7 @@ pub(super) fn summary(table: &TableReport) -> String {
         (table.rejected, "rejected"),
         (table.filtered, "filtered"),
         (table.late, "late"),
+        (table.fields_dropped, "fields dropped"),
     ] {
         if count > 0 {
             text.push_str(&format!(", {} {what}", grouped(count)));
@@ -266,30 +262,15 @@ fn span(text: &str) -> Result<Millis, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn table(outcome: TableOutcome, exit_code: u8) -> TableReport {
         TableReport {
-            table: "default.events".into(),
             outcome,
             exit_code,
-            error: None,
-            records_read: 0,
-            rows_written: 0,
-            rows_deleted: 0,
-            rejected: 0,
-            late: 0,
-            filtered: 0,
-            offsets: BTreeMap::new(),
-            sync_points_ahead: BTreeMap::new(),
-            windows: vec![],
-            snapshots: vec![],
-            files_written: 0,
-            bytes_written: 0,
             millis: 1_234,
             lag: Some(0),
+            ..TableReport::new("default.events".into())
         }
     }
 

@@ -14,6 +14,7 @@ use crate::error::{Exit, Failure};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offset, Offsets, Partition};
+use crate::shell::open::catalog;
 use crate::table::TableView;
 
 /// How long a broker may take for one answer; somebody is waiting in front of the screen.
@@ -145,14 +146,14 @@ pub(super) fn run(args: StatusArgs) -> Result<u8, Refused> {
 async fn of_table(pipeline: &Pipeline) -> (TableStatus, u8) {
     let mut failures: Vec<Failure> = Vec::new();
     let loaded = async {
-        let catalog = open::catalog(pipeline)?;
+        let catalog = catalog(&pipeline.catalog)?;
         open::table(pipeline, &catalog, &pipeline.name).await
     };
     let (loaded, kafka) = tokio::join!(loaded, ask_kafka(pipeline));
     let exists = loaded.as_ref().ok().map(Option::is_some);
     let table = kept(loaded, &mut failures).flatten();
     let view = match &table {
-        Some(table) => kept(open::view(table).await, &mut failures),
+        Some(table) => kept(open::view(pipeline, table).await, &mut failures),
         None => None,
     };
     let points = kept(of_pipeline(pipeline, table.as_ref()).await, &mut failures).unwrap_or_default();
@@ -187,7 +188,7 @@ async fn of_table(pipeline: &Pipeline) -> (TableStatus, u8) {
         .min()
         .unwrap_or(Exit::Done as u8);
     let status = TableStatus {
-        table: open::full_name(pipeline),
+        table: pipeline.full_name(),
         topic: pipeline.source.topic.clone(),
         group: pipeline.source.group.clone(),
         exists,
@@ -210,7 +211,6 @@ fn kept<T>(answer: Result<T, Failure>, failures: &mut Vec<Failure>) -> Option<T>
 /// Asks the brokers for the topic's ends and the group's offsets, on a thread that may block.
 async fn ask_kafka(pipeline: &Pipeline) -> Result<(Offsets, Offsets), Failure> {
     let source = pipeline.source.clone();
-    let topic = source.topic.clone();
     let asked = tokio::task::spawn_blocking(move || {
         let admin = Admin::new(&source.brokers, source.read_committed, &source.client, QUESTION_TIMEOUT)?;
         Ok((
@@ -221,17 +221,7 @@ async fn ask_kafka(pipeline: &Pipeline) -> Result<(Offsets, Offsets), Failure> {
     asked
         .await
         .expect("a question to a broker doesn't panic")
-        .map_err(|error| kafka_failure(&error, &topic))
-}
-
-fn kafka_failure(error: &KafkaError, topic: &str) -> Failure {
-    let exit = match error {
-        KafkaError::TopicMissing { .. } | KafkaError::Configuration { .. } => Exit::Config,
-        _ => Exit::Remote,
-    };
-    Failure::new(exit, format!("Kafka can't be asked about topic `{topic}`"))
-        .detail(crate::error::chain(error))
-        .hint("look at `source` in the pipeline file, and whether the brokers are up")
+        .map_err(|error: KafkaError| error.failure(&pipeline.source.brokers, &pipeline.source.topic))
 }
 
 fn text(status: &TableStatus) -> String {

@@ -8,6 +8,7 @@ use super::output::{Columns, OutputFormat, moment, moment_iso, say, say_json};
 use super::{Refused, block_on, open};
 use crate::config::{self, Pipeline};
 use crate::error::{Exit, Failure};
+use crate::shell::open::{catalog, sync_points, sync_points_failure};
 
 /// The commands about sync points.
 #[derive(Debug, clap::Subcommand)]
@@ -52,7 +53,7 @@ pub(super) fn run(command: SyncPointsCommand) -> Result<u8, Refused> {
         for pipeline in &pipelines {
             let table = match pipeline.state_dir {
                 Some(_) => None,
-                None => open::table(pipeline, &open::catalog(pipeline)?, &pipeline.name).await?,
+                None => open::table(pipeline, &catalog(&pipeline.catalog)?, &pipeline.name).await?,
             };
             all.extend(of_pipeline(pipeline, table.as_ref()).await?);
         }
@@ -71,10 +72,13 @@ pub(super) async fn of_pipeline(
     pipeline: &Pipeline,
     table: Option<&crate::catalog::LoadedTable>,
 ) -> Result<Vec<PointShown>, Failure> {
-    let Some(points) = open::sync_points(pipeline, table)? else {
+    let Some(points) = sync_points(pipeline, table.map(|table| table.metadata.location()))? else {
         return Ok(Vec::new());
     };
-    let rows = points.read().await.map_err(|error| open::sync_points_failure(&error))?;
+    let rows = points
+        .read()
+        .await
+        .map_err(|error| sync_points_failure(&points, &error))?;
     let ours = rows.into_iter().filter(|row| row.source_name == pipeline.name);
     let mut shown: Vec<_> = ours
         .map(|row| PointShown {

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
+use iceberg::spec::Transform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use super::pipeline::{EventTimeFormat, MaxRejected, PartitionField, PartitionTransform};
+use super::pipeline::{EventTimeFormat, MaxRejected, PartitionField};
 use super::problem::did_you_mean;
 use crate::units::Millis;
 
@@ -189,7 +190,7 @@ pub(super) fn partition(text: &str) -> Result<PartitionField, Wrong> {
                 Some("write it like `bucket(16, user_id)`".to_owned()),
             ));
         }
-        return field(PartitionTransform::Identity, text);
+        return field(Transform::Identity, text);
     };
     let function = function.trim();
     let Some(inner) = rest.strip_suffix(')') else {
@@ -197,11 +198,11 @@ pub(super) fn partition(text: &str) -> Result<PartitionField, Wrong> {
     };
     let arguments: Vec<&str> = inner.split(',').map(str::trim).collect();
     match (function, arguments.as_slice()) {
-        ("identity", [column]) => field(PartitionTransform::Identity, column),
-        ("year", [column]) => field(PartitionTransform::Year, column),
-        ("month", [column]) => field(PartitionTransform::Month, column),
-        ("day", [column]) => field(PartitionTransform::Day, column),
-        ("hour", [column]) => field(PartitionTransform::Hour, column),
+        ("identity", [column]) => field(Transform::Identity, column),
+        ("year", [column]) => field(Transform::Year, column),
+        ("month", [column]) => field(Transform::Month, column),
+        ("day", [column]) => field(Transform::Day, column),
+        ("hour", [column]) => field(Transform::Hour, column),
         ("bucket" | "truncate", [width, column]) => {
             // Iceberg stores the width as an int: https://iceberg.apache.org/spec/#partition-transforms
             let width = width
@@ -216,9 +217,9 @@ pub(super) fn partition(text: &str) -> Result<PartitionField, Wrong> {
                 ));
             };
             let transform = if function == "bucket" {
-                PartitionTransform::Bucket
+                Transform::Bucket
             } else {
-                PartitionTransform::Truncate
+                Transform::Truncate
             };
             field(transform(width), column)
         }
@@ -279,6 +280,14 @@ pub(super) fn event_time(text: &str) -> Result<EventTimeFormat, Wrong> {
     }
 }
 
+impl std::str::FromStr for PartitionField {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        partition(text).map_err(|(message, _)| message)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,7 +297,7 @@ mod tests {
         assert_eq!(found, expect.map_err(str::to_owned), "{text}");
     }
 
-    fn of(transform: PartitionTransform, column: &str) -> Result<PartitionField, &'static str> {
+    fn of(transform: Transform, column: &str) -> Result<PartitionField, &'static str> {
         Ok(PartitionField::Transform {
             transform,
             column: column.to_owned(),
@@ -299,12 +308,12 @@ mod tests {
     fn partition_expressions_are_read() {
         check_partition("date", Ok(PartitionField::Date));
         check_partition("hour", Ok(PartitionField::Hour));
-        check_partition("country", of(PartitionTransform::Identity, "country"));
-        check_partition("identity(date)", of(PartitionTransform::Identity, "date"));
-        check_partition("bucket(16, user_id)", of(PartitionTransform::Bucket(16), "user_id"));
-        check_partition("truncate(4,country)", of(PartitionTransform::Truncate(4), "country"));
-        check_partition("day(ts)", of(PartitionTransform::Day, "ts"));
-        check_partition("year( a.b )", of(PartitionTransform::Year, "a.b"));
+        check_partition("country", of(Transform::Identity, "country"));
+        check_partition("identity(date)", of(Transform::Identity, "date"));
+        check_partition("bucket(16, user_id)", of(Transform::Bucket(16), "user_id"));
+        check_partition("truncate(4,country)", of(Transform::Truncate(4), "country"));
+        check_partition("day(ts)", of(Transform::Day, "ts"));
+        check_partition("year( a.b )", of(Transform::Year, "a.b"));
         check_partition(
             "buckt(16, a)",
             Err("`buckt` is not a partition transform; did you mean `bucket`?"),

@@ -37,6 +37,10 @@ const OWNED: &[(&str, &str)] = &[
     ),
     ("group.protocol", "instances of one table must agree on it"),
     ("group.remote.assignor", "instances of one table must agree on it"),
+    (
+        "allow.auto.create.topics",
+        "a topic that is read is never made by reading it",
+    ),
     ("enable.partition.eof", "`--once` relies on it"),
     ("queued.max.messages.kbytes", "it follows from `--memory`"),
     ("queued.min.messages", "it follows from `--memory`"),
@@ -65,7 +69,6 @@ const JAVA: &[(&str, &str)] = &[
 /// Source: librdkafka CONFIGURATION.md as packed in the rdkafka-sys that Cargo.lock names, rows `C` and `*`, without
 /// callbacks and without [`OWNED`].
 const KNOWN: &[&str] = &[
-    "allow.auto.create.topics",
     "api.version.fallback.ms",
     "api.version.request",
     "api.version.request.timeout.ms",

@@ -31,8 +31,8 @@ use std::path::{Path, PathBuf};
 
 pub use file::json_schema;
 pub use pipeline::{
-    CatalogConfig, CatalogKind, Column, Errors, EventTime, EventTimeFormat, Evolution, KafkaSource, Materialize,
-    MaxRejected, OnDecodeError, PartitionField, PartitionTransform, Pipeline, StartOffset,
+    CatalogConfig, CatalogKind, Column, Errors, EventTime, EventTimeFormat, Evolution, KafkaColumn, KafkaSource,
+    Materialize, MaxRejected, OnDecodeError, PartitionField, Pipeline, StartOffset,
 };
 pub use problem::Problem;
 pub use secret::Secret;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use iceberg::spec::Transform;
+
 use super::secret::{KeysOnly, without_password};
-use crate::schema::KafkaColumn;
 use crate::units::Millis;
 
 /// One table and the topic that feeds it.
@@ -28,6 +29,13 @@ pub struct Pipeline {
     pub materialize: Materialize,
     /// What happens to records that can't be read.
     pub errors: Errors,
+}
+
+impl Pipeline {
+    /// Returns the table's name with its namespace, `sales.orders`: what reports, messages and `--table` call it.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
 }
 
 /// The kinds of catalog.
@@ -54,12 +62,19 @@ pub struct CatalogConfig {
     pub properties: BTreeMap<String, String>,
 }
 
+impl CatalogConfig {
+    /// Returns the URI as it may be printed, its password hidden.
+    pub fn shown(&self) -> String {
+        without_password(&self.uri)
+    }
+}
+
 impl fmt::Debug for CatalogConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CatalogConfig")
             .field("kind", &self.kind)
             .field("name", &self.name)
-            .field("uri", &without_password(&self.uri))
+            .field("uri", &self.shown())
             .field("warehouse", &without_password(&self.warehouse))
             .field("properties", &KeysOnly(&self.properties))
             .finish()
@@ -114,6 +129,47 @@ impl fmt::Debug for KafkaSource {
     }
 }
 
+/// The columns that `include` adds, with their fixed names and types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KafkaColumn {
+    /// `_kafka_topic` string
+    Topic,
+    /// `_kafka_partition` int
+    Partition,
+    /// `_kafka_offset` long
+    Offset,
+    /// `_kafka_timestamp` timestamptz
+    Timestamp,
+    /// `_kafka_key` binary
+    Key,
+    /// `_kafka_headers` list<struct<key: string, value: binary>>
+    Headers,
+}
+
+impl KafkaColumn {
+    /// Every column that `include` can add.
+    pub const ALL: [KafkaColumn; 6] = [
+        KafkaColumn::Topic,
+        KafkaColumn::Partition,
+        KafkaColumn::Offset,
+        KafkaColumn::Timestamp,
+        KafkaColumn::Key,
+        KafkaColumn::Headers,
+    ];
+
+    /// Returns the column's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            KafkaColumn::Topic => "_kafka_topic",
+            KafkaColumn::Partition => "_kafka_partition",
+            KafkaColumn::Offset => "_kafka_offset",
+            KafkaColumn::Timestamp => "_kafka_timestamp",
+            KafkaColumn::Key => "_kafka_key",
+            KafkaColumn::Headers => "_kafka_headers",
+        }
+    }
+}
+
 /// Where the very first run of a table starts to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartOffset {
@@ -134,23 +190,24 @@ pub struct EventTime {
     pub format: EventTimeFormat,
 }
 
-/// How an event time is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How an event time is written (`eventTimeFormat`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum EventTimeFormat {
-    /// Seconds since 1970.
-    EpochSeconds,
-    /// Milliseconds since 1970.
-    EpochMillis,
-    /// Microseconds since 1970.
-    EpochMicros,
-    /// Nanoseconds since 1970.
-    EpochNanos,
-    /// ISO 8601 text.
-    Iso8601,
-    /// Text of this strftime pattern, as chrono 0.4 understands it.
-    Strftime(String),
     /// ISO 8601 for text, milliseconds since 1970 for numbers.
+    #[default]
     Default,
+    /// Seconds since 1970-01-01T00:00Z; a fraction is kept to the microsecond.
+    EpochSeconds,
+    /// Milliseconds since 1970-01-01T00:00Z.
+    EpochMillis,
+    /// Microseconds since 1970-01-01T00:00Z.
+    EpochMicros,
+    /// Nanoseconds since 1970-01-01T00:00Z, floored to the microsecond.
+    EpochNanos,
+    /// ISO 8601 text; UTC where it names no zone, midnight where it names no time.
+    Iso8601,
+    /// A strftime pattern as chrono 0.4 reads it; UTC where it has no zone, midnight where it has no time.
+    Strftime(String),
 }
 
 /// A declared column.
@@ -199,30 +256,11 @@ pub enum PartitionField {
     Hour,
     /// A transform of a column.
     Transform {
-        /// The transform.
-        transform: PartitionTransform,
+        /// What is done to the column's values; a column alone is the identity.
+        transform: Transform,
         /// The column; dots lead into structs.
         column: String,
     },
-}
-
-/// Iceberg's partition transforms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PartitionTransform {
-    /// The value itself.
-    Identity,
-    /// Its year.
-    Year,
-    /// Its month.
-    Month,
-    /// Its day.
-    Day,
-    /// Its hour.
-    Hour,
-    /// Its hash modulo this many buckets; above 0.
-    Bucket(u32),
-    /// Its first so many characters, or the number rounded down to a multiple; above 0.
-    Truncate(u32),
 }
 
 /// What happens to records that can't be read.

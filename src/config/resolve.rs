@@ -9,13 +9,12 @@ use super::file::{Catalog, ColumnEntry, Envelope, ErrorsEntry, MaterializeEntry,
 use super::formats;
 use super::names::{absolute, absolute_sqlite, check_name, check_topic, dotted, looks_like_path, required, texts};
 use super::pipeline::{
-    CatalogConfig, CatalogKind, Column, Errors, Evolution, KafkaSource, Materialize, MaxRejected, OnDecodeError,
-    PartitionField, Pipeline,
+    CatalogConfig, CatalogKind, Column, Errors, Evolution, KafkaColumn, KafkaSource, Materialize, MaxRejected,
+    OnDecodeError, PartitionField, Pipeline,
 };
 use super::problem::did_you_mean;
 use super::report::Report;
 use super::source::{kafka_source, no_source};
-use crate::schema::KafkaColumn;
 
 const MAX_REJECTED: MaxRejected = MaxRejected::Share(0.01);
 

@@ -9,10 +9,9 @@ use super::file::{SaslMechanism, Scalar, Security, Source};
 use super::formats;
 use super::kafka_keys;
 use super::names::{absolute, check_topic, dotted, required, texts};
-use super::pipeline::{EventTime, EventTimeFormat, KafkaSource, StartOffset};
+use super::pipeline::{EventTime, EventTimeFormat, KafkaColumn, KafkaSource, StartOffset};
 use super::report::Report;
 use super::secret::Secret;
-use crate::schema::KafkaColumn;
 use crate::units::Millis;
 
 const BATCH_SIZE: u64 = 1_000_000;

@@ -1,7 +1,6 @@
 //! Whole files through [`load`](super::load): what is accepted, what several files have wrong together, secrets.
 
 use super::*;
-use crate::schema::KafkaColumn;
 use crate::units::Millis;
 
 const PASSWORD: &str = "hunter2";

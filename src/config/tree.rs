@@ -1,11 +1,23 @@
 //! The YAML as a tree that knows its lines, with `${…}` filled in and `defaults` merged under every table.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar as YamlScalar, YamlData};
+use saphyr_parser::{Event, Parser};
 
 use super::problem::Problem;
 use super::secret::{HIDDEN, named_like_secret};
+
+/// Lists and maps inside each other: the deepest key of the file is at 7, and more would only cost stack.
+const DEPTH_MAX: usize = 64;
+
+/// What the file may come to with its aliases filled in, in bytes of text, a value counting at least 32: a file of 10,000
+/// tables, and far from what fills a memory.
+const EXPANDED_BYTES_MAX: usize = 16 << 20;
+
+/// What a value counts beside its text.
+const VALUE_BYTES: usize = 32;
 
 /// A YAML value and where it stands.
 #[derive(Clone)]
@@ -49,7 +61,12 @@ pub(super) struct Surroundings<'a> {
 /// Returns `None` if the text isn't YAML at all; the problem is then the only one.
 pub(super) fn parse(file: &Path, text: &str, around: &Surroundings<'_>, problems: &mut Vec<Problem>) -> Option<Node> {
     let mut builder = Builder { around, file, problems };
-    let documents = match MarkedYaml::load_from_str(text.trim_start_matches('\u{feff}')) {
+    let text = text.trim_start_matches('\u{feff}');
+    if let Err(Excess { line, message }) = within_limits(text) {
+        builder.report(line, "", message, None);
+        return None;
+    }
+    let documents = match MarkedYaml::load_from_str(text) {
         Ok(documents) => documents,
         Err(error) => {
             let hint = "look for a tab, a missing space after `:`, an open quote or a key written twice".to_owned();
@@ -75,6 +92,62 @@ pub(super) fn parse(file: &Path, text: &str, around: &Surroundings<'_>, problems
     Some(builder.node(document, document.span.start.line(), "", false))
 }
 
+/// A document that would cost more than it can be worth.
+struct Excess {
+    line: usize,
+    message: String,
+}
+
+/// Looks through the document before it is loaded: saphyr 0.3 loads and drops a document by recursion, and copies an
+/// anchor's value for each alias. What isn't YAML is found by the loading.
+fn within_limits(text: &str) -> Result<(), Excess> {
+    // The open lists and maps: the anchor of each, and what it has come to so far.
+    let mut open: Vec<(usize, usize)> = Vec::new();
+    let mut anchors: HashMap<usize, usize> = HashMap::new();
+    let mut total: usize = 0;
+    for event in Parser::new_from_str(text) {
+        let Ok((event, span)) = event else { return Ok(()) };
+        let line = span.start.line();
+        let bytes = match event {
+            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
+                open.push((anchor, VALUE_BYTES));
+                if open.len() > DEPTH_MAX {
+                    let message = format!("is nested more than {DEPTH_MAX} deep");
+                    return Err(Excess { line, message });
+                }
+                continue;
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some((anchor, bytes)) = open.pop() else {
+                    return Ok(());
+                };
+                anchors.insert(anchor, bytes);
+                bytes
+            }
+            Event::Scalar(text, _, anchor, _) => {
+                let bytes = text.len() + VALUE_BYTES;
+                anchors.insert(anchor, bytes);
+                bytes
+            }
+            Event::Alias(anchor) => anchors.get(&anchor).copied().unwrap_or(VALUE_BYTES),
+            _ => continue,
+        };
+        let sum = match open.last_mut() {
+            Some((_, sum)) => sum,
+            None => &mut total,
+        };
+        *sum = sum.saturating_add(bytes);
+        if *sum > EXPANDED_BYTES_MAX {
+            let message = format!(
+                "comes to more than {} MiB with its aliases filled in",
+                EXPANDED_BYTES_MAX >> 20
+            );
+            return Err(Excess { line, message });
+        }
+    }
+    Ok(())
+}
+
 struct Builder<'a> {
     around: &'a Surroundings<'a>,
     file: &'a Path,
@@ -94,7 +167,8 @@ impl Builder<'_> {
         });
     }
 
-    // Recursion ends: the document is finite, and saphyr 0.3 puts a copy in the place of an alias, within a limit.
+    // Recursion ends: the document is finite and nested no deeper than `DEPTH_MAX`; saphyr 0.3 puts a copy in the place of
+    // an alias, which `within_limits` has counted.
     fn node(&mut self, yaml: &MarkedYaml<'_>, line: usize, path: &str, secret: bool) -> Node {
         let mut node = Node {
             line,
@@ -386,6 +460,50 @@ mod tests {
         let node = parse(Path::new("a.yaml"), text, &around, &mut problems);
         assert_eq!(problems, vec![]);
         node.expect("YAML")
+    }
+
+    fn refusal(text: &str) -> String {
+        let around = Surroundings {
+            variable: &|_| None,
+            directory: Path::new("."),
+        };
+        let mut problems = Vec::new();
+        assert!(parse(Path::new("a.yaml"), text, &around, &mut problems).is_none());
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        format!("{}: {}", problems[0].line, problems[0].message)
+    }
+
+    #[test]
+    fn no_nesting_and_no_alias_costs_more_than_a_problem() {
+        assert_eq!(refusal(&"- ".repeat(100_000)), "1: is nested more than 64 deep");
+        assert_eq!(refusal(&"? ".repeat(100_000)), "1: is nested more than 64 deep");
+        let flow = "[".repeat(65) + &"]".repeat(65);
+        assert_eq!(refusal(&flow), "1: is nested more than 64 deep");
+        // The scanner looks ahead for a key, and has a limit of its own.
+        let unclosed = "1: is not YAML: recursion limit exceeded";
+        assert_eq!(refusal(&"[".repeat(100_000)), unclosed);
+        assert_eq!(refusal(&"{b: ".repeat(100_000)), unclosed);
+        let indented: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        assert_eq!(refusal(&indented), "65: is nested more than 64 deep");
+        // Each line holds the one before ten times.
+        let laughs: String = (1..10).fold("l0: &l0 lol\n".to_owned(), |text, line| {
+            text + &format!(
+                "l{line}: &l{line} [{}]\n",
+                vec![format!("*l{}", line - 1); 10].join(", ")
+            )
+        });
+        assert_eq!(
+            refusal(&laughs),
+            "7: comes to more than 16 MiB with its aliases filled in"
+        );
+        let long = format!("a: &a {}\nb: [{}]", "x".repeat(1 << 20), ["*a"; 100].join(", "));
+        assert_eq!(
+            refusal(&long),
+            "2: comes to more than 16 MiB with its aliases filled in"
+        );
+        let deep = "[".repeat(64) + &"]".repeat(64);
+        tree(&deep);
+        tree("a: &a {b: 1}\nc: *a\nd: [*a, *a]");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The columns of a dead-letter table, and letters as rows of it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -13,7 +14,7 @@ use chrono::{DateTime, Datelike};
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{ListType, NestedField, NestedFieldRef, PrimitiveType, Schema, SchemaRef, StructType, Type};
 
-use super::DeadLetter;
+use crate::decode::DeadLetter;
 use crate::place::{UTC, conform};
 use crate::schema::{ColumnSource, RowPlan, RowPlanRef, UnknownFields};
 
@@ -89,6 +90,7 @@ pub(super) fn plan(schema: &SchemaRef) -> Result<RowPlanRef, String> {
         schema: Arc::clone(schema),
         arrow: Arc::new(arrow),
         sources,
+        required: HashSet::new(),
         unknown: UnknownFields::Ignore,
         flatten: false,
     }))

@@ -10,9 +10,9 @@ use iceberg::spec::Datum;
 use iceberg::table::Table;
 use uuid::Uuid;
 
-use super::DeadLetter;
 use super::columns::{OFFSET, PARTITION, TOPIC};
 use crate::catalog::LoadedTable;
+use crate::decode::DeadLetter;
 use crate::offsets::{Offset, Offsets, Partition};
 
 /// Partitions up to which the scan's filter names each one's offset. Beyond, evaluating the filter costs more than the

@@ -7,7 +7,6 @@
 
 mod columns;
 mod keys;
-mod letter;
 #[cfg(test)]
 mod tests;
 
@@ -23,9 +22,9 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use self::keys::KnownKeys;
-pub use self::letter::DeadLetter;
 use crate::catalog::stage::{Change, StageError, fresh_snapshot_id, stage};
 use crate::catalog::{Catalog, CatalogError, LoadedTable, NewTable, SwapAnswer};
+use crate::decode::DeadLetter;
 use crate::offsets::Offsets;
 use crate::place::Part;
 use crate::store::{Store, UploadSinks};
@@ -149,10 +148,7 @@ enum Attempt {
 
 impl DeadLetterTable {
     /// Names the table; nothing is contacted or created before the first letter.
-    ///
-    /// - `_store`: the pipeline's store. Files go through the loaded table's own one instead, since a REST catalog may grant
-    ///   credentials for one table only.
-    pub fn new(catalog: Arc<Catalog>, _store: Store, ident: TableIdent) -> Self {
+    pub fn new(catalog: Arc<Catalog>, ident: TableIdent) -> Self {
         DeadLetterTable {
             catalog,
             ident,

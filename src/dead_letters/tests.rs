@@ -28,9 +28,8 @@ fn ident() -> TableIdent {
     )
 }
 
-fn table(catalog: &Arc<Catalog>, directory: &tempfile::TempDir) -> DeadLetterTable {
-    let store = Store::open(&format!("{}/warehouse", directory.path().display()), &BTreeMap::new()).expect("a store");
-    DeadLetterTable::new(Arc::clone(catalog), store, ident())
+fn table(catalog: &Arc<Catalog>) -> DeadLetterTable {
+    DeadLetterTable::new(Arc::clone(catalog), ident())
 }
 
 fn letter(partition: i32, offset: i64) -> DeadLetter {
@@ -107,7 +106,7 @@ async fn stores(table: &mut DeadLetterTable, ledger: &Offsets, letters: &[DeadLe
 async fn a_letter_is_stored_whole_and_a_replay_stores_nothing() {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);
-    let mut first = table(&catalog, &directory);
+    let mut first = table(&catalog);
     let from = ledger(&[(0, 5)]);
     stores(&mut first, &from, &[], 0).await;
     assert!(
@@ -161,13 +160,13 @@ async fn a_new_run_reads_the_keys_and_stores_only_what_is_missing() {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);
     let from = ledger(&[(0, 5), (1, 0)]);
-    stores(&mut table(&catalog, &directory), &from, &letters(0, 5..8), 3).await;
-    stores(&mut table(&catalog, &directory), &from, &letters(0, 5..8), 0).await;
-    let mut second = table(&catalog, &directory);
+    stores(&mut table(&catalog), &from, &letters(0, 5..8), 3).await;
+    stores(&mut table(&catalog), &from, &letters(0, 5..8), 0).await;
+    let mut second = table(&catalog);
     let more: Vec<_> = letters(0, 7..10).into_iter().chain(letters(1, 7..8)).collect();
     stores(&mut second, &from, &more, 3).await;
     // What another run stores meanwhile is seen, in a topic partition that the ledger doesn't know too.
-    stores(&mut table(&catalog, &directory), &from, &letters(2, 0..2), 2).await;
+    stores(&mut table(&catalog), &from, &letters(2, 0..2), 2).await;
     stores(&mut second, &from, &letters(2, 0..3), 1).await;
     // Letters of another topic have keys of their own.
     let other: Vec<_> = letters(0, 5..7)
@@ -198,19 +197,13 @@ async fn a_new_run_reads_the_keys_and_stores_only_what_is_missing() {
 async fn keys_that_were_forgotten_are_read_again_after_a_rollback_of_the_main_table() {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);
-    let mut run = table(&catalog, &directory);
+    let mut run = table(&catalog);
     stores(&mut run, &ledger(&[(0, 0)]), &letters(0, 0..4), 4).await;
     stores(&mut run, &ledger(&[(0, 4)]), &letters(0, 4..6), 2).await;
     stores(&mut run, &ledger(&[(0, 0)]), &letters(0, 0..6), 0).await;
     // Below the ledger: the letter's own offset counts.
     stores(&mut run, &ledger(&[(0, 6)]), &letters(0, 3..7), 1).await;
-    stores(
-        &mut table(&catalog, &directory),
-        &ledger(&[(0, 6)]),
-        &letters(0, 3..7),
-        0,
-    )
-    .await;
+    stores(&mut table(&catalog), &ledger(&[(0, 6)]), &letters(0, 3..7), 0).await;
 }
 
 #[tokio::test]
@@ -223,8 +216,8 @@ async fn a_ledger_of_many_partitions_reads_the_same_keys() {
     let brought: Vec<_> = (0..100)
         .map(|partition| letter(partition, i64::from(partition)))
         .collect();
-    stores(&mut table(&catalog, &directory), &from, &brought, 100).await;
-    stores(&mut table(&catalog, &directory), &from, &brought, 0).await;
+    stores(&mut table(&catalog), &from, &brought, 100).await;
+    stores(&mut table(&catalog), &from, &brought, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -232,7 +225,7 @@ async fn runs_that_bring_the_same_letters_at_once_double_none() {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);
     let from = ledger(&[(0, 0)]);
-    let mut runs: Vec<_> = (0..3).map(|_| table(&catalog, &directory)).collect();
+    let mut runs: Vec<_> = (0..3).map(|_| table(&catalog)).collect();
     for round in 0..4 {
         let brought = letters(0, round * 10..round * 10 + 10);
         let tasks: Vec<_> = runs
@@ -265,7 +258,7 @@ async fn runs_that_bring_the_same_letters_at_once_double_none() {
 async fn an_attempt_is_pinned_to_the_snapshot_whose_keys_were_read() {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);
-    let base = table(&catalog, &directory).load_or_create().await.expect("a table");
+    let base = table(&catalog).load_or_create().await.expect("a table");
     let brought = letters(0, 0..2);
     let brought: Vec<_> = brought.iter().collect();
     let first = attempt(&catalog, &base, &brought).await.expect("an answer");
@@ -287,7 +280,7 @@ async fn an_attempt_is_pinned_to_the_snapshot_whose_keys_were_read() {
 async fn a_lost_answer_is_counted_once_and_stored_once() {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);
-    let mut run = table(&catalog, &directory);
+    let mut run = table(&catalog);
     let from = ledger(&[(0, 0)]);
     let base = run.load_or_create().await.expect("a table");
     let brought = letters(0, 0..3);
@@ -328,19 +321,11 @@ async fn check_made_by_others(fields: Vec<NestedField>, spec: UnboundPartitionSp
         format_version: FormatVersion::V2,
     };
     catalog.create(&ident(), creation).await.expect("a table");
-    let answer = table(&catalog, &directory)
-        .store(&ledger(&[(0, 0)]), &letters(0, 0..2))
-        .await;
+    let answer = table(&catalog).store(&ledger(&[(0, 0)]), &letters(0, 0..2)).await;
     match expect {
         Ok(count) => {
             assert_eq!(answer.expect("stored"), count);
-            stores(
-                &mut table(&catalog, &directory),
-                &ledger(&[(0, 0)]),
-                &letters(0, 0..2),
-                0,
-            )
-            .await;
+            stores(&mut table(&catalog), &ledger(&[(0, 0)]), &letters(0, 0..2), 0).await;
         }
         Err(reason) => {
             let error = answer.expect_err("unsuitable");

@@ -17,8 +17,8 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use iceberg::spec::{ListType, MapType, NestedField, PrimitiveType, StructType, Type};
 
-use super::lexer::{Fault, Lexer};
-use super::scalar;
+use crate::json::lexer::{Fault, Lexer, is_number};
+use crate::json::scalar;
 use crate::schema::UnknownFields;
 use crate::schema::infer::{DEPTH_MAX, Fields, Shape, Shapeless, shape};
 use crate::schema::types;
@@ -49,6 +49,8 @@ pub(crate) enum Problem {
         what: String,
         /// The type of the outermost name that would take the value.
         fits: Type,
+        /// The wider column that Iceberg allows and that would take it, seen from the outermost name.
+        wider: Option<Shape>,
     },
 }
 
@@ -75,11 +77,35 @@ pub(crate) fn both_spellings(name: &str) -> Failed {
     Box::new(Problem::Refused(format!("the record holds two spellings of `{name}`")))
 }
 
-fn within(mut failed: Failed, name: &str, outer: impl FnOnce(Type) -> Type) -> Failed {
-    if let Problem::Misfit { path, fits, .. } = &mut *failed {
-        path.push(name.to_owned());
+/// One step from a value to the one that holds it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step<'a> {
+    /// Out of the field of this name.
+    Field(&'a str),
+    /// Out of a list.
+    Item,
+    /// Out of a map, from one of its keys.
+    MapKey,
+    /// Out of a map, from one of its values.
+    MapValue,
+}
+
+/// Adds one step to what is known of a value that doesn't fit; `outer` makes the type around one that would.
+#[cold]
+pub(crate) fn within(mut failed: Failed, step: Step<'_>, outer: impl FnOnce(Type) -> Type) -> Failed {
+    if let Problem::Misfit { path, fits, wider, .. } = &mut *failed {
         let inner = std::mem::replace(fits, Type::Primitive(PrimitiveType::String));
         *fits = outer(inner);
+        let object = |name: &str, shape| Shape::Object(vec![(name.to_owned(), shape)]);
+        let (name, shape) = match step {
+            Step::Field(name) => (name, wider.take().map(|inner| object(name, inner))),
+            Step::Item => ("element", wider.take().map(|inner| Shape::List(Box::new(inner)))),
+            Step::MapValue => ("value", wider.take().map(|inner| object("value", inner))),
+            // A map's keys are what its values are found by: they stay.
+            Step::MapKey => ("key", None),
+        };
+        path.push(name.to_owned());
+        *wider = shape;
     }
     failed
 }
@@ -105,6 +131,7 @@ impl Unknown {
         match self.rule {
             UnknownFields::Evolve | UnknownFields::Strict => {
                 let seen = shape(lexer, depth)?;
+                self.dropped += u64::from(seen.to_type().is_some());
                 unseen.set(&String::from_utf8_lossy(name), seen)?;
             }
             UnknownFields::Ignore => {
@@ -452,6 +479,7 @@ impl Column {
             path: Vec::new(),
             what,
             fits: self.of.clone(),
+            wider: None,
         })
     }
 
@@ -499,6 +527,7 @@ impl Column {
             path: Vec::new(),
             what,
             fits: fitting(&self.of, value),
+            wider: wider(&self.of, value).map(Shape::Wider),
         })
     }
 
@@ -652,7 +681,7 @@ impl Store {
                 values,
                 precision,
                 scale,
-            } if scalar::is_number(text) => {
+            } if is_number(text) => {
                 let text = std::str::from_utf8(text).expect("a number is ASCII");
                 let value = scalar::decimal(text, i64::from(*scale));
                 push(
@@ -764,7 +793,10 @@ impl Group {
                     Ok(Some(shape)) => unseen.set(&column.name, *shape)?,
                     Err(failed) => {
                         let failed = forgivable(failed, lexer, start)?;
-                        late.push((at, within(failed, &column.name, |inner| with_field(of, at, inner))));
+                        late.push((
+                            at,
+                            within(failed, Step::Field(&column.name), |inner| with_field(of, at, inner)),
+                        ));
                         column.truncate(row);
                     }
                 }
@@ -780,7 +812,7 @@ impl Group {
             if column.len() == row {
                 let name = &column.name;
                 let missing = if column.required { Err(column.missing()) } else { Ok(()) };
-                missing.map_err(|failed| within(failed, name, |inner| with_field(of, at, inner)))?;
+                missing.map_err(|failed| within(failed, Step::Field(name), |inner| with_field(of, at, inner)))?;
                 column.push_null();
             }
         }
@@ -819,7 +851,7 @@ fn fill_list(
     let mut more = lexer.open(b']');
     while more {
         let filled = item.fill(lexer, depth, unknown).map_err(|failed| {
-            within(failed, "element", |inner| {
+            within(failed, Step::Item, |inner| {
                 Type::List(ListType::new(Arc::new(NestedField::list_element(0, inner, false))))
             })
         })?;
@@ -863,15 +895,17 @@ fn fill_map(
         if !keys.push_key(&key)? {
             let quoted = format!("\"{}\"", String::from_utf8_lossy(&key));
             let of = values.of.clone();
-            return Err(within(keys.misfit(quoted.as_bytes()), "key", |inner| {
+            return Err(within(keys.misfit(quoted.as_bytes()), Step::MapKey, |inner| {
                 Type::Map(MapType::optional(0, inner, 0, of))
             }));
         }
         lexer.pos = value;
         let of = keys.of.clone();
-        let filled = values
-            .fill(lexer, depth, unknown)
-            .map_err(|failed| within(failed, "value", |inner| Type::Map(MapType::optional(0, of, 0, inner))))?;
+        let filled = values.fill(lexer, depth, unknown).map_err(|failed| {
+            within(failed, Step::MapValue, |inner| {
+                Type::Map(MapType::optional(0, of, 0, inner))
+            })
+        })?;
         if let Some(shape) = filled {
             unseen.merge(*shape);
         }
@@ -885,13 +919,41 @@ impl Column {
     /// Appends a map's key: text as it is, numbers and booleans as JSON writes them.
     fn push_key(&mut self, key: &[u8]) -> Result<bool, Failed> {
         let mut fits = self.store.text(key);
-        if !fits && (scalar::is_number(key) || matches!(key, b"true" | b"false")) {
+        if !fits && (is_number(key) || matches!(key, b"true" | b"false")) {
             fits = self.store.scalar(&mut Lexer::new(key), key[0])?;
         }
         if fits {
             self.valid.push(true);
         }
         Ok(fits)
+    }
+}
+
+/// Returns the type that Iceberg lets `of` be widened to and that takes a value which `of` doesn't.
+fn wider(of: &Type, value: &[u8]) -> Option<PrimitiveType> {
+    let Type::Primitive(narrow) = of else { return None };
+    let mut lexer = Lexer::new(value);
+    match narrow {
+        PrimitiveType::Int => lexer.number().ok()??.long().map(|_| PrimitiveType::Long),
+        PrimitiveType::Float => lexer.number().ok()??.double().map(|_| PrimitiveType::Double),
+        PrimitiveType::Decimal { scale, .. } => {
+            let held;
+            let text = if lexer.peek() == b'"' {
+                held = lexer.string().ok()?.bytes();
+                std::str::from_utf8(&held)
+                    .ok()
+                    .filter(|text| is_number(text.as_bytes()))?
+            } else {
+                lexer.number().ok()??.text
+            };
+            let unscaled = scalar::decimal(text, i64::from(*scale))?.unsigned_abs();
+            let precision = unscaled.checked_ilog10()? + 1;
+            (precision <= 38).then_some(PrimitiveType::Decimal {
+                precision,
+                scale: *scale,
+            })
+        }
+        _ => None,
     }
 }
 

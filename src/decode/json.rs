@@ -8,12 +8,14 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 
-use super::column::{Column, Failed, Names, Problem, Unknown, Unseen, both_spellings, forgivable, spelling};
-use super::lexer::Lexer;
+use super::column::{
+    Column, Failed, Names, Problem, Step, Unknown, Unseen, both_spellings, forgivable, spelling, within,
+};
 use super::{Decoded, Reject, Stage};
 use crate::chunk::Chunk;
+use crate::json::lexer::Lexer;
 use crate::schema::infer::{DEPTH_MAX, Shape};
-use crate::schema::{ColumnSource, RowPlanRef, types};
+use crate::schema::{ColumnSource, RowPlanRef, UnknownFields, types};
 
 /// Decodes JSON objects into the payload columns of a plan.
 ///
@@ -143,7 +145,9 @@ impl JsonDecoder {
         for (at, (field, source)) in table.iter().zip(&plan.sources).enumerate() {
             if let ColumnSource::Payload(path) = source {
                 root.add(path, columns.len());
-                columns.push(Column::new(field));
+                let mut column = Column::new(field);
+                column.required |= plan.required.contains(&field.id);
+                columns.push(column);
                 paths.push(path.clone());
                 fields.push(plan.arrow.fields()[at].clone());
             }
@@ -205,6 +209,9 @@ impl JsonDecoder {
                 Err(failed) => {
                     unknown.dropped = dropped;
                     self.columns.iter_mut().for_each(|column| column.truncate(row));
+                    if let Some(wider) = self.wider(&failed) {
+                        unseen.merge(wider);
+                    }
                     rejects.push(Reject {
                         index: index as u32,
                         stage: Stage::Decode,
@@ -281,12 +288,20 @@ impl JsonDecoder {
         Ok(unseen)
     }
 
+    /// Says which column would have to be wider for a record that failed, if the table may be changed so.
+    fn wider(&self, failed: &Problem) -> Option<Shape> {
+        match failed {
+            Problem::Misfit { wider, .. } if self.plan.unknown == UnknownFields::Evolve => wider.clone(),
+            _ => None,
+        }
+    }
+
     /// Says why a record failed, and which line of `columns` would take it.
     fn reason(&self, failed: Problem) -> String {
         let (mut path, what, fits) = match failed {
             Problem::Fault(fault) => return format!("the value is no JSON: {} at byte {}", fault.what, fault.at),
             Problem::Refused(why) => return why,
-            Problem::Misfit { path, what, fits } => (path, what, fits),
+            Problem::Misfit { path, what, fits, .. } => (path, what, fits),
         };
         path.reverse();
         let name = path.first().map_or("", String::as_str);
@@ -295,41 +310,14 @@ impl JsonDecoder {
             .iter()
             .position(|column| column.name == name)
             .map(|at| self.paths[at].join("."));
-        let from = from
-            .filter(|from| from != name)
-            .map(|from| format!(", from: {}", quoted(&from)));
-        let line = format!(
-            "- {{name: {}{}, type: {}}}",
-            quoted(name),
-            from.unwrap_or_default(),
-            quoted(&types::text(&fits))
-        );
+        let from = from.filter(|from| from != name);
+        let line = types::column_line(name, from.as_deref(), &fits);
         format!("column `{}` {what}; `{line}` would take it", path.join("."))
     }
 }
 
-fn named(mut failed: Failed, name: &str) -> Failed {
-    if let Problem::Misfit { path, .. } = &mut *failed {
-        path.push(name.to_owned());
-    }
-    failed
-}
-
-/// Writes a text as a YAML scalar inside a flow mapping.
-fn quoted(text: &str) -> String {
-    let plain = text.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '_')
-        && text
-            .chars()
-            .all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '.' | '-'))
-        && !matches!(
-            text.to_ascii_lowercase().as_str(),
-            "null" | "true" | "false" | "yes" | "no" | "on" | "off"
-        );
-    if plain {
-        text.to_owned()
-    } else {
-        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-    }
+fn named(failed: Failed, name: &str) -> Failed {
+    within(failed, Step::Field(name), |inner| inner)
 }
 
 impl Record<'_> {

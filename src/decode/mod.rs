@@ -3,9 +3,9 @@
 //! Decoding never fails: a bad record is data, not an error, and never costs its neighbours.
 
 pub(crate) mod column;
+pub(crate) mod field;
 pub mod json;
-pub(crate) mod lexer;
-pub(crate) mod scalar;
+mod letter;
 
 use arrow::array::RecordBatch;
 
@@ -13,6 +13,8 @@ use crate::chunk::Chunk;
 use crate::schema::infer::Shape;
 
 use self::json::JsonDecoder;
+
+pub use self::letter::DeadLetter;
 
 /// A decoder, by the format of the topic.
 #[derive(Debug)]
@@ -41,10 +43,11 @@ pub struct Decoded {
     pub rejects: Vec<Reject>,
     /// Records that make no row by definition (null values in kstream mode).
     pub filtered: u64,
-    /// Fields that the plan has no column for and whose values weren't null, with the types seen; `None` if there were
-    /// none. Under `schemaEvolution: evolve` the caller evolves the table and decodes the chunk again.
+    /// Fields that the plan has no column for and whose values weren't null, with the types seen, and columns that are too
+    /// narrow for values of rejected records ([`Shape::Wider`]); `None` if there were none. Under `schemaEvolution:
+    /// evolve` the caller evolves the table and decodes the chunk again.
     pub unseen: Option<Shape>,
-    /// Values dropped because no column takes them (`schemaEvolution: ignore`).
+    /// Values in `rows`' records that were dropped because no column takes them; of those in `unseen` too.
     pub fields_dropped: u64,
 }
 

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError as Cause, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 use rdkafka::{Message, Offset as Logical, TopicPartitionList};
 
-use crate::kafka::config::{self, LogContext};
+use crate::kafka::config::{self, LogContext, ReasonContext};
 use crate::kafka::error::{KafkaError, Kind, kind};
 use crate::kafka::topic_id;
 use crate::offsets::{Offset, Offsets, Partition};
@@ -16,12 +17,16 @@ use crate::units::Millis;
 /// Group of the reader of samples. It is never joined and nothing is committed for it; librdkafka wants one to assign.
 const SAMPLE_GROUP: &str = "aperio-samples";
 
+/// Events looked at for the reason why a question wasn't answered: brokers that are tried in turn each leave a few, and
+/// as many lines of the log.
+const REASONS_MAX: usize = 200;
+
 /// A client for questions; it joins no group.
 pub struct Admin {
     brokers: String,
     read_committed: bool,
     properties: BTreeMap<String, String>,
-    client: BaseConsumer<LogContext>,
+    client: BaseConsumer<ReasonContext>,
     timeout: Duration,
 }
 
@@ -39,7 +44,9 @@ impl Admin {
         properties: &BTreeMap<String, String>,
         timeout: Duration,
     ) -> Result<Admin, KafkaError> {
-        let client = client(brokers, read_committed, properties, None)?;
+        let client = config::consumer(brokers, read_committed, properties, None)
+            .create_with_context(ReasonContext::default())
+            .map_err(|cause| KafkaError::of("connecting", "", &cause))?;
         Ok(Admin {
             brokers: brokers.to_owned(),
             read_committed,
@@ -49,16 +56,44 @@ impl Admin {
         })
     }
 
-    /// Returns the cluster's id; `None` from brokers that have none.
+    /// Returns the id of the cluster that `topic` was asked for in; `None` from brokers that have none.
     ///
     /// # Errors
     /// [`KafkaError::Unreachable`] and [`KafkaError::Refused`] if no broker would say.
-    pub fn cluster_id(&self) -> Result<Option<String>, KafkaError> {
-        // `rd_kafka_clusterid` doesn't tell a broker without an id from none at all; metadata does.
-        self.client
-            .fetch_metadata(None, self.timeout)
-            .map_err(|cause| KafkaError::of("reading the cluster's id", "", &cause))?;
+    pub fn cluster_id(&self, topic: &str) -> Result<Option<String>, KafkaError> {
+        // `rd_kafka_clusterid` doesn't tell a broker without an id from none at all; metadata does, and that of one topic
+        // is small.
+        self.metadata("reading the cluster's id", Some(topic))?;
         Ok(self.client.client().fetch_cluster_id(self.timeout))
+    }
+
+    /// Asks for the metadata of one topic, or of all.
+    fn metadata(&self, doing: &str, topic: Option<&str>) -> Result<Metadata, KafkaError> {
+        // What happened to connections before doesn't explain this answer.
+        self.reason();
+        self.client
+            .fetch_metadata(topic, self.timeout)
+            .map_err(|cause| self.error(doing, topic.unwrap_or_default(), &cause))
+    }
+
+    /// Sorts the cause of a question that wasn't answered, by what the client was told meanwhile.
+    fn error(&self, doing: &str, topic: &str, cause: &Cause) -> KafkaError {
+        match (KafkaError::of(doing, topic, cause), self.reason()) {
+            (KafkaError::Unreachable { doing, .. }, Some((code, reason))) if kind(code) == Kind::Refused => {
+                KafkaError::Refused { doing, reason }
+            }
+            (KafkaError::Unreachable { doing, .. }, Some((_, reason))) => KafkaError::Unreachable { doing, reason },
+            (error, _) => error,
+        }
+    }
+
+    /// Takes the last error that the client was told of since this was asked before.
+    fn reason(&self) -> Option<(RDKafkaErrorCode, String)> {
+        for _ in 0..REASONS_MAX {
+            // Not until it returns nothing: it does that for a line of the log too, with errors still behind it.
+            let _ = self.client.poll(Duration::ZERO);
+        }
+        self.client.context().take()
     }
 
     /// Returns the id of `topic`, which is another one after it was deleted and created again; `None` from brokers
@@ -69,10 +104,7 @@ impl Admin {
     pub fn topic_id(&self, topic: &str) -> Result<Option<String>, KafkaError> {
         // Also makes sure that a broker is reached and the topic is there: what follows then says only one thing.
         self.partitions(topic)?;
-        let metadata = self
-            .client
-            .fetch_metadata(Some(topic), self.timeout)
-            .map_err(|cause| KafkaError::of(&format!("describing `{topic}`"), topic, &cause))?;
+        let metadata = self.metadata(&format!("describing `{topic}`"), Some(topic))?;
         let brokers: Vec<i32> = metadata.brokers().iter().map(|broker| broker.id()).collect();
         // SAFETY: `self.client` lives for the whole call, and with it the pointer.
         let answer = unsafe { topic_id::describe(self.client.client().native_ptr(), topic, &brokers, self.timeout) };
@@ -84,10 +116,7 @@ impl Admin {
     /// # Errors
     /// [`KafkaError::Unreachable`] and [`KafkaError::Refused`].
     pub fn topics(&self) -> Result<Vec<String>, KafkaError> {
-        let metadata = self
-            .client
-            .fetch_metadata(None, self.timeout)
-            .map_err(|cause| KafkaError::of("listing topics", "", &cause))?;
+        let metadata = self.metadata("listing topics", None)?;
         let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
         let mut names: Vec<String> = names.filter(|name| !name.starts_with("__")).collect();
         names.sort_unstable();
@@ -100,10 +129,7 @@ impl Admin {
     /// [`KafkaError::TopicMissing`] if there is no such topic.
     pub fn partitions(&self, topic: &str) -> Result<Vec<Partition>, KafkaError> {
         let doing = format!("listing the partitions of `{topic}`");
-        let metadata = self
-            .client
-            .fetch_metadata(Some(topic), self.timeout)
-            .map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
+        let metadata = self.metadata(&doing, Some(topic))?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
             return Err(KafkaError::TopicMissing {
                 topic: topic.to_owned(),
@@ -133,6 +159,17 @@ impl Admin {
             .into_iter()
             .map(|(partition, at)| Ok((partition, at?)))
             .collect()
+    }
+
+    /// Returns the end of each partition past which nothing was ever written, open transactions included.
+    ///
+    /// # Errors
+    /// As the brokers answered, for any of the partitions.
+    pub fn high_watermarks(&self, topic: &str) -> Result<Offsets, KafkaError> {
+        if !self.read_committed {
+            return self.ends(topic);
+        }
+        Admin::new(&self.brokers, false, &self.properties, self.timeout)?.ends(topic)
     }
 
     /// Returns the first offset that each partition still holds.
@@ -181,7 +218,7 @@ impl Admin {
         let answer = self
             .client
             .offsets_for_times(asked, self.timeout)
-            .map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
+            .map_err(|cause| self.error(&doing, topic, &cause))?;
         let mut found = Vec::with_capacity(partitions.len());
         for element in answer.elements_for_topic(topic) {
             element.error().map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
@@ -207,7 +244,7 @@ impl Admin {
         for partition in self.partitions(topic)? {
             asked.add_partition(topic, partition.0);
         }
-        let client = client(&self.brokers, self.read_committed, &self.properties, Some(group))?;
+        let client = self.client_of(group)?;
         let answer = client
             .committed_offsets(asked, self.timeout)
             .map_err(|cause| KafkaError::of(&doing, topic, &cause))?;
@@ -223,6 +260,13 @@ impl Admin {
         Ok(offsets)
     }
 
+    /// Makes a client that may be assigned partitions or ask about `group`; it doesn't join it.
+    fn client_of(&self, group: &str) -> Result<BaseConsumer<LogContext>, KafkaError> {
+        config::consumer(&self.brokers, self.read_committed, &self.properties, Some(group))
+            .create_with_context(LogContext)
+            .map_err(|cause| KafkaError::of("connecting", "", &cause))
+    }
+
     /// Reads values from every partition, half from its beginning and half before its end; nulls are left out.
     ///
     /// - `per_partition_max`: values of one partition; `bytes_max`: of all together, the last may exceed it.
@@ -233,7 +277,7 @@ impl Admin {
     pub fn samples(&self, topic: &str, per_partition_max: usize, bytes_max: usize) -> Result<Vec<Vec<u8>>, KafkaError> {
         let begins = self.beginnings(topic)?;
         let ends = self.ends(topic)?;
-        let client = client(&self.brokers, self.read_committed, &self.properties, Some(SAMPLE_GROUP))?;
+        let client = self.client_of(SAMPLE_GROUP)?;
         let mut sample = Sample {
             client,
             topic,
@@ -333,34 +377,4 @@ impl Sample<'_> {
             .map_err(|cause| KafkaError::of(&doing, self.topic, &cause))?;
         Ok(reached)
     }
-}
-
-fn client(
-    brokers: &str,
-    read_committed: bool,
-    properties: &BTreeMap<String, String>,
-    group: Option<&str>,
-) -> Result<BaseConsumer<LogContext>, KafkaError> {
-    let mut config = config::base(brokers, properties);
-    config
-        .set(
-            "isolation.level",
-            if read_committed {
-                "read_committed"
-            } else {
-                "read_uncommitted"
-            },
-        )
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true")
-        .set("allow.auto.create.topics", "false");
-    match group {
-        Some(group) => config.set("group.id", group),
-        None => config.remove("group.id"),
-    };
-    config
-        .create_with_context(LogContext)
-        .map_err(|cause| KafkaError::of("connecting", "", &cause))
 }

@@ -37,7 +37,7 @@ const ROUND: Duration = Duration::from_millis(50);
 const REVOKE_WAIT: Duration = Duration::from_secs(30);
 /// How long a seek may be refused while librdkafka still starts the partition.
 const SEEK_WAIT: Duration = Duration::from_secs(30);
-/// How often a broker is asked for once all were down, and how long that may take.
+/// How often a broker is asked for once a connection failed, and how long that may take.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
 /// Events of the main queue served in one round, so that a flood of errors can't hold up the records.
 const EVENTS_PER_ROUND_MAX: usize = 100;
@@ -117,7 +117,7 @@ pub enum KafkaEvent {
     },
     /// The topic isn't there. librdkafka goes on looking for it.
     TopicMissing,
-    /// All brokers are down; librdkafka goes on trying. Sent once until [`KafkaEvent::Reachable`].
+    /// No broker answers; librdkafka goes on trying. Sent once until [`KafkaEvent::Reachable`].
     Unreachable {
         /// librdkafka's words.
         error: String,
@@ -126,6 +126,11 @@ pub enum KafkaEvent {
     Reachable,
     /// A broker denies us: credentials, TLS or rights. librdkafka goes on trying.
     Refused {
+        /// librdkafka's words.
+        error: String,
+    },
+    /// The group takes no member that is configured like this one; librdkafka goes on trying.
+    Unfit {
         /// librdkafka's words.
         error: String,
     },
@@ -187,6 +192,7 @@ impl Consumer {
         };
         let failed = |cause| KafkaError::of("joining the group", &settings.topic, &cause);
         let client: BaseConsumer<Membership> = client_config(&settings).create_with_context(context).map_err(failed)?;
+        info!(topic = settings.topic, group = settings.group, "joining the group");
         client.subscribe(&[&settings.topic]).map_err(failed)?;
         let queue = FetchQueue::new(Arc::new(client), settings.max_poll_records);
         let name = format!("kafka-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -281,30 +287,17 @@ impl Drop for Farewell {
 }
 
 fn client_config(settings: &ConsumerSettings) -> rdkafka::ClientConfig {
-    let mut defaults = settings.client.clone();
+    let mut client = settings.client.clone();
     // One queue for all partitions; librdkafka's 64 MiB would be an eighth of the whole process.
-    defaults
+    client
         .entry("queued.max.messages.kbytes".to_owned())
         .or_insert_with(|| "32768".to_owned());
-    let mut config = config::base(&settings.brokers, &defaults);
-    config
-        .set("group.id", &settings.group)
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set(
-            "isolation.level",
-            if settings.read_committed {
-                "read_committed"
-            } else {
-                "read_uncommitted"
-            },
-        )
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        // Never jump: an offset that is gone is an outcome for the user.
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true")
-        .set("allow.auto.create.topics", "false");
-    config
+    config::consumer(
+        &settings.brokers,
+        settings.read_committed,
+        &client,
+        Some(&settings.group),
+    )
 }
 
 /// What this consumer does with one partition of its own.
@@ -509,8 +502,10 @@ struct Reader {
     budget: Budget,
     outgoing: VecDeque<Outgoing>,
     paused: bool,
-    /// When all brokers went down, the time of the last probe.
+    /// Since a connection failed, the time of the last probe.
     unreachable: Option<Instant>,
+    /// Somebody was told that Kafka can't be reached.
+    told: bool,
 }
 
 impl Reader {
@@ -522,6 +517,7 @@ impl Reader {
             outgoing: VecDeque::new(),
             paused: false,
             unreachable: None,
+            told: false,
         }
     }
 
@@ -715,36 +711,59 @@ impl Reader {
     fn report_code(&mut self, code: RDKafkaErrorCode, reason: String) {
         match kind(code) {
             Kind::TopicMissing => self.emit(KafkaEvent::TopicMissing),
-            Kind::Refused => self.emit(KafkaEvent::Refused { error: reason }),
-            Kind::Unreachable if code == RDKafkaErrorCode::AllBrokersDown => {
-                if self.unreachable.is_none() {
-                    self.unreachable = Some(Instant::now());
-                    self.emit(KafkaEvent::Unreachable { error: reason });
+            Kind::Unfit => self.emit(KafkaEvent::Unfit { error: reason }),
+            Kind::Refused => {
+                if !matches!(
+                    code,
+                    RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed
+                ) {
+                    // Metadata is given to whoever may log in, so the probe tells when that works again. Rights on topic
+                    // and group show by records and assignments only.
+                    self.unreachable.get_or_insert_with(Instant::now);
+                    self.told = true;
                 }
+                self.emit(KafkaEvent::Refused { error: reason });
             }
-            // One broker of several: librdkafka reconnects, and says so if all are gone.
-            Kind::Unreachable => debug!(topic = %self.settings.topic, ?code, "{reason}"),
+            Kind::Unreachable if code == RDKafkaErrorCode::AllBrokersDown => {
+                self.unreachable.get_or_insert_with(Instant::now);
+                self.tell_unreachable(reason);
+            }
+            // One broker of several, which librdkafka goes round, or all: it doesn't say the latter for certain (2.12.1 with
+            // one broker that was killed says only this), so the probe finds out.
+            Kind::Unreachable => {
+                debug!(topic = %self.settings.topic, ?code, "{reason}");
+                self.unreachable.get_or_insert_with(Instant::now);
+            }
             Kind::Other => warn!(topic = %self.settings.topic, ?code, "{reason}"),
         }
     }
 
-    /// While all brokers are down, asks from time to time: a topic without new records would never tell.
+    /// Once a connection failed, asks from time to time whether any broker answers: a topic without new records would
+    /// never tell, and a partition that is fetched from a broker that is gone neither.
     fn probe(&mut self) {
         if self.unreachable.is_some_and(|last| last.elapsed() >= PROBE_PERIOD) {
             self.unreachable = Some(Instant::now());
-            if self
+            let answer = self
                 .queue
                 .consumer()
-                .fetch_metadata(Some(&self.settings.topic), PROBE_PERIOD)
-                .is_ok()
-            {
-                self.reachable();
+                .fetch_metadata(Some(&self.settings.topic), PROBE_PERIOD);
+            match answer {
+                Ok(_) => self.reachable(),
+                Err(error) => self.tell_unreachable(error.to_string()),
             }
         }
     }
 
+    fn tell_unreachable(&mut self, error: String) {
+        if !self.told {
+            self.told = true;
+            self.emit(KafkaEvent::Unreachable { error });
+        }
+    }
+
     fn reachable(&mut self) {
-        if self.unreachable.take().is_some() {
+        self.unreachable = None;
+        if std::mem::take(&mut self.told) {
             self.emit(KafkaEvent::Reachable);
         }
     }

@@ -2,6 +2,8 @@
 
 use rdkafka::error::{KafkaError as Cause, RDKafkaErrorCode};
 
+use crate::error::{Exit, Failure, chain};
+
 /// An outcome of talking to Kafka that isn't an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KafkaError {
@@ -49,6 +51,8 @@ pub(crate) enum Kind {
     Unreachable,
     Refused,
     TopicMissing,
+    /// The group doesn't take a member that is configured like this one.
+    Unfit,
     Other,
 }
 
@@ -79,13 +83,53 @@ pub(crate) fn kind(code: RDKafkaErrorCode) -> Kind {
         | Code::SSL
         | Code::TopicAuthorizationFailed
         | Code::GroupAuthorizationFailed
-        | Code::ClusterAuthorizationFailed => Kind::Refused,
+        | Code::ClusterAuthorizationFailed
+        | Code::GroupMaxSizeReached => Kind::Refused,
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => Kind::TopicMissing,
+        Code::InvalidSessionTimeout | Code::InconsistentGroupProtocol | Code::InvalidGroupId | Code::InvalidTopic => {
+            Kind::Unfit
+        }
         _ => Kind::Other,
     }
 }
 
 impl KafkaError {
+    /// Says whether the same question may be answered later, with nothing changed here.
+    pub fn passes(&self) -> bool {
+        matches!(self, KafkaError::Unreachable { .. } | KafkaError::Refused { .. })
+    }
+
+    /// Tells the user, with what to do. No error here holds a secret: librdkafka's words name properties, not values.
+    ///
+    /// - `brokers`: as the pipeline file names them; `topic`: the one that was asked about.
+    pub fn failure(&self, brokers: &str, topic: &str) -> Failure {
+        match self {
+            KafkaError::TopicMissing { topic } => {
+                Failure::new(Exit::Config, format!("topic `{topic}` doesn't exist"))
+                    .detail(format!("the brokers at `{brokers}` know no topic of that name, or don't let us see it"))
+                    .hint("look at `source.topic` and `source.brokers`, or create the topic; aperio never creates the topic it reads")
+            }
+            KafkaError::Configuration { .. } => Failure::new(Exit::Config, "the Kafka client refuses its configuration")
+                .detail(chain(self))
+                .hint("look at `source.consumerConfig` and `source.security`"),
+            KafkaError::Refused { .. } => {
+                Failure::new(Exit::Remote, format!("Kafka at `{brokers}` refuses us for topic `{topic}`"))
+                    .detail(chain(self))
+                    .hint("look at `source.security`, and at what this user may do with the topic and the consumer group; then run again")
+            }
+            KafkaError::Unreachable { .. } => {
+                Failure::new(Exit::Remote, format!("Kafka at `{brokers}` can't be reached for topic `{topic}`"))
+                    .detail(chain(self))
+                    .hint("look at `source.brokers` and whether they are up; run again, or wait longer with `--retry-for`")
+            }
+            KafkaError::Failed { .. } => {
+                Failure::new(Exit::Remote, format!("Kafka at `{brokers}` gives no answer of use about topic `{topic}`"))
+                    .detail(chain(self))
+                    .hint("run again; if it stays, look at the brokers' logs")
+            }
+        }
+    }
+
     /// Sorts `cause`, met while `doing` something with `topic`.
     pub(crate) fn of(doing: &str, topic: &str, cause: &Cause) -> KafkaError {
         match cause {
@@ -117,7 +161,7 @@ impl KafkaError {
             Kind::TopicMissing => KafkaError::TopicMissing {
                 topic: topic.to_owned(),
             },
-            Kind::Other => KafkaError::Failed { doing, reason },
+            Kind::Unfit | Kind::Other => KafkaError::Failed { doing, reason },
         }
     }
 }

@@ -46,6 +46,10 @@ impl DeadLetterTopic {
             // librdkafka's 5 minutes outlast `--retry-for`, which is to decide.
             config.set("message.timeout.ms", "30000");
         }
+        if !client.contains_key("message.max.bytes") {
+            // What could be read must be writable: the topic's own limit decides, not librdkafka's 1 MB.
+            config.set("message.max.bytes", "1000000000");
+        }
         let producer = config
             .create_with_context(LogContext)
             .map_err(|cause| KafkaError::of("connecting a producer", topic, &cause))?;

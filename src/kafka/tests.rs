@@ -384,7 +384,7 @@ fn brokers_answer_about_topics() {
         admin.offsets_for_time(TOPIC, crate::units::Millis(5)),
         Ok(offsets(&[(P0, 20), (P1, 10)]))
     );
-    assert!(admin.cluster_id().expect("an answer").is_some());
+    assert!(admin.cluster_id(TOPIC).expect("an answer").is_some());
     assert_eq!(
         admin.topic_id(TOPIC),
         Ok(None),

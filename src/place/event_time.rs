@@ -1,6 +1,5 @@
 //! Event time: when what a record tells of happened, read from a column or from the record itself.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, TimestampMicrosecondArray};
@@ -9,6 +8,9 @@ use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use chrono::format::{Item, Parsed, StrftimeItems, parse};
 use chrono::{NaiveTime, Utc};
+
+use crate::config::EventTimeFormat;
+use crate::decode::field::FieldValue;
 
 /// The time zone that Iceberg's Arrow batches carry; `"UTC"` would be another type to the `iceberg` crate.
 pub const UTC: &str = "+00:00";
@@ -21,48 +23,6 @@ const END_US: i64 = 253_402_300_800_000_000;
 
 /// The longest part of a value that a reject's reason quotes, in characters.
 const QUOTED_CHARS_MAX: usize = 80;
-
-/// How the event time is written in its field (`eventTimeFormat`).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum EventTimeFormat {
-    /// ISO 8601 for text, milliseconds for numbers.
-    #[default]
-    Default,
-    /// Seconds since 1970-01-01T00:00Z; a fraction is kept to the microsecond.
-    EpochSeconds,
-    /// Milliseconds since 1970-01-01T00:00Z.
-    EpochMillis,
-    /// Microseconds since 1970-01-01T00:00Z.
-    EpochMicros,
-    /// Nanoseconds since 1970-01-01T00:00Z, floored to the microsecond.
-    EpochNanos,
-    /// ISO 8601 text; UTC where it names no zone, midnight where it names no time.
-    Iso8601,
-    /// A strftime pattern as the `chrono` crate reads it; UTC where it has no zone, midnight where it has no time.
-    Strftime(String),
-}
-
-impl FromStr for EventTimeFormat {
-    type Err = String;
-
-    /// Reads the words of the pipeline file; whatever holds a `%` is a strftime pattern.
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "epoch_seconds" => Ok(Self::EpochSeconds),
-            "epoch_millis" => Ok(Self::EpochMillis),
-            "epoch_micros" => Ok(Self::EpochMicros),
-            "epoch_nanos" => Ok(Self::EpochNanos),
-            _ if text.eq_ignore_ascii_case("iso8601") => Ok(Self::Iso8601),
-            _ if !text.contains('%') => Err(format!(
-                "`{text}` is not one of epoch_seconds, epoch_millis, epoch_micros, epoch_nanos, ISO8601, nor a strftime pattern"
-            )),
-            _ if StrftimeItems::new(text).any(|item| item == Item::Error) => {
-                Err(format!("`{text}` holds a `%` sequence that strftime doesn't have"))
-            }
-            _ => Ok(Self::Strftime(text.to_owned())),
-        }
-    }
-}
 
 /// The event times of consecutive rows.
 #[derive(Debug)]
@@ -107,6 +67,33 @@ impl EventTimes {
                 Self::read(column.len(), |_| Err(reason.clone()))
             }
         }
+    }
+
+    /// Reads the event time of every row from a field of its record.
+    ///
+    /// - `field`: the field's value for a row, `None` where it is null or missing.
+    ///
+    /// Failures are those of [`EventTimes::compute`].
+    pub(crate) fn of_fields<'a>(
+        format: &EventTimeFormat,
+        rows: usize,
+        field: impl Fn(usize) -> Option<FieldValue<'a>>,
+    ) -> EventTimes {
+        let text = TextReader::new(format);
+        Self::read(rows, |row| match (field(row), format) {
+            (None, _) => Err(missing()),
+            (Some(FieldValue::Text(bytes)), _) => text.read(&String::from_utf8_lossy(&bytes)),
+            (Some(FieldValue::Other), _) => Err("it is neither text nor a number".to_owned()),
+            (Some(FieldValue::Number(number)), EventTimeFormat::Iso8601) => {
+                Err(format!("{number} is a number, not the text that ISO8601 asks for"))
+            }
+            (Some(FieldValue::Number(number)), EventTimeFormat::Strftime(_)) => text.read(number),
+            (Some(FieldValue::Number(number)), _) => match (number.parse::<i64>(), number.parse::<f64>()) {
+                (Ok(value), _) => in_range(micros_of_integer(format, value), &value),
+                (_, Ok(value)) => micros_of_float(format, value),
+                _ => Err(format!("{number} is no time")),
+            },
+        })
     }
 
     fn of_times(column: &ArrayRef) -> EventTimes {

@@ -18,10 +18,12 @@ use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use iceberg::spec::{PartitionSpecRef, Struct};
 
 pub use self::columns::{Leaf, column_at, conform, leaves};
-pub use self::event_time::{EventTimeFormat, EventTimes, UTC};
-pub use self::partition::{PartitionField, partition_path, partition_spec};
+pub use self::event_time::{EventTimes, UTC};
+pub use self::partition::{partition_path, partition_spec};
 use self::split::{PartitionKey, groups_of, is_uniform};
 use crate::chunk::Chunk;
+use crate::config::EventTime;
+use crate::decode::field::field;
 use crate::decode::{Decoded, Reject, Stage};
 use crate::schema::{ColumnSource, KafkaColumn, RowPlanRef};
 
@@ -74,7 +76,7 @@ pub struct Placer {
     plan: RowPlanRef,
     spec: PartitionSpecRef,
     topic: String,
-    event_time: Option<(Vec<String>, EventTimeFormat)>,
+    event_time: Option<EventTime>,
     keys: Vec<PartitionKey>,
 }
 
@@ -82,8 +84,8 @@ impl Placer {
     /// Makes a placer for the rows of one plan.
     ///
     /// - `topic`: what `_kafka_topic` holds.
-    /// - `event_time`: the path of `eventTimeField` from the payload's root and its format; `None` takes the records'
-    ///   timestamps where the plan has `_event_time`, and else computes no event time.
+    /// - `event_time`: where the event time is found; `None` takes the records' timestamps
+    ///   where the plan has `_event_time`, and else computes no event time.
     ///
     /// # Errors
     /// [`PlaceError`] if the spec doesn't belong to the plan's schema.
@@ -91,7 +93,7 @@ impl Placer {
         plan: RowPlanRef,
         spec: PartitionSpecRef,
         topic: &str,
-        event_time: Option<(Vec<String>, EventTimeFormat)>,
+        event_time: Option<EventTime>,
     ) -> Result<Placer, PlaceError> {
         let leaves = leaves(&plan.schema);
         let nothing = RecordBatch::new_empty(Arc::clone(&plan.arrow));
@@ -133,7 +135,7 @@ impl Placer {
 
         let mut failures = self.unwritable_timestamps(&timestamps_ms);
         let mut event_times = None;
-        if let Some(times) = self.event_times(&rows, &timestamps_ms) {
+        if let Some(times) = self.event_times(&rows, &timestamps_ms, chunk, &indexes) {
             failures.extend(times.failures);
             event_times = Some(times.times);
         }
@@ -160,18 +162,23 @@ impl Placer {
         }
     }
 
-    fn event_times(&self, rows: &RecordBatch, timestamps_ms: &Int64Array) -> Option<EventTimes> {
-        let Some((path, format)) = &self.event_time else {
+    fn event_times(
+        &self,
+        rows: &RecordBatch,
+        timestamps_ms: &Int64Array,
+        chunk: &Chunk,
+        indexes: &UInt32Array,
+    ) -> Option<EventTimes> {
+        let Some(EventTime { path, format }) = &self.event_time else {
             let wanted = self.plan.sources.contains(&ColumnSource::EventTime);
-            return wanted.then(|| EventTimes::compute(&EventTimeFormat::Default, None, timestamps_ms));
+            return wanted.then(|| EventTimes::compute(&Default::default(), None, timestamps_ms));
         };
         let mut times = match self.payload_column(rows, path) {
             Some(column) => EventTimes::compute(format, Some(&column), timestamps_ms),
-            // No record so far had a value there, else the table would have the column.
-            None => {
-                let nothing = new_null_array(&DataType::Utf8, rows.num_rows());
-                EventTimes::compute(format, Some(&nothing), timestamps_ms)
-            }
+            // Declared columns may leave it out, and flattened ones have other names.
+            None => EventTimes::of_fields(format, rows.num_rows(), |row| {
+                field(chunk.values.value(indexes.value(row) as usize), path)
+            }),
         };
         for (_, reason) in &mut times.failures {
             *reason = format!("event time field `{}`: {reason}", path.join("."));

@@ -8,87 +8,11 @@ use iceberg::spec::{
     UnboundPartitionField, UnboundPartitionSpec,
 };
 
+use crate::config::PartitionField;
+
 /// The longest name or value in a directory's name, in bytes after escaping: `name=value` then stays below the 255 bytes
 /// that file systems allow.
 const SEGMENT_BYTES_MAX: usize = 110;
-
-/// One entry of `materialize.partition`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PartitionField {
-    /// The day of the event time, in UTC.
-    Date,
-    /// The hour of the event time, in UTC.
-    Hour,
-    /// An Iceberg transform of a column; a column alone is the identity.
-    Transform {
-        /// What is done to the column's values.
-        transform: Transform,
-        /// The column, dotted where it is nested.
-        column: String,
-    },
-}
-
-impl std::str::FromStr for PartitionField {
-    type Err = String;
-
-    /// Reads `date`, `hour`, `country`, `day(ts)`, `bucket(16, user_id)`, `truncate(4, country)`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        let Some((function, rest)) = text.split_once('(') else {
-            return match text {
-                "" => Err("a partition needs a column".to_owned()),
-                "date" => Ok(Self::Date),
-                "hour" => Ok(Self::Hour),
-                column => Ok(Self::Transform {
-                    transform: Transform::Identity,
-                    column: column.to_owned(),
-                }),
-            };
-        };
-        let arguments = rest
-            .strip_suffix(')')
-            .ok_or_else(|| format!("`{text}` lacks its closing parenthesis"))?;
-        let arguments: Vec<&str> = arguments.split(',').map(str::trim).collect();
-        let function = function.trim().to_ascii_lowercase();
-        let (transform, column) = match (function.as_str(), arguments.as_slice()) {
-            ("year" | "years", [column]) => (Transform::Year, column),
-            ("month" | "months", [column]) => (Transform::Month, column),
-            ("day" | "days" | "date", [column]) => (Transform::Day, column),
-            ("hour" | "hours", [column]) => (Transform::Hour, column),
-            ("identity", [column]) => (Transform::Identity, column),
-            ("bucket", [count, column]) => (Transform::Bucket(positive(text, count)?), column),
-            ("truncate", [width, column]) => (Transform::Truncate(positive(text, width)?), column),
-            ("bucket" | "truncate", _) => {
-                return Err(format!(
-                    "`{text}` needs a number and a column: `{function}(16, user_id)`"
-                ));
-            }
-            ("year" | "month" | "day" | "hour" | "identity", _) => {
-                return Err(format!("`{text}` needs one column: `{function}(ts)`"));
-            }
-            _ => {
-                return Err(format!(
-                    "`{function}` is not one of year, month, day, hour, bucket, truncate, identity"
-                ));
-            }
-        };
-        if column.is_empty() {
-            return Err(format!("`{text}` needs a column"));
-        }
-        Ok(Self::Transform {
-            transform,
-            column: (*column).to_owned(),
-        })
-    }
-}
-
-fn positive(text: &str, number: &str) -> Result<u32, String> {
-    number
-        .parse::<u32>()
-        .ok()
-        .filter(|number| *number > 0 && i32::try_from(*number).is_ok())
-        .ok_or_else(|| format!("`{number}` in `{text}` must be a whole number above 0"))
-}
 
 /// Makes the Iceberg partition spec that `materialize.partition` asks for.
 ///

@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -12,6 +13,7 @@ use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{Literal, NestedField, PartitionSpec, PrimitiveType, Schema, Struct, StructType, Transform, Type};
 
 use super::*;
+use crate::config::{EventTimeFormat, PartitionField};
 use crate::offsets::{Offset, OffsetRange, Partition};
 use crate::schema::{RowPlan, UnknownFields};
 
@@ -57,6 +59,7 @@ fn plan() -> RowPlanRef {
             ColumnSource::Absent,
             ColumnSource::Kafka(KafkaColumn::Partition),
         ],
+        required: HashSet::new(),
         unknown: UnknownFields::Evolve,
         flatten: false,
     })
@@ -110,11 +113,16 @@ fn spec(fields: &[&str]) -> PartitionSpecRef {
     )
 }
 
+fn event_time(field: &str) -> Option<EventTime> {
+    let (path, format) = (vec![field.to_owned()], EventTimeFormat::Default);
+    Some(EventTime { path, format })
+}
+
 const TEN: i64 = 1_705_312_800_000; // 2024-01-15T10:00Z
 
 #[test]
 fn rows_become_whole_and_go_to_their_partitions() {
-    let event_time = Some((vec!["ts".to_owned()], EventTimeFormat::Default));
+    let event_time = event_time("ts");
     let placer = Placer::new(plan(), spec(&["date", "hour", "meta.country"]), "events", event_time).unwrap();
     let hour = 3_600_000;
     let rows = decoded(
@@ -205,7 +213,7 @@ fn a_timestamp_no_engine_reads_is_a_reject() {
 
 #[test]
 fn a_field_nobody_has_sent_yet_rejects_its_rows() {
-    let event_time = Some((vec!["created".to_owned()], EventTimeFormat::Default));
+    let event_time = event_time("created");
     let placer = Placer::new(plan(), spec(&["hour"]), "events", event_time).unwrap();
     let placed = placer.place(decoded(vec![0], vec![None], vec![None]), &chunk(2));
     assert_eq!(
@@ -260,6 +268,36 @@ fn partitions_are_named_and_folded_as_iceberg_does() {
 }
 
 #[test]
+fn a_time_that_no_column_holds_is_read_from_the_record() {
+    let (path, format) = (vec!["Meta".to_owned(), "at".to_owned()], EventTimeFormat::Default);
+    let placer = Placer::new(plan(), spec(&["hour"]), "events", Some(EventTime { path, format })).unwrap();
+    let mut chunk = chunk(5);
+    chunk.values = BinaryArray::from_iter([
+        Some(r#"{"meta":{"at":1705312800000}}"#),
+        None,
+        Some(r#"{"meta":{"at":"2024-01-15T10:59:59Z"}}"#),
+        Some(r#"{"meta":{"at":1705316400000.5}}"#),
+        Some(r#"{"meta":{"at":true}}"#),
+    ]);
+    let rows = decoded(vec![0, 2, 3, 4], vec![None; 4], vec![None; 4]);
+    let placed = placer.place(rows, &chunk);
+    let parts: Vec<_> = placed
+        .parts
+        .iter()
+        .map(|part| (part.path.as_str(), part.rows.num_rows()))
+        .collect();
+    assert_eq!(
+        parts,
+        [
+            ("_event_time_hour=2024-01-15-10", 2),
+            ("_event_time_hour=2024-01-15-11", 1)
+        ]
+    );
+    let rejects: Vec<_> = placed.rejects.iter().map(|reject| reject.index).collect();
+    assert!(rejects.ends_with(&[4]), "{:?}", placed.rejects);
+}
+
+#[test]
 fn a_real_column_called_date_is_meant_first() {
     let fields = vec![
         NestedField::optional(1, "date", primitive(PrimitiveType::String)).into(),
@@ -286,9 +324,6 @@ fn partitions_that_cannot_be_are_refused() {
     };
     check(&["nothing"], "`nothing` is not a column");
     check(&["hour(id)"], "doesn't take column `id`");
-    check(&["bucket(0, id)"], "above 0");
-    check(&["bucket(id)"], "needs a number and a column");
-    check(&["cube(id)"], "not one of");
     check(&["day(_event_time)", "hour(_event_time)"], "redundant");
 }
 
@@ -450,14 +485,6 @@ fn event_times_are_read_from_every_kind_of_column() {
 }
 
 #[test]
-fn event_time_formats_are_read_by_name() {
-    assert_eq!("iso8601".parse(), Ok(EventTimeFormat::Iso8601));
-    assert_eq!("%Y".parse(), Ok(EventTimeFormat::Strftime("%Y".to_owned())));
-    assert!("epoch_days".parse::<EventTimeFormat>().is_err());
-    assert!("%Y-%!".parse::<EventTimeFormat>().is_err());
-}
-
-#[test]
 fn every_primitive_column_can_partition() {
     use PrimitiveType as P;
     let check = |kind: P, transform: Transform, value: &str, expect: &str| {
@@ -476,6 +503,7 @@ fn every_primitive_column_can_partition() {
             schema: Arc::new(schema),
             arrow: arrow.clone(),
             sources: vec![ColumnSource::Payload(vec!["c".to_owned()])],
+            required: HashSet::new(),
             unknown: UnknownFields::Evolve,
             flatten: false,
         });

@@ -2,7 +2,7 @@
 
 use crate::error::{Exit, Failure};
 use crate::offsets::{Offsets, Partition};
-use crate::run::{Action, OVERTAKEN_MAX, Outcome, Run, Swapped};
+use crate::run::{Action, OVERTAKEN_MAX, Outcome, Run, Swapped, start};
 use crate::table::admit::{self, Refusal};
 use crate::table::ledger::Ledger;
 use crate::table::{SealedWindow, TableView};
@@ -380,24 +380,14 @@ impl Run {
     fn other_source(&mut self, ledger: Option<admit::Source>) {
         let source = &self.config.source;
         let failure = match ledger {
-            None => Failure::new(Exit::Data, format!("the table for topic `{}` carries no offsets any more", source.topic))
-                .detail("it was replaced, or its history was rewritten while this run worked")
-                .hint("nothing of the window was stored; run again: what the table's history tells decides then"),
-            Some(found) => Failure::new(Exit::Data, format!("the table belongs to another topic than `{}`", source.topic))
-                .detail(format!(
-                    "the table holds offsets of topic `{}` (id {}, cluster {}), this run reads id {}, cluster {}",
-                    found.topic,
-                    shown(&found.topic_id),
-                    shown(&found.cluster_id),
-                    shown(&source.topic_id),
-                    shown(&source.cluster_id)
-                ))
-                .hint("was the topic re-created, or `brokers` changed? To read the new topic, give it a table of its own: another `name`"),
+            None => Failure::new(
+                Exit::Data,
+                format!("the table for topic `{}` carries no offsets any more", source.topic),
+            )
+            .detail("it was replaced, or its history was rewritten while this run worked")
+            .hint("nothing of the window was stored; run again: what the table's history tells decides then"),
+            Some(held) => start::other_source(source, &held),
         };
         self.finish(Outcome::Failed(failure));
     }
-}
-
-fn shown(id: &Option<String>) -> &str {
-    id.as_deref().unwrap_or("unknown")
 }

@@ -17,6 +17,7 @@
 //! - where nothing else is to be committed, the ledger is written again once its snapshot is older than a day.
 
 mod commit;
+pub mod start;
 pub mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -1,40 +1,22 @@
 //! The table's schema: made for a first record, widened for later ones, compared with what is there. Pure.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use iceberg::arrow::schema_to_arrow_schema;
-use iceberg::spec::{ListType, MapType, NestedField, PrimitiveType, Schema, SchemaRef, StructType, Type};
+use iceberg::spec::{
+    ListType, MapType, NestedField, PartitionSpec, PrimitiveType, Schema, SchemaRef, StructType, Transform, Type,
+};
 
-use super::infer::{Fields, Shape};
+use super::infer::{self, Fields, Shape};
 use super::{ColumnSource, KafkaColumn, RowPlan, UnknownFields, types};
+use crate::config::Column;
 
 /// The column of the event time where no payload column holds it.
 pub const EVENT_TIME: &str = "_event_time";
 
 impl KafkaColumn {
-    /// Every column that `include` can add.
-    pub const ALL: [KafkaColumn; 6] = [
-        KafkaColumn::Topic,
-        KafkaColumn::Partition,
-        KafkaColumn::Offset,
-        KafkaColumn::Timestamp,
-        KafkaColumn::Key,
-        KafkaColumn::Headers,
-    ];
-
-    /// Returns the column's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            KafkaColumn::Topic => "_kafka_topic",
-            KafkaColumn::Partition => "_kafka_partition",
-            KafkaColumn::Offset => "_kafka_offset",
-            KafkaColumn::Timestamp => "_kafka_timestamp",
-            KafkaColumn::Key => "_kafka_key",
-            KafkaColumn::Headers => "_kafka_headers",
-        }
-    }
-
     /// Returns the column's type, field ids provisional.
     pub fn of(self) -> Type {
         Type::Primitive(match self {
@@ -126,44 +108,158 @@ fn with_ids(of: &Type, last_id: &mut i32) -> Type {
     }
 }
 
-/// Adds the unseen fields to the table's schema, optional, at every level, with ids above `last_column_id`.
+/// Changes the table's schema so that it takes the fields and values that the decoder met: unseen fields are added,
+/// optional, at every level, with ids above `last_column_id`; columns that are too narrow are widened.
 ///
 /// - `unseen`: as the decoder reports it; a map's values are under the name `value`.
-/// - returns `None` if nothing would be added: all is there, or has no type yet, or can't be named beside what is there.
-pub fn add_unseen(table: &Schema, last_column_id: i32, unseen: &Shape, flatten: bool) -> Option<Schema> {
+/// - `fixed`: field ids of columns that keep their type; see [`fixed`].
+/// - returns `None` if nothing would change: all is there, or has no type yet, or can't be named beside what is there.
+pub fn add_unseen(
+    table: &Schema,
+    last_column_id: i32,
+    fixed: &HashSet<i32>,
+    unseen: &Shape,
+    flatten: bool,
+) -> Option<Schema> {
     let Shape::Object(wanted) = unseen else { return None };
+    let flat;
     let wanted = if flatten {
-        flattened(table, wanted)
+        flat = flattened(table, wanted);
+        &flat
     } else {
-        wanted.clone()
+        wanted
     };
-    let build = |fields: Vec<Arc<NestedField>>| {
-        Schema::builder()
-            .with_schema_id(table.schema_id())
-            .with_identifier_field_ids(table.identifier_field_ids())
-            .with_fields(fields)
-            .build()
-            .ok()
-    };
-    let mut last_id = last_column_id;
-    let before = table.as_struct().fields();
-    if let Some(schema) = extended(before, &wanted, &mut last_id).and_then(build) {
-        return Some(schema);
-    }
-    // One of the new names is taken (see `create_schema`): take what can be had, one by one.
-    let mut fields = before.to_vec();
-    let mut best = None;
-    let mut last_id = last_column_id;
-    for field in wanted {
-        let mut next_id = last_id;
-        let Some(tried) = extended(&fields, &[field], &mut next_id) else {
-            continue;
+    Change { fixed, last_column_id }.apply(table, &infer::typed_fields(wanted, &mut 0))
+}
+
+/// Changes the table's schema so that it takes the declared columns: those that are missing are added, at every level,
+/// optional, since rows that are there have no value; those that are too narrow are widened.
+///
+/// - returns `None` if nothing would change. What still doesn't fit is said by [`compatible`].
+pub fn add_declared(
+    table: &Schema,
+    last_column_id: i32,
+    fixed: &HashSet<i32>,
+    declared: &[NestedField],
+) -> Option<Schema> {
+    Change { fixed, last_column_id }.apply(table, declared)
+}
+
+/// Returns the ids of the columns whose type is part of partition values: manifests hold those as they were, so the
+/// type stays.
+pub fn fixed<'a>(specs: impl Iterator<Item = &'a PartitionSpec>) -> HashSet<i32> {
+    specs
+        .flat_map(PartitionSpec::fields)
+        .filter(|field| matches!(field.transform, Transform::Identity | Transform::Truncate(_)))
+        .map(|field| field.source_id)
+        .collect()
+}
+
+/// Returns the columns that differ between two schemas of a table, each as the line of `columns` that declares it.
+pub fn changed_lines(before: &Schema, after: &Schema) -> Vec<String> {
+    let changed = after.as_struct().fields().iter().filter(|field| {
+        let held = before.field_by_id(field.id);
+        held.is_none_or(|held| held.field_type != field.field_type)
+    });
+    changed
+        .map(|field| types::column_line(&field.name, None, &field.field_type))
+        .collect()
+}
+
+/// A change of a table's schema.
+struct Change<'a> {
+    fixed: &'a HashSet<i32>,
+    last_column_id: i32,
+}
+
+impl Change<'_> {
+    fn apply(mut self, table: &Schema, wanted: &[NestedField]) -> Option<Schema> {
+        let build = |fields: Vec<Arc<NestedField>>| {
+            Schema::builder()
+                .with_schema_id(table.schema_id())
+                .with_identifier_field_ids(table.identifier_field_ids())
+                .with_fields(fields)
+                .build()
+                .ok()
         };
-        if let Some(schema) = build(tried.clone()) {
-            (fields, last_id, best) = (tried, next_id, Some(schema));
+        let start = self.last_column_id;
+        let before = table.as_struct().fields();
+        if let Some(schema) = self.fields(before, wanted).and_then(build) {
+            return Some(schema);
         }
+        // One of the new names is taken (see `create_schema`): take what can be had, one by one.
+        let mut fields = before.to_vec();
+        let mut best = None;
+        self.last_column_id = start;
+        for field in wanted {
+            let taken = self.last_column_id;
+            let tried = self.fields(&fields, std::slice::from_ref(field));
+            match tried.and_then(|tried| Some((build(tried.clone())?, tried))) {
+                Some((schema, tried)) => (fields, best) = (tried, Some(schema)),
+                None => self.last_column_id = taken,
+            }
+        }
+        best
     }
-    best
+
+    fn fields<F: Borrow<NestedField>>(
+        &mut self,
+        fields: &[Arc<NestedField>],
+        wanted: &[F],
+    ) -> Option<Vec<Arc<NestedField>>> {
+        let mut fields = fields.to_vec();
+        let mut changed = false;
+        for wanted in wanted.iter().map(Borrow::borrow) {
+            let lower = wanted.name.to_lowercase();
+            let exact = fields.iter().position(|field| field.name == wanted.name);
+            match exact.or_else(|| fields.iter().position(|field| field.name.to_lowercase() == lower)) {
+                Some(at) => {
+                    if let Some(field) = self.field(&fields[at], &wanted.field_type) {
+                        fields[at] = field;
+                        changed = true;
+                    }
+                }
+                None => {
+                    self.last_column_id += 1;
+                    let id = self.last_column_id;
+                    let of = with_ids(&wanted.field_type, &mut self.last_column_id);
+                    fields.push(Arc::new(NestedField::optional(id, &wanted.name, of)));
+                    changed = true;
+                }
+            }
+        }
+        changed.then_some(fields)
+    }
+
+    fn field(&mut self, field: &Arc<NestedField>, wanted: &Type) -> Option<Arc<NestedField>> {
+        let of = match (&*field.field_type, wanted) {
+            (Type::Struct(fields), Type::Struct(wanted)) => {
+                Type::Struct(StructType::new(self.fields(fields.fields(), wanted.fields())?))
+            }
+            (Type::List(list), Type::List(wanted)) => Type::List(ListType::new(
+                self.field(&list.element_field, &wanted.element_field.field_type)?,
+            )),
+            (Type::Map(map), Type::Map(wanted)) => {
+                let value = self.field(&map.value_field, &wanted.value_field.field_type)?;
+                Type::Map(MapType::new(map.key_field.clone(), value))
+            }
+            (Type::Map(map), Type::Struct(wanted)) => {
+                let wanted = wanted.fields().iter().find(|field| field.name == "value")?;
+                let value = self.field(&map.value_field, &wanted.field_type)?;
+                Type::Map(MapType::new(map.key_field.clone(), value))
+            }
+            (Type::Primitive(narrow), Type::Primitive(wide)) if types::widens(narrow, wide) => {
+                if self.fixed.contains(&field.id) {
+                    return None;
+                }
+                Type::Primitive(wide.clone())
+            }
+            _ => return None,
+        };
+        let mut field = (**field).clone();
+        field.field_type = Box::new(of);
+        Some(Arc::new(field))
+    }
 }
 
 /// Flattens what the decoder would: an object with a column of its own stays one.
@@ -190,74 +286,23 @@ fn flattened(table: &Schema, unseen: &[(String, Shape)]) -> Vec<(String, Shape)>
     flat.list
 }
 
-fn extended(
-    fields: &[Arc<NestedField>],
-    wanted: &[(String, Shape)],
-    last_id: &mut i32,
-) -> Option<Vec<Arc<NestedField>>> {
-    let mut fields = fields.to_vec();
-    let mut changed = false;
-    for (name, shape) in wanted.iter().filter(|(name, _)| !name.is_empty()) {
-        let lower = name.to_lowercase();
-        let exact = fields.iter().position(|field| field.name == *name);
-        match exact.or_else(|| fields.iter().position(|field| field.name.to_lowercase() == lower)) {
-            Some(at) => {
-                if let Some(field) = extended_field(&fields[at], shape, last_id) {
-                    fields[at] = field;
-                    changed = true;
-                }
-            }
-            None => {
-                let Some(of) = shape.to_type() else { continue };
-                *last_id += 1;
-                let id = *last_id;
-                fields.push(Arc::new(NestedField::optional(id, name, with_ids(&of, last_id))));
-                changed = true;
-            }
-        }
-    }
-    changed.then_some(fields)
-}
-
-fn extended_field(field: &Arc<NestedField>, shape: &Shape, last_id: &mut i32) -> Option<Arc<NestedField>> {
-    let of = match (&*field.field_type, shape) {
-        (Type::Struct(fields), Shape::Object(wanted)) => {
-            Type::Struct(StructType::new(extended(fields.fields(), wanted, last_id)?))
-        }
-        (Type::List(list), Shape::List(item)) => {
-            Type::List(ListType::new(extended_field(&list.element_field, item, last_id)?))
-        }
-        (Type::Map(map), Shape::Object(wanted)) => {
-            let (_, value) = wanted.iter().find(|(name, _)| name == "value")?;
-            Type::Map(MapType::new(
-                map.key_field.clone(),
-                extended_field(&map.value_field, value, last_id)?,
-            ))
-        }
-        _ => return None,
-    };
-    let mut field = (**field).clone();
-    field.field_type = Box::new(of);
-    Some(Arc::new(field))
-}
-
 /// Says where each column of the table gets its values from.
 ///
-/// - `declared`: the declared columns and the paths they are read from; `None`: every column that isn't ours is the
-///   payload's field of that name. Columns of ours that `include` doesn't ask for, and columns that aren't declared,
-///   are [`ColumnSource::Absent`].
+/// - `declared`: `None`: every column that isn't ours is the payload's field of that name. Columns of ours that `include`
+///   doesn't ask for, and columns that aren't declared, are [`ColumnSource::Absent`].
 ///
 /// # Panics
 /// If Arrow has no type for one of the columns; Iceberg's reader makes the same conversion.
 pub fn row_plan(
     schema: SchemaRef,
-    declared: Option<&[(String, Vec<String>)]>,
+    declared: Option<&[Column]>,
     include: &[KafkaColumn],
     event_time: bool,
     unknown: UnknownFields,
     flatten: bool,
 ) -> RowPlan {
     let arrow = schema_to_arrow_schema(&schema).expect("every Iceberg schema has an Arrow schema");
+    let declaration = |lower: &str| declared?.iter().find(|column| column.name.to_lowercase() == lower);
     let source = |name: &str| {
         let lower = name.to_lowercase();
         if let Some(column) = KafkaColumn::ALL.into_iter().find(|column| column.name() == lower) {
@@ -273,10 +318,10 @@ pub fn row_plan(
         match declared {
             None if lower == EVENT_TIME => ColumnSource::Absent,
             None => ColumnSource::Payload(vec![name.to_owned()]),
-            Some(declared) => {
-                let found = declared.iter().find(|(other, _)| other.to_lowercase() == lower);
-                found.map_or(ColumnSource::Absent, |(_, path)| ColumnSource::Payload(path.clone()))
-            }
+            Some(_) => match declaration(&lower) {
+                Some(column) => ColumnSource::Payload(column.from.clone()),
+                None => ColumnSource::Absent,
+            },
         }
     };
     let sources = schema
@@ -285,8 +330,12 @@ pub fn row_plan(
         .iter()
         .map(|field| source(&field.name))
         .collect();
+    let required = schema.as_struct().fields().iter();
+    let required =
+        required.filter(|field| declaration(&field.name.to_lowercase()).is_some_and(|column| column.required));
     RowPlan {
         arrow: Arc::new(arrow),
+        required: required.map(|field| field.id).collect(),
         sources,
         unknown,
         flatten,
@@ -363,7 +412,7 @@ fn compare(path: &str, table: &NestedField, wanted: &NestedField, differences: &
                 differences,
             );
         }
-        (Type::Primitive(table), Type::Primitive(wanted)) if takes(table, wanted) => {}
+        (Type::Primitive(table), Type::Primitive(wanted)) if table == wanted || types::widens(wanted, table) => {}
         (table, wanted) => {
             differences.push(format!(
                 "column `{path}` is {} in the table, but {} here",
@@ -374,24 +423,9 @@ fn compare(path: &str, table: &NestedField, wanted: &NestedField, differences: &
     }
 }
 
-fn takes(table: &PrimitiveType, wanted: &PrimitiveType) -> bool {
-    match (table, wanted) {
-        (PrimitiveType::Long, PrimitiveType::Int) | (PrimitiveType::Double, PrimitiveType::Float) => true,
-        (
-            PrimitiveType::Decimal { precision, scale },
-            PrimitiveType::Decimal {
-                precision: wanted_precision,
-                scale: wanted_scale,
-            },
-        ) => precision >= wanted_precision && scale == wanted_scale,
-        (table, wanted) => table == wanted,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::infer;
 
     fn shape(records: &[&str]) -> Shape {
         let mut shape = Shape::default();
@@ -434,7 +468,7 @@ mod tests {
     fn unseen_fields_are_added_at_every_level() {
         let before = table(r#"{"a":1,"b":{"c":[{"d":1}]}}"#);
         let unseen = shape(&[r#"{"B":{"c":[{"e":"x"}],"f":true},"g":{"h":1.5},"i":null}"#]);
-        let after = add_unseen(&before, 40, &unseen, false).expect("something is added");
+        let after = add_unseen(&before, 40, &HashSet::new(), &unseen, false).expect("something is added");
         assert_eq!(
             columns(&after),
             "1 a long, 2 b struct<c: list<struct<d: long, e: string>>, f: boolean>, 3 _kafka_offset long, \
@@ -442,17 +476,20 @@ mod tests {
         );
         assert_eq!(after.field_by_name("b.c.element.e").map(|field| field.id), Some(41));
         assert_eq!(after.field_by_name("b.f").map(|field| field.id), Some(42));
-        assert_eq!(add_unseen(&after, 44, &unseen, false), None);
-        let flat = add_unseen(&before, 40, &shape(&[r#"{"x":{"y":{"z":1}}}"#]), true).expect("something is added");
+        assert_eq!(add_unseen(&after, 44, &HashSet::new(), &unseen, false), None);
+        let flat = add_unseen(&before, 40, &HashSet::new(), &shape(&[r#"{"x":{"y":{"z":1}}}"#]), true)
+            .expect("something is added");
         assert!(columns(&flat).ends_with("41 x_y_z long"));
-        let own = add_unseen(&before, 40, &shape(&[r#"{"b":{"f":true}}"#]), true).expect("something is added");
+        let own = add_unseen(&before, 40, &HashSet::new(), &shape(&[r#"{"b":{"f":true}}"#]), true)
+            .expect("something is added");
         assert!(columns(&own).contains("2 b struct<c: list<struct<d: long>>, f: boolean>"));
     }
 
     #[test]
     fn a_name_that_is_taken_costs_only_itself() {
         let before = table(r#"{"b":{"c":1}}"#);
-        let after = add_unseen(&before, 40, &shape(&[r#"{"b.c":1,"d":2}"#]), false).expect("d is added");
+        let after =
+            add_unseen(&before, 40, &HashSet::new(), &shape(&[r#"{"b.c":1,"d":2}"#]), false).expect("d is added");
         assert!(columns(&after).ends_with("41 d long"), "{}", columns(&after));
     }
 
@@ -482,13 +519,89 @@ mod tests {
             panic!("_event_time is a timestamptz");
         };
         assert_eq!(&**zone, "+00:00");
-        let declared = [("A".to_owned(), vec!["x".to_owned(), "y".to_owned()])];
+        let declared = [Column {
+            name: "A".to_owned(),
+            from: vec!["x".to_owned(), "y".to_owned()],
+            type_text: "long".to_owned(),
+            required: true,
+        }];
         let plan = row_plan(schema, Some(&declared), &[], false, UnknownFields::Declared, false);
         assert_eq!(
             plan.sources[0],
             ColumnSource::Payload(vec!["x".to_owned(), "y".to_owned()])
         );
         assert!(plan.sources[1..].iter().all(|source| *source == ColumnSource::Absent));
+        assert_eq!(plan.required, HashSet::from([1]));
+    }
+
+    fn declared(columns: &[(&str, &str, bool)]) -> Vec<NestedField> {
+        let field = |(name, of, required): &(&str, &str, bool)| {
+            NestedField::new(0, name, types::parse(of).expect(of), *required)
+        };
+        columns.iter().map(field).collect()
+    }
+
+    #[test]
+    fn columns_are_widened_at_every_level() {
+        use PrimitiveType as P;
+        let before = create_schema(
+            declared(&[
+                ("id", "int", false),
+                ("deep", "list<struct<m: map<string, struct<f: float>>>>", false),
+                ("key", "int", false),
+            ]),
+            &[],
+            false,
+        );
+        let wider = |of| Shape::Wider(of);
+        let object = |name: &str, shape| Shape::Object(vec![(name.to_owned(), shape)]);
+        let mut unseen = object("ID", wider(P::Long));
+        let deep = object("m", object("value", object("f", wider(P::Double))));
+        unseen.merge(object("deep", Shape::List(Box::new(deep))));
+        unseen.merge(object("key", wider(P::Long)));
+        let fixed = HashSet::from([3]);
+        let after = add_unseen(&before, 40, &fixed, &unseen, false).expect("columns are widened");
+        assert_eq!(
+            columns(&after),
+            "1 id long, 2 deep list<struct<m: map<string, struct<f: double>>>>, 3 key int"
+        );
+        let ids = |schema: &Schema| schema.field_by_name("deep.element.m.value.f").map(|field| field.id);
+        assert_eq!(ids(&after), ids(&before));
+        assert_eq!(
+            changed_lines(&before, &after),
+            [
+                "- {name: id, type: long}",
+                "- {name: deep, type: \"list<struct<m: map<string, struct<f: double>>>>\"}"
+            ]
+        );
+        assert_eq!(add_unseen(&after, 40, &fixed, &unseen, false), None);
+    }
+
+    #[test]
+    fn declared_columns_are_added_and_widened() {
+        let before = create_schema(
+            declared(&[("a", "int", true), ("b", "struct<c: float>", false)]),
+            &[],
+            false,
+        );
+        let wanted = declared(&[
+            ("A", "long", true),
+            ("b", "struct<c: double, d: list<int>>", false),
+            ("e", "decimal(5, 2)", true),
+            ("a2", "string", false),
+        ]);
+        let after = add_declared(&before, 10, &HashSet::new(), &wanted).expect("columns are added");
+        assert_eq!(
+            columns(&after),
+            "1 a long, 2 b struct<c: double, d: list<int>>, 13 e decimal(5, 2), 14 a2 string"
+        );
+        assert_eq!(add_declared(&after, 14, &HashSet::new(), &wanted), None);
+        let schema = create_schema(wanted, &[], false);
+        assert_eq!(compatible(&after, &schema), Ok(()));
+        assert_eq!(
+            add_declared(&after, 14, &HashSet::new(), &declared(&[("a", "string", false)])),
+            None
+        );
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use iceberg::spec::{ListType, NestedField, PrimitiveType, StructType, Type};
 
-use crate::decode::lexer::{Fault, Lexer};
+use super::types::widens;
+use crate::json::lexer::{Fault, Lexer};
 
 /// Objects and arrays inside each other that may become columns; more is a reject.
 pub const DEPTH_MAX: usize = 128;
@@ -33,6 +34,8 @@ pub enum Shape {
     Object(Vec<(String, Shape)>),
     /// Arrays, with what their items have in common.
     List(Box<Shape>),
+    /// Values that the table's column would take if it had this type, which its own can be widened to.
+    Wider(PrimitiveType),
 }
 
 /// Why a value has no shape.
@@ -89,9 +92,18 @@ impl Shape {
                 }
                 Shape::Object(fields.list)
             }
+            (Shape::Wider(mine), Shape::Wider(other)) if widens(&mine, &other) => Shape::Wider(other),
+            (Shape::Wider(mine), Shape::Wider(other)) if widens(&other, &mine) => Shape::Wider(mine),
             (mine, other) if mine == other => mine,
             _ => Shape::Json,
         };
+    }
+
+    /// Says whether this shape knows all of `other`: merging it would change nothing.
+    pub fn covers(&self, other: &Shape) -> bool {
+        let mut merged = self.clone();
+        merged.merge(other.clone());
+        merged == *self
     }
 
     /// Returns the shape with every object inside replaced by its fields, named `a_b`; items of arrays stay as they are.
@@ -130,6 +142,7 @@ impl Shape {
             Shape::Long => Type::Primitive(PrimitiveType::Long),
             Shape::Double => Type::Primitive(PrimitiveType::Double),
             Shape::String | Shape::Json => Type::Primitive(PrimitiveType::String),
+            Shape::Wider(wider) => Type::Primitive(wider.clone()),
             Shape::Object(fields) => {
                 let fields = typed_fields(fields, last_id);
                 if fields.is_empty() {
@@ -164,7 +177,8 @@ pub fn schema(shape: &Shape, flatten: bool) -> Vec<NestedField> {
     }
 }
 
-fn typed_fields(fields: &[(String, Shape)], last_id: &mut i32) -> Vec<NestedField> {
+/// Returns the fields that have a type, optional, ids provisional behind `last_id`.
+pub(super) fn typed_fields(fields: &[(String, Shape)], last_id: &mut i32) -> Vec<NestedField> {
     let mut typed = Vec::new();
     // A field without a name can't be a column: no engine can ask for it.
     for (name, shape) in fields.iter().filter(|(name, _)| !name.is_empty()) {

@@ -4,7 +4,10 @@ pub mod evolve;
 pub mod infer;
 pub mod types;
 
+use std::collections::HashSet;
 use std::sync::Arc;
+
+pub use crate::config::KafkaColumn;
 
 /// Where the values of one top-level column of the table come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,23 +22,6 @@ pub enum ColumnSource {
     Absent,
 }
 
-/// The columns that `include` adds, with their fixed names and types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KafkaColumn {
-    /// `_kafka_topic` string
-    Topic,
-    /// `_kafka_partition` int
-    Partition,
-    /// `_kafka_offset` long
-    Offset,
-    /// `_kafka_timestamp` timestamptz
-    Timestamp,
-    /// `_kafka_key` binary
-    Key,
-    /// `_kafka_headers` list<struct<key: string, value: binary>>
-    Headers,
-}
-
 /// How every column of the table is filled, for one schema of the table. Immutable; a new schema makes a new plan.
 #[derive(Debug, Clone)]
 pub struct RowPlan {
@@ -45,6 +31,8 @@ pub struct RowPlan {
     pub arrow: arrow::datatypes::SchemaRef,
     /// One source for each top-level field of `schema`, in its order.
     pub sources: Vec<ColumnSource>,
+    /// Ids of top-level columns that a record must have a value for, although the table may not ask for it.
+    pub required: HashSet<i32>,
     /// What to do with fields that no column takes.
     pub unknown: UnknownFields,
     /// `nested: flatten`: objects inside the payload become columns named `a_b`.

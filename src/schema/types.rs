@@ -53,6 +53,49 @@ pub fn text(of: &Type) -> String {
     }
 }
 
+/// Says whether Iceberg lets a column of type `narrow` become `wide`.
+///
+/// Source: Iceberg table spec, "Schema Evolution", the promotions of format version 2.
+pub fn widens(narrow: &PrimitiveType, wide: &PrimitiveType) -> bool {
+    match (narrow, wide) {
+        (PrimitiveType::Int, PrimitiveType::Long) | (PrimitiveType::Float, PrimitiveType::Double) => true,
+        (
+            PrimitiveType::Decimal { precision, scale },
+            PrimitiveType::Decimal {
+                precision: wide_precision,
+                scale: wide_scale,
+            },
+        ) => wide_precision > precision && wide_scale == scale,
+        _ => false,
+    }
+}
+
+/// Returns the line of `columns` that declares a column.
+///
+/// - `from`: the payload field it is read from, where that isn't its name.
+pub fn column_line(name: &str, from: Option<&str>, of: &Type) -> String {
+    let from = from.map(|from| format!(", from: {}", scalar(from)));
+    let (name, of) = (scalar(name), scalar(&text(of)));
+    format!("- {{name: {name}{}, type: {of}}}", from.unwrap_or_default())
+}
+
+/// Writes a text as a YAML scalar inside a flow mapping.
+fn scalar(text: &str) -> String {
+    let plain = text.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '_')
+        && text
+            .chars()
+            .all(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '.' | '-'))
+        && !matches!(
+            text.to_ascii_lowercase().as_str(),
+            "null" | "true" | "false" | "yes" | "no" | "on" | "off"
+        );
+    if plain {
+        text.to_owned()
+    } else {
+        format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+    }
+}
+
 fn name(name: &str) -> String {
     if !name.is_empty() && name.chars().all(plain) {
         name.to_owned()
@@ -281,6 +324,26 @@ mod tests {
             "binary",
         ] {
             assert_eq!(text(&parse(primitive).expect(primitive)), primitive);
+        }
+    }
+
+    #[test]
+    fn types_are_widened_as_iceberg_allows() {
+        use PrimitiveType as P;
+        let decimal = |precision, scale| P::Decimal { precision, scale };
+        for (narrow, wide, allowed) in [
+            (P::Int, P::Long, true),
+            (P::Float, P::Double, true),
+            (decimal(9, 2), decimal(10, 2), true),
+            (P::Int, P::Int, false),
+            (P::Long, P::Int, false),
+            (P::Int, P::Double, false),
+            (P::Int, P::String, false),
+            (decimal(9, 2), decimal(10, 3), false),
+            (decimal(9, 2), decimal(8, 2), false),
+            (P::Date, P::Timestamp, false),
+        ] {
+            assert_eq!(widens(&narrow, &wide), allowed, "{narrow} to {wide}");
         }
     }
 

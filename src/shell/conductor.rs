@@ -10,7 +10,6 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use crate::catalog::{LoadedTable, ViewError};
 use crate::chunk::Chunk;
@@ -23,8 +22,7 @@ use crate::line::{Line, LineSettings, LineWindow, Order, Reply};
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use crate::run::window::{RejectLimit, SealReason};
 use crate::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
-use crate::schema::UnknownFields;
-use crate::shell::open::{Topic, World};
+use crate::shell::open::{self, Topic, World};
 use crate::shell::perform::{self, Aside};
 use crate::shell::report::{Counters, OffsetSpan, SyncPointAhead, TableOutcome, TableReport, WindowReport};
 use crate::shell::{RunOptions, now};
@@ -43,6 +41,9 @@ const EMPTY_TOPIC_WAIT: Duration = Duration::from_secs(2);
 /// How long a stop waits for the window under way: Kubernetes kills after 30 s.
 const GRACE: Millis = Millis(25_000);
 
+/// How long a member waits for its first partitions before it says so, and asks whether its group can be talked to.
+const ASSIGNMENT_WAIT: Millis = Millis(15_000);
+
 /// The part of `--memory` that chunks may hold between Kafka and the lines.
 const CHUNK_SHARE: u64 = 4;
 
@@ -58,6 +59,8 @@ enum Answer {
     Loaded(Result<(LoadedTable, TableView), String>),
     Swapped(Swapped, Option<LoadedTable>),
     Published(Result<(Offsets, Vec<perform::Ahead>), String>),
+    GroupReached(Result<(), Failure>),
+    Diagnosed(Option<Failure>),
 }
 
 /// Runs one pipeline from its first look at the world to its report.
@@ -68,37 +71,13 @@ pub(super) async fn conduct(
     stop: watch::Receiver<bool>,
 ) -> TableReport {
     let started = now();
-    let name = format!("{}.{}", pipeline.schema, pipeline.name);
-    let mut report = blank(name);
+    let mut report = TableReport::new(pipeline.full_name());
     let outcome = match play(pipeline, options, &counters, stop, &mut report).await {
         Ok(outcome) => outcome,
         Err(failure) => Outcome::Failed(failure),
     };
     close(&mut report, &outcome, &counters, now().since(started));
     report
-}
-
-fn blank(table: String) -> TableReport {
-    TableReport {
-        table,
-        outcome: TableOutcome::Done,
-        exit_code: Exit::Done as u8,
-        error: None,
-        records_read: 0,
-        rows_written: 0,
-        rows_deleted: 0,
-        rejected: 0,
-        late: 0,
-        filtered: 0,
-        offsets: BTreeMap::new(),
-        sync_points_ahead: BTreeMap::new(),
-        windows: Vec::new(),
-        snapshots: Vec::new(),
-        files_written: 0,
-        bytes_written: 0,
-        millis: 0,
-        lag: None,
-    }
 }
 
 fn close(report: &mut TableReport, outcome: &Outcome, counters: &Counters, millis: Millis) {
@@ -111,6 +90,7 @@ fn close(report: &mut TableReport, outcome: &Outcome, counters: &Counters, milli
     report.rows_written = counters.rows_written.load(Ordering::Relaxed);
     report.rejected = counters.rejected.load(Ordering::Relaxed);
     report.filtered = counters.filtered.load(Ordering::Relaxed);
+    report.fields_dropped = counters.fields_dropped.load(Ordering::Relaxed);
     report.bytes_written = counters.bytes_written.load(Ordering::Relaxed);
     report.millis = millis.0.unsigned_abs();
 }
@@ -128,7 +108,12 @@ async fn play(
         loop {
             let topic = world.topic().await?;
             match world.table().await? {
-                Some((table, view)) => return Ok(Some((topic, table, view))),
+                Some((table, view)) => {
+                    if let Some(ledger) = &view.ledger {
+                        world.continues(ledger, &topic).await?;
+                    }
+                    return Ok(Some((topic, table, view)));
+                }
                 None if options.once => return Ok(None),
                 None => tokio::time::sleep(EMPTY_TOPIC_WAIT).await,
             }
@@ -173,6 +158,10 @@ struct Conductor {
     sealing: HashMap<WindowId, (OffsetRanges, SealReason)>,
     sealed: HashMap<WindowId, LineWindow>,
     unreachable_since: Option<(Millis, String)>,
+    /// Since when this member waits for its first assignment, or was last told that its group is well.
+    unassigned_since: Option<Millis>,
+    /// Somebody looks already why Kafka says that the topic, or offsets in it, are gone.
+    diagnosing: bool,
 }
 
 impl Conductor {
@@ -185,7 +174,7 @@ impl Conductor {
     ) -> Result<Conductor, Failure> {
         let source = &world.pipeline.source;
         let config = RunConfig {
-            run: Uuid::now_v7(),
+            run: options.run,
             once: options.once,
             batch_size: source.batch_size,
             batch_window: source.batch_window,
@@ -199,7 +188,7 @@ impl Conductor {
         };
         let settings = LineSettings {
             topic: source.topic.clone(),
-            event_time: world.event_time(),
+            event_time: source.event_time.clone(),
             rows_per_file_max: source.batch_size,
             keeps_rejects: matches!(world.pipeline.errors.on_decode_error, OnDecodeError::DeadLetter { .. }),
         };
@@ -224,10 +213,9 @@ impl Conductor {
                 line.work(inbox, |reply| drop(outbox.send(reply)));
             })
             .map_err(|error| Failure::new(Exit::Remote, format!("no thread for the line: {error}")))?;
-        let points = world
-            .sync_points(Some(table.metadata.location()))?
+        let points = open::sync_points(&world.pipeline, Some(table.metadata.location()))?
             .expect("the table's location is known");
-        let aside = Aside::open(&world, &store)?;
+        let aside = Aside::open(&world)?;
         Ok(Conductor {
             run: Run::new(config),
             once: options.once,
@@ -248,6 +236,8 @@ impl Conductor {
             sealing: HashMap::new(),
             sealed: HashMap::new(),
             unreachable_since: None,
+            unassigned_since: None,
+            diagnosing: false,
             table,
             world,
         })
@@ -348,7 +338,7 @@ impl Conductor {
         kill_points::pass(KillPoint::Before(effect));
         match action {
             Action::ResolveStart { partitions, first } => {
-                self.spawn(effect, async move {
+                self.begin(effect, async move {
                     Answer::Event(match world.starts(partitions, first).await {
                         Ok(starts) => Event::StartResolved(starts),
                         Err(failure) => Event::Failed(failure),
@@ -381,7 +371,7 @@ impl Conductor {
                 return None;
             }
             Action::Load { after } => {
-                self.spawn(effect, async move {
+                self.begin(effect, async move {
                     wait(after).await;
                     Answer::Loaded(match world.catalog.load(&world.ident).await {
                         Err(error) => Err(chain(&error)),
@@ -395,7 +385,7 @@ impl Conductor {
                             Ok(view) => Ok((table, view)),
                             Err(ViewError::Catalog(error)) => Err(chain(&error)),
                             Err(ViewError::Ledger(problem)) => {
-                                return Answer::Event(Event::Failed(perform::ledger_failure(&world.ident, &problem)));
+                                return Answer::Event(Event::Failed(open::ledger_failure(&world.ident, &problem)));
                             }
                         },
                     })
@@ -404,7 +394,7 @@ impl Conductor {
             }
             Action::Swap(plan) => {
                 let base = self.table.clone();
-                self.spawn(effect, async move {
+                self.begin(effect, async move {
                     let (swapped, table) = perform::swap(&world, base, *plan).await;
                     Answer::Swapped(swapped, table)
                 });
@@ -454,10 +444,11 @@ impl Conductor {
         match Consumer::start(settings, budget, self.kafka.0.clone()) {
             Ok(consumer) => {
                 self.consumer = Some(consumer);
+                self.unassigned_since = Some(now());
                 None
             }
             Err(error) => {
-                let failure = super::open::kafka_failure(&error, &self.world.pipeline.source.topic);
+                let failure = error.failure(&source.brokers, &source.topic);
                 self.tell(Event::Failed(failure), None, report)
             }
         }
@@ -493,7 +484,7 @@ impl Conductor {
             .map(|ledger| ledger.offsets.clone())
             .unwrap_or_default();
         let (world, aside, known) = (self.world.clone(), self.aside.clone(), self.topic_id.clone());
-        self.spawn(Effect::Prepare, async move {
+        self.begin(Effect::Prepare, async move {
             wait(after).await;
             match world.topic_id().await {
                 Err(failure) => return Answer::Event(Event::Failed(failure)),
@@ -519,7 +510,7 @@ impl Conductor {
 
     fn publish(&mut self, ledger: Ledger, after: Millis) {
         let (world, points) = (self.world.clone(), self.points.clone());
-        self.spawn(Effect::Publish, async move {
+        self.begin(Effect::Publish, async move {
             wait(after).await;
             let published = perform::publish(&world, &points, &ledger).await;
             Answer::Published(published.map(|ahead| (ledger.offsets, ahead)))
@@ -578,6 +569,23 @@ impl Conductor {
                 self.table = table;
                 self.tell(Event::Loaded(Ok(view)), None, report)
             }
+            Answer::GroupReached(Err(failure)) => self.tell(Event::Failed(failure), None, report),
+            Answer::GroupReached(Ok(())) => {
+                if self.generations.is_empty() {
+                    let source = &self.world.pipeline.source;
+                    info!(
+                        topic = source.topic,
+                        group = source.group,
+                        "waiting for partitions: other members of the group hold them, or one that died does until its session is over"
+                    );
+                    self.unassigned_since = Some(now());
+                }
+                None
+            }
+            Answer::Diagnosed(found) => {
+                self.diagnosing = false;
+                self.tell(found.map_or(Event::Tick, Event::Failed), None, report)
+            }
             Answer::Swapped(swapped, table) => {
                 kill_points::pass(KillPoint::Inside(Place::AnswerHeld));
                 match &swapped {
@@ -613,26 +621,10 @@ impl Conductor {
                 self.counters.records_read.fetch_add(tally.records, Ordering::Relaxed);
                 None
             }
-            Reply::Unseen { shape, plan } => {
-                let world = self.world.clone();
-                let strict = world
-                    .line_plan(&self.table)
-                    .is_ok_and(|plan| plan.rows.unknown == UnknownFields::Strict);
-                let answers = self.answers.0.clone();
+            Reply::Unseen { shape, schema_id, plan } => {
+                let (world, answers) = (self.world.clone(), self.answers.0.clone());
                 tokio::spawn(async move {
-                    let evolved = if strict {
-                        Err(Failure::new(
-                            Exit::Data,
-                            format!("records hold fields that table `{}` doesn't have", world.ident),
-                        )
-                        .detail(format!("new fields: {shape:?}"))
-                        .hint(
-                            "`materialize.schemaEvolution` is strict: add the columns, or set it to evolve or ignore",
-                        ))
-                    } else {
-                        world.evolve(&shape).await
-                    };
-                    match evolved {
+                    match world.evolve(&shape, schema_id).await {
                         Ok(evolved) => drop(plan.send(Ok(evolved))),
                         Err(failure) => {
                             drop(answers.send(Answer::Event(Event::Failed(failure))));
@@ -681,6 +673,8 @@ impl Conductor {
         self.counters.rows_written.fetch_add(tally.rows, Ordering::Relaxed);
         self.counters.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
         self.counters.filtered.fetch_add(tally.filtered, Ordering::Relaxed);
+        let dropped = window.fields_dropped;
+        self.counters.fields_dropped.fetch_add(dropped, Ordering::Relaxed);
         self.counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
         self.counters.windows.fetch_add(1, Ordering::Relaxed);
         report.files_written += window.files.len() as u64;
@@ -704,9 +698,15 @@ impl Conductor {
     }
 
     fn heard(&mut self, event: KafkaEvent, report: &mut TableReport) -> Option<Outcome> {
-        let topic = self.world.pipeline.source.topic.clone();
+        let (topic, group) = (
+            self.world.pipeline.source.topic.clone(),
+            self.world.pipeline.source.group.clone(),
+        );
         let event = match event {
             KafkaEvent::Assigned { generation, partitions } => {
+                // Whoever is given partitions was let in by a coordinator.
+                self.unreachable_since = None;
+                self.unassigned_since = None;
                 for partition in &partitions {
                     self.generations.insert(*partition, generation);
                     self.started.remove(partition);
@@ -733,28 +733,42 @@ impl Conductor {
                 };
                 return self.tell(event, Some((chunk, permit)), report);
             }
-            KafkaEvent::Caught { .. } | KafkaEvent::Stopped => return None,
+            KafkaEvent::Caught { .. } => {
+                self.unreachable_since = None;
+                return None;
+            }
+            KafkaEvent::Stopped => return None,
             KafkaEvent::Reachable => {
                 info!(topic, "Kafka is back");
                 self.unreachable_since = None;
                 return None;
             }
             KafkaEvent::Unreachable { error } | KafkaEvent::Refused { error } => {
-                warn!(topic, error, "Kafka can't be reached; trying on");
-                self.unreachable_since.get_or_insert((now(), error));
+                if self.unreachable_since.is_none() {
+                    warn!(topic, error, "Kafka can't be reached; trying on");
+                    self.unreachable_since = Some((now(), error));
+                }
                 return None;
             }
             KafkaEvent::OffsetsGone { partition, wanted } => {
-                let wanted = wanted.map_or("the wanted offset".to_owned(), |offset| format!("offset {offset}"));
-                Event::Failed(
-                    Failure::new(Exit::Data, format!("records of partition {topic}/{partition} are gone"))
-                        .detail(format!("{wanted} is to be read next, and the topic doesn't hold it any more (retention, or re-created)"))
-                        .hint("nothing was skipped; `aperio status` shows the offsets. Resetting them gives the missing records up"),
-                )
+                self.diagnose(move |found| {
+                    let wanted = wanted.map_or("the offset to read next".to_owned(), |offset| format!("offset {offset}"));
+                    Some(found.unwrap_or_else(|| {
+                        Failure::new(Exit::Remote, format!("{topic}/{partition} couldn't be read on"))
+                            .detail(format!("the broker doesn't give {wanted}, although the topic goes on where the table was left"))
+                            .hint("nothing was skipped: the table holds the offsets. Run again")
+                    }))
+                });
+                return None;
             }
-            KafkaEvent::TopicMissing => Event::Failed(
-                Failure::new(Exit::Data, format!("topic `{topic}` is gone"))
-                    .hint("nothing was lost; the table keeps its offsets"),
+            KafkaEvent::TopicMissing => {
+                self.diagnose(|found| found);
+                return None;
+            }
+            KafkaEvent::Unfit { error } => Event::Failed(
+                Failure::new(Exit::Config, format!("consumer group `{group}` doesn't take this consumer"))
+                    .detail(error)
+                    .hint("does another application use this group? Give this one its own `source.consumerGroup`; else look at `source.consumerConfig`"),
             ),
             KafkaEvent::Failed { error } => Event::Failed(
                 Failure::new(Exit::Remote, format!("the Kafka client of topic `{topic}` can't go on"))
@@ -771,12 +785,35 @@ impl Conductor {
             .unreachable_since
             .take_if(|(since, _)| now().since(*since) >= patience)
         {
-            let failure = Failure::new(Exit::Remote, format!("Kafka can't be read for topic `{}`", self.world.pipeline.source.topic))
+            let source = &self.world.pipeline.source;
+            let what = format!(
+                "Kafka at `{}` can't be read for topic `{}`",
+                source.brokers, source.topic
+            );
+            let failure = Failure::new(Exit::Remote, what)
                 .detail(error)
                 .hint("nothing was lost: the table holds the offsets. Run again when it is back, or wait longer with `--retry-for`");
             return self.tell(Event::Failed(failure), None, report);
         }
+        if self
+            .unassigned_since
+            .is_some_and(|since| now().since(since) >= ASSIGNMENT_WAIT)
+        {
+            self.unassigned_since = None;
+            let world = self.world.clone();
+            self.spawn(async move { Answer::GroupReached(world.reach_group().await) });
+        }
         self.tell(Event::Tick, None, report)
+    }
+
+    /// Has somebody look at the topic; `conclude` makes of what is found what ends the run, if anything does.
+    fn diagnose(&mut self, conclude: impl FnOnce(Option<Failure>) -> Option<Failure> + Send + 'static) {
+        if self.diagnosing {
+            return;
+        }
+        self.diagnosing = true;
+        let (world, ledger) = (self.world.clone(), self.run.ledger().cloned());
+        self.spawn(async move { Answer::Diagnosed(conclude(world.diagnose(ledger).await)) });
     }
 
     fn order(&self, order: Order) {
@@ -784,13 +821,20 @@ impl Conductor {
         let _ = self.orders.send(order);
     }
 
-    fn spawn(&self, effect: Effect, work: impl Future<Output = Answer> + Send + 'static) {
-        let answers = self.answers.0.clone();
-        tokio::spawn(async move {
+    /// Starts the effect of an action.
+    fn begin(&self, effect: Effect, work: impl Future<Output = Answer> + Send + 'static) {
+        self.spawn(async move {
             let answer = work.await;
             kill_points::pass(KillPoint::After(effect));
+            answer
+        });
+    }
+
+    fn spawn(&self, work: impl Future<Output = Answer> + Send + 'static) {
+        let answers = self.answers.0.clone();
+        tokio::spawn(async move {
             // A conductor that is gone wants no answers.
-            let _ = answers.send(answer);
+            let _ = answers.send(work.await);
         });
     }
 }

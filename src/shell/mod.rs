@@ -1,7 +1,7 @@
 //! The shell: async tasks that feed what happens to [`crate::run::Run`] and do what it says, one conductor a pipeline.
 
 mod conductor;
-mod open;
+pub(crate) mod open;
 mod perform;
 pub mod report;
 mod tables;
@@ -9,15 +9,17 @@ mod tables;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::config::Pipeline;
-pub(crate) use crate::shell::perform::ledger_failure;
 use crate::shell::report::{Counters, TableReport};
 use crate::units::Millis;
 
 /// What the command line says about a run.
 #[derive(Debug, Clone, Copy)]
 pub struct RunOptions {
+    /// The run's id: the first part of its windows' names, and `run` in its report.
+    pub run: Uuid,
     /// End when the tables reach the ends that the topics had at the start.
     pub once: bool,
     /// The most memory the process should use, in bytes, shared by its pipelines.

@@ -1,22 +1,32 @@
 //! Opening a pipeline: who the topic is, where the table is, and what the two are made of.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::ExponentialBuilder;
 use iceberg::{NamespaceIdent, TableIdent};
+use tracing::warn;
 
 use crate::catalog::{Catalog, CatalogError};
-use crate::config::{CatalogKind, Pipeline, StartOffset};
+use crate::config::{CatalogConfig, CatalogKind, Pipeline, StartOffset};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offsets, Partition};
+use crate::run::start;
+use crate::sync_points::{SyncPoints, SyncPointsError};
 use crate::table::admit::Source;
+use crate::table::ledger::{Ledger, LedgerProblem};
 use crate::units::Millis;
 
-/// How long one question to a broker may take; several fit into `--retry-for`.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one question to a broker may take, in seconds; several fit into `--retry-for`, if that isn't shorter.
+const QUESTION_TIMEOUT_S: (u64, u64) = (1, 10);
+
+/// The wait before a question is put again, doubled each time up to the second.
+const QUESTION_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// How long a topic that isn't there may take to appear: one that was just created isn't known to all brokers at once.
+const TOPIC_WAIT: Duration = Duration::from_secs(5);
 
 /// The foreign systems of a pipeline.
 pub(super) struct World {
@@ -31,32 +41,20 @@ pub(super) struct World {
 pub(super) struct Topic {
     pub source: Source,
     pub partitions: Vec<Partition>,
+    pub beginnings: Offsets,
     pub ends: Offsets,
 }
 
 impl World {
     /// Sets up the clients; nothing is contacted yet.
     pub fn new(pipeline: Pipeline, retry_for: Millis) -> Result<World, Failure> {
-        let config = &pipeline.catalog;
-        let catalog = match config.kind {
-            CatalogKind::Sql => Catalog::sql(&config.name, &config.uri, &config.warehouse, &config.properties),
-            CatalogKind::Rest => {
-                let warehouse = Some(config.warehouse.as_str()).filter(|warehouse| !warehouse.is_empty());
-                Catalog::rest(&config.uri, warehouse, &config.properties)
-            }
-        };
-        let catalog = catalog.map_err(|error| catalog_failure(&error))?;
+        let catalog = catalog(&pipeline.catalog)?;
         let source = &pipeline.source;
-        let admin = Admin::new(&source.brokers, source.read_committed, &source.client, QUESTION_TIMEOUT)
-            .map_err(|error| kafka_failure(&error, &source.topic))?;
-        let levels = pipeline.schema.split('.').map(str::to_owned).collect();
-        let namespace = NamespaceIdent::from_vec(levels).map_err(|error| {
-            Failure::new(
-                Exit::Config,
-                format!("schema `{}` isn't a namespace: {error}", pipeline.schema),
-            )
-        })?;
-        let ident = TableIdent::new(namespace, pipeline.name.clone());
+        let (least, most) = QUESTION_TIMEOUT_S;
+        let timeout = Duration::from_secs((retry_for.0.unsigned_abs() / 1000).clamp(least, most));
+        let admin = Admin::new(&source.brokers, source.read_committed, &source.client, timeout)
+            .map_err(|error| error.failure(&source.brokers, &source.topic))?;
+        let ident = ident(&pipeline, &pipeline.name)?;
         Ok(World {
             pipeline,
             catalog: Arc::new(catalog),
@@ -66,18 +64,23 @@ impl World {
         })
     }
 
-    /// Looks at the topic: its identity, its partitions, its ends.
+    /// Looks at the topic: its identity, its partitions, and what they hold.
+    ///
+    /// # Errors
+    /// Exit code 4 once `--retry-for` is over. Exit code 2 where there is no such topic; 3 where the table was filled
+    /// from one.
     pub async fn topic(&self) -> Result<Topic, Failure> {
         let topic = self.pipeline.source.topic.clone();
         self.ask(move |admin| {
             let source = Source {
                 topic: topic.clone(),
                 topic_id: admin.topic_id(&topic)?,
-                cluster_id: admin.cluster_id()?,
+                cluster_id: admin.cluster_id(&topic)?,
             };
             Ok(Topic {
                 source,
                 partitions: admin.partitions(&topic)?,
+                beginnings: admin.beginnings(&topic)?,
                 ends: admin.ends(&topic)?,
             })
         })
@@ -118,6 +121,40 @@ impl World {
             .await
     }
 
+    /// Says whether the topic goes on where the table was left.
+    ///
+    /// # Errors
+    /// Exit code 3 where it doesn't, see [`start::continues`].
+    pub async fn continues(&self, ledger: &Ledger, topic: &Topic) -> Result<(), Failure> {
+        let beyond = |(partition, held)| topic.ends.get(partition).is_some_and(|end| held > end);
+        let ends = if ledger.offsets.iter().any(beyond) {
+            let name = topic.source.topic.clone();
+            self.ask(move |admin| admin.high_watermarks(&name)).await?
+        } else {
+            topic.ends.clone()
+        };
+        start::continues(ledger, &topic.source, &topic.beginnings, &ends)
+    }
+
+    /// Finds out why Kafka says that the topic, or offsets in it, aren't there; `None` if they are, as it is now.
+    pub async fn diagnose(&self, ledger: Option<Ledger>) -> Option<Failure> {
+        match (self.topic().await, ledger) {
+            (Err(failure), _) => Some(failure),
+            (Ok(topic), Some(ledger)) => self.continues(&ledger, &topic).await.err(),
+            (Ok(_), None) => None,
+        }
+    }
+
+    /// Asks whether the consumer group can be talked to at all.
+    ///
+    /// # Errors
+    /// Exit code 4 once `--retry-for` is over.
+    pub async fn reach_group(&self) -> Result<(), Failure> {
+        let (group, topic) = (self.pipeline.source.group.clone(), self.pipeline.source.topic.clone());
+        self.ask(move |admin| admin.group_offsets(&group, &topic).map(drop))
+            .await
+    }
+
     /// Asks the brokers on a thread that may block, again and again until `--retry-for` is over.
     async fn ask<T, F>(&self, question: F) -> Result<T, Failure>
     where
@@ -125,17 +162,55 @@ impl World {
         F: Fn(&Admin) -> Result<T, KafkaError> + Send + Sync + 'static,
     {
         let question = Arc::new(question);
-        let attempt = || async {
+        let source = &self.pipeline.source;
+        let since = Instant::now();
+        let patience = Duration::from_millis(self.retry_for.0.unsigned_abs());
+        let (mut pause, pause_max) = QUESTION_PAUSE;
+        // Ends: by the answer, or when the time is over that its error is given.
+        loop {
             let (admin, question) = (self.admin.clone(), question.clone());
-            tokio::task::spawn_blocking(move || question(&admin))
+            let answer = tokio::task::spawn_blocking(move || question(&admin))
                 .await
-                .expect("a question to a broker doesn't panic")
+                .expect("a question to a broker doesn't panic");
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let missing = matches!(error, KafkaError::TopicMissing { .. });
+            let limit = if missing { patience.min(TOPIC_WAIT) } else { patience };
+            if !(missing || error.passes()) || since.elapsed() + pause > limit {
+                return Err(if missing {
+                    self.topic_missing(&error).await
+                } else {
+                    error.failure(&source.brokers, &source.topic)
+                });
+            }
+            if pause == QUESTION_PAUSE.0 {
+                warn!(
+                    topic = source.topic,
+                    brokers = source.brokers,
+                    error = chain(&error),
+                    "asking Kafka again"
+                );
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(pause_max);
+        }
+    }
+
+    /// A topic that never was there is a slip of the pipeline file; one that the table was filled from is a loss.
+    async fn topic_missing(&self, error: &KafkaError) -> Failure {
+        let source = &self.pipeline.source;
+        let held = match self.load().await {
+            Ok(Some(table)) => table.view().await.ok().and_then(|view| view.ledger),
+            Ok(None) => None,
+            // That the topic is missing is the first thing to mend.
+            Err(_) => None,
         };
-        attempt
-            .retry(backoff(self.retry_for))
-            .when(|error: &KafkaError| matches!(error, KafkaError::Unreachable { .. }))
-            .await
-            .map_err(|error| kafka_failure(&error, &self.pipeline.source.topic))
+        match held {
+            Some(ledger) if ledger.topic == source.topic => start::topic_gone(&source.topic, &ledger.offsets),
+            _ => error.failure(&source.brokers, &source.topic),
+        }
     }
 }
 
@@ -149,27 +224,80 @@ pub(super) fn backoff(retry_for: Millis) -> ExponentialBuilder {
         .without_max_times()
 }
 
+/// Sets up the client of a catalog; nothing is contacted yet.
+///
+/// # Errors
+/// Exit code 2 for what the configuration says, 4 if the store of a SQL catalog can't be opened.
+pub(crate) fn catalog(config: &CatalogConfig) -> Result<Catalog, Failure> {
+    let opened = match config.kind {
+        CatalogKind::Sql => Catalog::sql(&config.name, &config.uri, &config.warehouse, &config.properties),
+        CatalogKind::Rest => {
+            let warehouse = Some(config.warehouse.as_str()).filter(|warehouse| !warehouse.is_empty());
+            Catalog::rest(&config.uri, warehouse, &config.properties)
+        }
+    };
+    opened.map_err(|error| catalog_failure(config, &error))
+}
+
+/// Names the table `name` in the pipeline's schema.
+///
+/// # Errors
+/// Exit code 2 if the schema is no namespace.
+pub(crate) fn ident(pipeline: &Pipeline, name: &str) -> Result<TableIdent, Failure> {
+    let levels = pipeline.schema.split('.').map(str::to_owned).collect();
+    let namespace = NamespaceIdent::from_vec(levels).map_err(|error| {
+        Failure::new(Exit::Config, format!("schema `{}` is no namespace", pipeline.schema)).detail(chain(&error))
+    })?;
+    Ok(TableIdent::new(namespace, name.to_owned()))
+}
+
+/// Opens the sync points of a pipeline, given where its table lies; `None` where only that would tell where they are, and
+/// there is no table.
+///
+/// # Errors
+/// Exit code 2 if `stateDir` names no store.
+pub(crate) fn sync_points(pipeline: &Pipeline, table_location: Option<&str>) -> Result<Option<SyncPoints>, Failure> {
+    let directory = match (&pipeline.state_dir, table_location) {
+        (Some(directory), _) => directory.clone(),
+        (None, Some(location)) => format!("{location}/.aperio"),
+        (None, None) => return Ok(None),
+    };
+    let opened = SyncPoints::open(&directory, &pipeline.schema, &pipeline.catalog.properties);
+    let refused = |error| {
+        Failure::new(
+            Exit::Config,
+            format!("the sync points in `{directory}` can't be opened"),
+        )
+        .detail(chain(&error))
+        .hint("look at `stateDir` and `catalog.properties` in the pipeline file")
+    };
+    opened.map(Some).map_err(refused)
+}
+
 /// Tells a catalog's error to the user.
-pub(super) fn catalog_failure(error: &CatalogError) -> Failure {
+pub(crate) fn catalog_failure(config: &CatalogConfig, error: &CatalogError) -> Failure {
     let exit = match error {
         CatalogError::Unsupported { .. } => Exit::Config,
         _ => Exit::Remote,
     };
-    Failure::new(exit, "the catalog can't be used")
+    Failure::new(exit, format!("the catalog at `{}` can't be used", config.shown()))
         .detail(chain(error))
         .hint("look at `catalog` in the pipeline file, and whether the catalog is up; nothing was changed")
 }
 
-/// Tells a broker's error to the user.
-pub(super) fn kafka_failure(error: &KafkaError, topic: &str) -> Failure {
-    match error {
-        KafkaError::TopicMissing { .. } => Failure::new(Exit::Config, format!("topic `{topic}` doesn't exist"))
-            .hint("look at `source.topic`, or create the topic; aperio never creates the topic it reads"),
-        KafkaError::Configuration { .. } => Failure::new(Exit::Config, "the Kafka client refuses its configuration")
-            .detail(chain(error))
-            .hint("look at `source.consumerConfig` and `source.security`"),
-        _ => Failure::new(Exit::Remote, format!("Kafka can't be read for topic `{topic}`"))
-            .detail(chain(error))
-            .hint("look at `source.brokers` and whether they are up; run again, or wait longer with `--retry-for`"),
-    }
+/// Tells that a table's history doesn't tell its offsets: exit code 3.
+pub(crate) fn ledger_failure(ident: &TableIdent, problem: &LedgerProblem) -> Failure {
+    Failure::new(Exit::Data, format!("the offsets of table `{ident}` can't be known"))
+        .detail(problem.to_string())
+        .hint(problem.hint(&ident.to_string()))
+}
+
+/// Tells that sync points can't be read.
+pub(crate) fn sync_points_failure(points: &SyncPoints, error: &SyncPointsError) -> Failure {
+    Failure::new(
+        Exit::Remote,
+        format!("the sync points in `{}` can't be read", points.location()),
+    )
+    .detail(chain(error))
+    .hint("look at `stateDir` in the pipeline file; the table holds the offsets of record, these are a copy")
 }

@@ -11,29 +11,23 @@ use uuid::Uuid;
 use crate::catalog::stage::{Change, fresh_snapshot_id, stage};
 use crate::catalog::{LoadedTable, SwapAnswer};
 use crate::config::OnDecodeError;
-use crate::dead_letters::{DeadLetter, DeadLetterTable};
-use crate::error::{Exit, Failure, chain};
+use crate::dead_letters::DeadLetterTable;
+use crate::decode::DeadLetter;
+use crate::error::{Failure, chain};
 use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::Swapped;
 use crate::shell::now;
-use crate::shell::open::{World, kafka_failure};
+use crate::shell::open::World;
 use crate::store::Store;
 use crate::sync_points::{SyncPoint, SyncPoints};
 use crate::table::admit::CommitPlan;
-use crate::table::ledger::{self, History, LEDGER_KEY, Ledger, LedgerProblem};
+use crate::table::ledger::{self, History, LEDGER_KEY, Ledger};
 
 /// How often one publication starts over because other instances published meanwhile; each time means that one of them
 /// made progress.
 const PUBLISH_ATTEMPTS_MAX: u32 = 10;
-
-/// Tells that a table's history doesn't tell its offsets: exit code 3.
-pub(crate) fn ledger_failure(ident: &TableIdent, problem: &LedgerProblem) -> Failure {
-    Failure::new(Exit::Data, format!("the offsets of table `{ident}` can't be known"))
-        .detail(problem.to_string())
-        .hint(problem.hint(&ident.to_string()))
-}
 
 /// Writes the manifests of a plan on exactly the base it was made for, and swaps once.
 pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> (Swapped, Option<LoadedTable>) {
@@ -167,7 +161,7 @@ pub(super) struct Aside {
 }
 
 impl Aside {
-    pub fn open(world: &World, store: &Store) -> Result<Aside, Failure> {
+    pub fn open(world: &World) -> Result<Aside, Failure> {
         let OnDecodeError::DeadLetter { topic, table } = &world.pipeline.errors.on_decode_error else {
             return Ok(Aside {
                 topic: None,
@@ -179,12 +173,12 @@ impl Aside {
             None => None,
             Some(topic) => Some(
                 DeadLetterTopic::new(&source.brokers, topic, &source.client)
-                    .map_err(|error| kafka_failure(&error, topic))?,
+                    .map_err(|error| error.failure(&source.brokers, topic))?,
             ),
         };
         let table = table.as_ref().map(|name| {
             let ident = TableIdent::new(world.ident.namespace().clone(), name.clone());
-            Mutex::new(DeadLetterTable::new(world.catalog.clone(), store.clone(), ident))
+            Mutex::new(DeadLetterTable::new(world.catalog.clone(), ident))
         });
         Ok(Aside { topic, table })
     }

@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
 
+use crate::error::Exit;
+
 /// Live counts of one pipeline, shared with the progress bar.
 ///
 /// Each is written by one place and read without order: a bar that is one window behind misleads nobody.
@@ -20,6 +22,8 @@ pub struct Counters {
     pub rejected: AtomicU64,
     /// Records that make no row by definition.
     pub filtered: AtomicU64,
+    /// Values of fields that no column takes.
+    pub fields_dropped: AtomicU64,
     /// Bytes of the files that are written.
     pub bytes_written: AtomicU64,
     /// Windows that were closed.
@@ -106,6 +110,9 @@ pub struct TableReport {
     pub late: u64,
     /// Records that make no row by definition.
     pub filtered: u64,
+    /// Values of fields that no column takes: those that `schemaEvolution: ignore` leaves out, and those whose name can't be
+    /// a column beside the ones that are there. With declared columns, other fields aren't counted.
+    pub fields_dropped: u64,
     /// By Kafka partition.
     pub offsets: BTreeMap<String, OffsetSpan>,
     /// By Kafka partition, the sync points that were found ahead of the table.
@@ -122,6 +129,33 @@ pub struct TableReport {
     pub millis: u64,
     /// Offsets between the table and the topic's ends when it was last looked at; `None` if that is unknown.
     pub lag: Option<u64>,
+}
+
+impl TableReport {
+    /// Starts the report of a table of which nothing is known yet.
+    pub fn new(table: String) -> Self {
+        TableReport {
+            table,
+            outcome: TableOutcome::Done,
+            exit_code: Exit::Done as u8,
+            error: None,
+            records_read: 0,
+            rows_written: 0,
+            rows_deleted: 0,
+            rejected: 0,
+            late: 0,
+            filtered: 0,
+            fields_dropped: 0,
+            offsets: BTreeMap::new(),
+            sync_points_ahead: BTreeMap::new(),
+            windows: Vec::new(),
+            snapshots: Vec::new(),
+            files_written: 0,
+            bytes_written: 0,
+            millis: 0,
+            lag: None,
+        }
+    }
 }
 
 /// What `aperio run --output json` prints.

@@ -4,21 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iceberg::spec::{FormatVersion, NestedField, PrimitiveType, Schema, Transform, Type};
+use iceberg::spec::{FormatVersion, NestedField, PrimitiveType, Schema, TableMetadata, Transform, Type};
 use tracing::{info, warn};
 
 use crate::catalog::stage::schema_change;
 use crate::catalog::{LoadedTable, NewTable, SwapAnswer, ViewError};
-use crate::config::{self, Evolution, Pipeline, StartOffset};
+use crate::config::{Evolution, PartitionField, Pipeline, StartOffset};
 use crate::error::{Exit, Failure};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::line::LinePlan;
-use crate::place::{self, EventTimeFormat};
+use crate::place;
+use crate::schema::evolve::EVENT_TIME;
 use crate::schema::infer::{self, Shape};
 use crate::schema::{KafkaColumn, UnknownFields, evolve, types};
-use crate::shell::open::{World, backoff, catalog_failure};
-use crate::shell::perform::ledger_failure;
-use crate::sync_points::SyncPoints;
+use crate::shell::open::{World, backoff, catalog_failure, ledger_failure, sync_points, sync_points_failure};
 use crate::table::TableView;
 use crate::write::ParquetSettings;
 use backon::Retryable;
@@ -32,9 +31,6 @@ const SAMPLE_BYTES_MAX: usize = 16 << 20;
 /// Attempts to add columns: each lost one means that another instance changed the schema meanwhile.
 const EVOLVE_ATTEMPTS_MAX: u32 = 10;
 
-/// The name of the column that holds the event time where no column of the payload does.
-const EVENT_TIME: &str = "_event_time";
-
 impl World {
     /// Loads the table, if there is one.
     pub async fn load(&self) -> Result<Option<LoadedTable>, Failure> {
@@ -42,7 +38,7 @@ impl World {
             .retry(backoff(self.retry_for))
             .when(|error| error.retryable())
             .await
-            .map_err(|error| catalog_failure(&error))
+            .map_err(|error| catalog_failure(&self.pipeline.catalog, &error))
     }
 
     /// Finds or creates the table. `None`: the topic is empty and nothing says what its columns are, so there is nothing
@@ -58,22 +54,29 @@ impl World {
                 self.refuse_lost_table(found.as_ref(), kept)?;
             }
         }
-        if let Some((table, view)) = found {
-            self.adopt(&table)?;
-            return Ok(Some((table, view)));
+        if let Some((table, _)) = found {
+            return self.adopt_view(table).await.map(Some);
         }
         let Some(payload) = self.payload_columns().await? else {
             return Ok(None);
         };
         let creation = self.creation(payload)?;
+        self.show(&creation);
         let created = (|| self.catalog.create(&self.ident, creation.clone()))
             .retry(backoff(self.retry_for))
             .when(|error| error.retryable())
             .await
-            .map_err(|error| catalog_failure(&error))?;
+            .map_err(|error| catalog_failure(&self.pipeline.catalog, &error))?;
         info!(table = %self.ident, location = created.metadata.location(), "created the table");
-        let view = self.view(&created).await?;
-        Ok(Some((created, view)))
+        // Another instance may have been faster: then its table is the one.
+        self.adopt_view(created).await.map(Some)
+    }
+
+    /// Adopts a table; the view is of the table as adopting it left it.
+    async fn adopt_view(&self, table: LoadedTable) -> Result<(LoadedTable, TableView), Failure> {
+        let table = self.adopt(table).await?;
+        let view = self.view(&table).await?;
+        Ok((table, view))
     }
 
     /// Loads the table and the offsets that it carries, if there is one.
@@ -92,44 +95,104 @@ impl World {
             .await;
         viewed.map_err(|error| match error {
             ViewError::Ledger(problem) => ledger_failure(&self.ident, &problem),
-            ViewError::Catalog(error) => catalog_failure(&error),
+            ViewError::Catalog(error) => catalog_failure(&self.pipeline.catalog, &error),
         })
     }
 
-    /// Adds columns for fields that the table doesn't have; if another instance was faster, takes its columns.
-    pub async fn evolve(&self, unseen: &Shape) -> Result<LinePlan, Failure> {
+    /// Makes the table take what a line met and had no column for; where that can't be, the answer is the plan of the
+    /// table as it is.
+    ///
+    /// - `schema_id`: the schema that the line knows. A table that has another one by now may take it all.
+    ///
+    /// # Errors
+    /// Exit code 3 under `schemaEvolution: strict`, with the columns that are missing.
+    pub async fn evolve(&self, unseen: &Shape, schema_id: i32) -> Result<LinePlan, Failure> {
+        let strict = self.pipeline.materialize.evolution == Evolution::Strict;
+        let flatten = self.pipeline.source.flatten;
+        let changed = self
+            .change_schema(None, |table| {
+                let fixed = evolve::fixed(table.partition_specs_iter().map(AsRef::as_ref));
+                let schema = table.current_schema();
+                let changed = evolve::add_unseen(schema, table.last_column_id(), &fixed, unseen, flatten);
+                match changed {
+                    Some(changed) if strict => Err(self.strict(&evolve::changed_lines(schema, &changed))),
+                    None if strict && table.current_schema_id() == schema_id => {
+                        let fields = infer::schema(unseen, flatten);
+                        let lines = fields
+                            .iter()
+                            .map(|field| types::column_line(&field.name, None, &field.field_type));
+                        Err(self.strict(&lines.collect::<Vec<_>>()))
+                    }
+                    changed => Ok(changed),
+                }
+            })
+            .await?;
+        if changed.metadata.current_schema_id() == schema_id {
+            let fields = infer::schema(unseen, flatten);
+            let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
+            warn!(table = %self.ident, fields = names.join(", "), "the table can't take these values as it is: fields are \
+                  dropped and counted, records with too large a number are rejected");
+        }
+        self.line_plan(&changed)
+    }
+
+    fn strict(&self, lines: &[String]) -> Failure {
+        Failure::new(
+            Exit::Data,
+            format!("records hold fields that table `{}` doesn't have", self.ident),
+        )
+        .detail(format!("`columns` would take them with {}", lines.join(", ")))
+        .hint("`materialize.schemaEvolution` is strict: add the columns, or set it to evolve or ignore")
+    }
+
+    /// Changes the table's schema to what `wanted` makes of it; `None` leaves it as it is.
+    ///
+    /// - `base`: the table as it was just loaded, to save a load.
+    /// - returns the table with the change in it, by this instance or by another.
+    async fn change_schema(
+        &self,
+        base: Option<LoadedTable>,
+        wanted: impl Fn(&TableMetadata) -> Result<Option<Schema>, Failure>,
+    ) -> Result<LoadedTable, Failure> {
+        let mut base = base;
         for _ in 0..EVOLVE_ATTEMPTS_MAX {
-            let Some(table) = self.load().await? else {
+            let loaded = match base.take() {
+                Some(table) => Some(table),
+                None => self.load().await?,
+            };
+            let Some(table) = loaded else {
                 return Err(Failure::new(
                     Exit::Data,
                     format!("table `{}` was dropped while this run worked", self.ident),
                 ));
             };
-            let metadata = &table.metadata;
-            let flatten = self.pipeline.source.flatten;
-            let added = evolve::add_unseen(metadata.current_schema(), metadata.last_column_id(), unseen, flatten);
-            let Some(schema) = added else {
-                return self.line_plan(&table);
+            let before = table.metadata.current_schema().clone();
+            let Some(schema) = wanted(&table.metadata)? else {
+                return Ok(table);
             };
+            let columns = evolve::changed_lines(&before, &schema);
             let (requirements, updates) = schema_change(&table, schema);
             kill_points::pass(KillPoint::Inside(Place::ColumnsUnseen));
             match self.catalog.swap(&table, requirements, updates).await {
                 SwapAnswer::Committed(table) => {
                     kill_points::pass(KillPoint::Inside(Place::ColumnsAdded));
-                    info!(table = %self.ident, schema = table.metadata.current_schema_id(), "added columns for new fields");
-                    return self.line_plan(&table);
+                    let schema = table.metadata.current_schema_id();
+                    info!(table = %self.ident, schema, columns = columns.join(" "), "added or widened columns");
+                    return Ok(table);
                 }
-                SwapAnswer::Rejected(error) if !error.retryable() => return Err(catalog_failure(&error)),
+                SwapAnswer::Rejected(error) if !error.retryable() => {
+                    return Err(catalog_failure(&self.pipeline.catalog, &error));
+                }
                 SwapAnswer::Conflict => {}
                 SwapAnswer::Unknown(error) | SwapAnswer::Rejected(error) => {
-                    warn!(table = %self.ident, %error, "adding columns is tried again");
+                    warn!(table = %self.ident, %error, "changing the columns is tried again");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
         }
         Err(Failure::new(
             Exit::Remote,
-            format!("columns can't be added to table `{}`", self.ident),
+            format!("the columns of table `{}` can't be changed", self.ident),
         )
         .detail(format!("{EVOLVE_ATTEMPTS_MAX} attempts in a row failed"))
         .hint("run again when the catalog is well; nothing was lost"))
@@ -139,13 +202,8 @@ impl World {
     pub fn line_plan(&self, table: &LoadedTable) -> Result<LinePlan, Failure> {
         let metadata = &table.metadata;
         let schema = metadata.current_schema().clone();
-        let declared: Option<Vec<_>> = self.pipeline.columns.as_ref().map(|columns| {
-            columns
-                .iter()
-                .map(|column| (column.name.clone(), column.from.clone()))
-                .collect()
-        });
-        let unknown = match (&declared, self.pipeline.materialize.evolution) {
+        let declared = self.pipeline.columns.as_deref();
+        let unknown = match (declared, self.pipeline.materialize.evolution) {
             (Some(_), _) => UnknownFields::Declared,
             (None, Evolution::Evolve) => UnknownFields::Evolve,
             (None, Evolution::Ignore) => UnknownFields::Ignore,
@@ -153,14 +211,7 @@ impl World {
         };
         let event_time = schema.field_by_name(EVENT_TIME).is_some();
         let flatten = self.pipeline.source.flatten;
-        let rows = evolve::row_plan(
-            schema,
-            declared.as_deref(),
-            &self.include(),
-            event_time,
-            unknown,
-            flatten,
-        );
+        let rows = evolve::row_plan(schema, declared, &self.include(), event_time, unknown, flatten);
         let settings = ParquetSettings::from_properties(metadata.properties()).map_err(|reason| {
             Failure::new(
                 Exit::Config,
@@ -179,44 +230,15 @@ impl World {
         })
     }
 
-    /// `eventTimeField` and its format, as placing knows them.
-    pub fn event_time(&self) -> Option<(Vec<String>, EventTimeFormat)> {
-        let event_time = self.pipeline.source.event_time.as_ref()?;
-        let format = match &event_time.format {
-            config::EventTimeFormat::EpochSeconds => EventTimeFormat::EpochSeconds,
-            config::EventTimeFormat::EpochMillis => EventTimeFormat::EpochMillis,
-            config::EventTimeFormat::EpochMicros => EventTimeFormat::EpochMicros,
-            config::EventTimeFormat::EpochNanos => EventTimeFormat::EpochNanos,
-            config::EventTimeFormat::Iso8601 => EventTimeFormat::Iso8601,
-            config::EventTimeFormat::Strftime(pattern) => EventTimeFormat::Strftime(pattern.clone()),
-            config::EventTimeFormat::Default => EventTimeFormat::Default,
-        };
-        Some((event_time.path.clone(), format))
-    }
-
-    /// Opens the sync points of this pipeline, given where its table lies.
-    pub fn sync_points(&self, table_location: Option<&str>) -> Result<Option<SyncPoints>, Failure> {
-        let properties = &self.pipeline.catalog.properties;
-        let dir = match (&self.pipeline.state_dir, table_location) {
-            (Some(dir), _) => dir.clone(),
-            (None, Some(location)) => format!("{location}/.aperio"),
-            (None, None) => return Ok(None),
-        };
-        SyncPoints::open(&dir, &self.pipeline.schema, properties)
-            .map(Some)
-            .map_err(|error| {
-                Failure::new(Exit::Config, "the sync points can't be opened").detail(crate::error::chain(&error))
-            })
-    }
-
     /// Counts the sync points of this pipeline, given where its table lies.
     async fn rows_kept(&self, table_location: Option<&str>) -> Result<usize, Failure> {
-        let Some(points) = self.sync_points(table_location)? else {
+        let Some(points) = sync_points(&self.pipeline, table_location)? else {
             return Ok(0);
         };
-        let rows = points.read().await.map_err(|error| {
-            Failure::new(Exit::Remote, "the sync points can't be read").detail(crate::error::chain(&error))
-        })?;
+        let rows = points
+            .read()
+            .await
+            .map_err(|error| sync_points_failure(&points, &error))?;
         Ok(rows.iter().filter(|row| row.source_name == self.pipeline.name).count())
     }
 
@@ -239,18 +261,8 @@ impl World {
 
     /// The declared columns, or those that samples show; `None` where there is nothing to go by and nothing to keep.
     async fn payload_columns(&self) -> Result<Option<Vec<NestedField>>, Failure> {
-        if let Some(columns) = &self.pipeline.columns {
-            let fields = columns.iter().map(|column| {
-                let of = types::parse(&column.type_text).map_err(|reason| {
-                    Failure::new(
-                        Exit::Config,
-                        format!("column `{}` has no type `{}`", column.name, column.type_text),
-                    )
-                    .detail(reason)
-                })?;
-                Ok(NestedField::new(0, &column.name, of, column.required))
-            });
-            return fields.collect::<Result<_, Failure>>().map(Some);
+        if let Some(declared) = self.declared()? {
+            return Ok(Some(declared));
         }
         let samples = self.samples(SAMPLES_PER_PARTITION, SAMPLE_BYTES_MAX).await?;
         let mut shape = Shape::default();
@@ -262,12 +274,53 @@ impl World {
         if fields.is_empty() && self.pipeline.source.start == StartOffset::Earliest && samples.is_empty() {
             return Ok(None);
         }
-        let shown: Vec<_> = fields
-            .iter()
-            .map(|field| format!("{}: {}", field.name, types::text(&field.field_type)))
-            .collect();
-        info!(table = %self.ident, samples = samples.len(), columns = shown.join(", "), "inferred the columns");
+        info!(table = %self.ident, samples = samples.len(), fields = fields.len(), "inferred the columns");
         Ok(Some(fields))
+    }
+
+    /// The declared columns, ids provisional; `None` if there are none.
+    fn declared(&self) -> Result<Option<Vec<NestedField>>, Failure> {
+        let Some(columns) = &self.pipeline.columns else {
+            return Ok(None);
+        };
+        let fields = columns.iter().zip(1..).map(|(column, id)| {
+            let of = types::parse(&column.type_text).map_err(|reason| {
+                Failure::new(
+                    Exit::Config,
+                    format!("column `{}` has no type `{}`", column.name, column.type_text),
+                )
+                .detail(reason)
+            })?;
+            Ok(NestedField::new(id, &column.name, of, column.required))
+        });
+        fields.collect::<Result<_, Failure>>().map(Some)
+    }
+
+    /// Shows the table that is about to be created, its columns as `columns` would declare them.
+    fn show(&self, creation: &NewTable) {
+        let fields = creation.schema.as_struct().fields().iter();
+        let lines = fields.map(|field| types::column_line(&field.name, None, &field.field_type));
+        let partitions = creation.spec.fields().iter().map(|field| {
+            let source = creation.schema.name_by_field_id(field.source_id).unwrap_or_default();
+            match field.transform {
+                Transform::Identity => source.to_owned(),
+                Transform::Bucket(number) | Transform::Truncate(number) => {
+                    let name = field.transform.to_string();
+                    let name = name.split('[').next().unwrap_or_default().to_owned();
+                    format!("{name}({number}, {source})")
+                }
+                transform => format!("{transform}({source})"),
+            }
+        });
+        let partitions = match creation.spec.fields().is_empty() {
+            true => "without partitions".to_owned(),
+            false => format!("partitioned by [{}]", partitions.collect::<Vec<_>>().join(", ")),
+        };
+        info!(
+            "creating table `{}`, {partitions}, with these columns:\n  {}",
+            self.ident,
+            lines.collect::<Vec<_>>().join("\n  ")
+        );
     }
 
     fn creation(&self, payload: Vec<NestedField>) -> Result<NewTable, Failure> {
@@ -276,11 +329,10 @@ impl World {
             .materialize
             .partition
             .iter()
-            .any(|field| matches!(field, config::PartitionField::Date | config::PartitionField::Hour));
+            .any(|field| matches!(field, PartitionField::Date | PartitionField::Hour));
         let (source, added) = event_time_column(pipeline, &payload);
         let schema = evolve::create_schema(payload, &self.include(), by_event_time && added);
-        let fields: Vec<_> = pipeline.materialize.partition.iter().map(partition_field).collect();
-        let spec = place::partition_spec(&schema, &fields, &source).map_err(|reason| {
+        let spec = place::partition_spec(&schema, &pipeline.materialize.partition, &source).map_err(|reason| {
             Failure::new(Exit::Config, format!("table `{}` can't be partitioned as `materialize.partition` says", self.ident))
                 .detail(reason)
                 .hint("name an existing column, or declare `columns` so that the table can be created before its topic has records")
@@ -299,31 +351,33 @@ impl World {
         })
     }
 
-    /// An existing table is adopted if it can take the declared columns.
-    fn adopt(&self, table: &LoadedTable) -> Result<(), Failure> {
-        let Some(columns) = &self.pipeline.columns else {
-            return Ok(());
+    /// An existing table is adopted if it can take the declared columns; under `schemaEvolution: evolve` it gets those
+    /// that it lacks, and wider ones.
+    async fn adopt(&self, table: LoadedTable) -> Result<LoadedTable, Failure> {
+        let Some(declared) = self.declared()? else {
+            return Ok(table);
         };
-        let mut fields = Vec::with_capacity(columns.len());
-        for (id, column) in (1..).zip(columns) {
-            let of = types::parse(&column.type_text).map_err(|reason| {
-                Failure::new(Exit::Config, format!("column `{}` has no type", column.name)).detail(reason)
+        // Ids provisional, but each its own, inside structs, lists and maps too.
+        let wanted = evolve::create_schema(declared.clone(), &[], false);
+        let evolves = self.pipeline.materialize.evolution == Evolution::Evolve;
+        self.change_schema(Some(table), |table| {
+            let fixed = evolve::fixed(table.partition_specs_iter().map(AsRef::as_ref));
+            let schema = table.current_schema();
+            let changed = match evolves {
+                true => evolve::add_declared(schema, table.last_column_id(), &fixed, &declared),
+                false => None,
+            };
+            evolve::compatible(changed.as_ref().unwrap_or(schema), &wanted).map_err(|differences| {
+                Failure::new(
+                    Exit::Config,
+                    format!("table `{}` exists and doesn't fit the declared columns", self.ident),
+                )
+                .detail(differences.join("; "))
+                .hint("change `columns`, or the table, so that both agree; nothing was changed")
             })?;
-            fields.push(Arc::new(NestedField::new(id, &column.name, of, column.required)));
-        }
-        let wanted = Schema::builder().with_fields(fields).build();
-        let differences = match wanted {
-            Ok(wanted) => evolve::compatible(table.metadata.current_schema(), &wanted),
-            Err(error) => Err(vec![error.to_string()]),
-        };
-        differences.map_err(|differences| {
-            Failure::new(
-                Exit::Config,
-                format!("table `{}` exists and doesn't fit the declared columns", self.ident),
-            )
-            .detail(differences.join("; "))
-            .hint("change `columns`, or the table, so that both agree")
+            Ok(changed)
         })
+        .await
     }
 
     /// `include`, and the timestamp where partitions are made of it.
@@ -334,7 +388,7 @@ impl World {
             .materialize
             .partition
             .iter()
-            .any(|field| matches!(field, config::PartitionField::Date | config::PartitionField::Hour));
+            .any(|field| matches!(field, PartitionField::Date | PartitionField::Hour));
         if by_time && self.pipeline.source.event_time.is_none() && !include.contains(&KafkaColumn::Timestamp) {
             include.push(KafkaColumn::Timestamp);
         }
@@ -345,7 +399,7 @@ impl World {
 /// Names the column that holds the event time, and says whether it must be added.
 fn event_time_column(pipeline: &Pipeline, payload: &[NestedField]) -> (String, bool) {
     let Some(event_time) = &pipeline.source.event_time else {
-        return ("_kafka_timestamp".to_owned(), false);
+        return (KafkaColumn::Timestamp.name().to_owned(), false);
     };
     let is_time = |of: &Type| {
         matches!(
@@ -370,27 +424,5 @@ fn event_time_column(pipeline: &Pipeline, payload: &[NestedField]) -> (String, b
     match found {
         Some(field) => (field.name.clone(), false),
         None => (EVENT_TIME.to_owned(), true),
-    }
-}
-
-fn partition_field(field: &config::PartitionField) -> place::PartitionField {
-    match field {
-        config::PartitionField::Date => place::PartitionField::Date,
-        config::PartitionField::Hour => place::PartitionField::Hour,
-        config::PartitionField::Transform { transform, column } => {
-            let transform = match transform {
-                config::PartitionTransform::Identity => Transform::Identity,
-                config::PartitionTransform::Year => Transform::Year,
-                config::PartitionTransform::Month => Transform::Month,
-                config::PartitionTransform::Day => Transform::Day,
-                config::PartitionTransform::Hour => Transform::Hour,
-                config::PartitionTransform::Bucket(buckets) => Transform::Bucket(*buckets),
-                config::PartitionTransform::Truncate(width) => Transform::Truncate(*width),
-            };
-            place::PartitionField::Transform {
-                transform,
-                column: column.clone(),
-            }
-        }
     }
 }

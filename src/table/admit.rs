@@ -226,15 +226,17 @@ fn holds(ledger: &Ledger, window: &SealedWindow) -> bool {
     })
 }
 
-/// An id that one side doesn't know can't tell two topics apart; names always can.
-fn same_source(ledger: &Ledger, source: &Source) -> bool {
+/// Says whether the ledger is that of this topic. An id that one side doesn't know can't tell two topics apart; names
+/// always can.
+pub fn same_source(ledger: &Ledger, source: &Source) -> bool {
     let agree = |a: &Option<String>, b: &Option<String>| a.is_none() || b.is_none() || a == b;
     ledger.topic == source.topic
         && agree(&ledger.topic_id, &source.topic_id)
         && agree(&ledger.cluster_id, &source.cluster_id)
 }
 
-fn source_of(ledger: &Ledger) -> Source {
+/// Returns the topic that the ledger's offsets are offsets of.
+pub fn source_of(ledger: &Ledger) -> Source {
     Source {
         topic: ledger.topic.clone(),
         topic_id: ledger.topic_id.clone(),

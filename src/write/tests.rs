@@ -1,6 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -42,6 +42,7 @@ fn plan(fields: Vec<NestedField>) -> RowPlanRef {
         sources: sources.collect(),
         arrow: Arc::new(schema_to_arrow_schema(&schema).unwrap()),
         schema: Arc::new(schema),
+        required: HashSet::new(),
         unknown: UnknownFields::Evolve,
         flatten: false,
     })

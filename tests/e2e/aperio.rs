@@ -75,6 +75,11 @@ impl Aperio {
         }
     }
 
+    /// What was printed so far on standard output and standard error.
+    pub fn printed(&self) -> [String; 2] {
+        self.printed.lock().expect("no panic holds the text").clone()
+    }
+
     /// Starts it and waits until it ends.
     pub fn run(dir: &Path, args: &[&str]) -> Outcome {
         Self::start(dir, args).wait()
@@ -119,7 +124,7 @@ impl Aperio {
     }
 
     /// Says whether a line that holds `text` was printed on either stream.
-    pub fn printed(&self, text: &str) -> bool {
+    pub fn has_printed(&self, text: &str) -> bool {
         let printed = self.printed.lock().expect("no panic holds the text");
         printed.iter().any(|stream| stream.contains(text))
     }
@@ -228,6 +233,11 @@ impl Workspace {
             .expect("a temporary folder");
         std::fs::write(dir.path().join("pipeline.yaml"), yaml).expect("the pipeline file can be written");
         Self { dir }
+    }
+
+    /// Writes the pipeline file anew; the table stays.
+    pub fn rewrite(&self, yaml: &str) {
+        std::fs::write(self.path().join("pipeline.yaml"), yaml).expect("the pipeline file can be written");
     }
 
     /// The folder.

@@ -237,7 +237,7 @@ mod with_failpoints {
             Scene::Revoked => {
                 let service = start(&["run", "pipeline.yaml"]);
                 // Its window is filling: nothing but the revoke closes it.
-                setup::wait_until(Duration::from_secs(60), || service.printed("partitions assigned"));
+                setup::wait_until(Duration::from_secs(60), || service.has_printed("partitions assigned"));
                 std::thread::sleep(Duration::from_millis(300));
                 let member = joining(kafka, &topic, &name);
                 let ended = setup::wait_until(Duration::from_secs(60), || {

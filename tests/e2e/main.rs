@@ -13,6 +13,8 @@ mod history;
 mod json_table;
 mod produce;
 mod readers;
+mod records;
 mod servers;
 mod setup;
 mod smoke;
+mod source;

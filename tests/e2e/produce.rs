@@ -115,6 +115,39 @@ pub fn delete_topic(kafka: &Kafka, topic: &str) {
     block_on(admin(kafka).delete_topics(&[topic], &admin_options())).expect("the broker answers");
 }
 
+/// Deletes the records of one partition below `before`, as retention does; open transactions don't hold it back.
+pub fn delete_records(kafka: &Kafka, topic: &str, partition: i32, before: i64) {
+    let mut offsets = TopicPartitionList::new();
+    offsets
+        .add_partition_offset(topic, partition, Offset::Offset(before))
+        .expect("a valid offset");
+    let done = block_on(admin(kafka).delete_records(&offsets, &admin_options())).expect("the broker answers");
+    done.elements().iter().for_each(|element| {
+        element
+            .error()
+            .unwrap_or_else(|error| panic!("records of `{topic}` aren't deleted: {error:?}"));
+    });
+}
+
+/// The client ids of the members of a consumer group; none where nobody is in it or it doesn't exist.
+pub fn group_members(kafka: &Kafka, group: &str) -> Vec<String> {
+    let consumer: BaseConsumer = config(kafka).create().expect("a consumer");
+    let groups = consumer
+        .fetch_group_list(Some(group), LIMIT)
+        .expect("the broker lists its groups");
+    let members = groups.groups().iter().flat_map(|group| group.members());
+    members.map(|member| member.client_id().to_owned()).collect()
+}
+
+/// The names of all consumer groups that ever stored anything or have members.
+pub fn groups(kafka: &Kafka) -> Vec<String> {
+    let consumer: BaseConsumer = config(kafka).create().expect("a consumer");
+    let groups = consumer
+        .fetch_group_list(None, LIMIT)
+        .expect("the broker lists its groups");
+    groups.groups().iter().map(|group| group.name().to_owned()).collect()
+}
+
 /// Raises the number of partitions to `partitions`.
 pub fn add_partitions(kafka: &Kafka, topic: &str, partitions: usize) {
     let more = NewPartitions::new(topic, partitions);
@@ -126,6 +159,7 @@ pub fn produce(kafka: &Kafka, topic: &str, records: impl IntoIterator<Item = Rec
     let producer: BaseProducer = config(kafka)
         .set("linger.ms", "20")
         .set("enable.idempotence", "true")
+        .set("message.max.bytes", "20000000")
         .create()
         .expect("a producer");
     send_all(&producer, topic, records);

@@ -99,7 +99,55 @@ pub fn spark_sql(catalog: &Catalog, statements: &[String]) -> Vec<Value> {
     )
 }
 
+/// One read of [`read_many`]: the engine (PyIceberg or DuckDB), the table, the filter.
+pub type Reading<'a> = (Engine, &'a str, Option<&'a str>);
+
+/// What [`read_many`] tells of one read.
+#[derive(Debug, serde::Deserialize)]
+pub struct ReadTable {
+    pub rows: Vec<Value>,
+    /// PyIceberg: the data files that it planned to read.
+    #[serde(default)]
+    pub files: usize,
+    /// PyIceberg: the table's columns and their types.
+    #[serde(default)]
+    pub schema: serde_json::Map<String, Value>,
+}
+
+/// Reads tables one after the other in one process of Python, which takes a second to start.
+pub fn read_many(catalog: &Catalog, reads: &[Reading<'_>]) -> Vec<ReadTable> {
+    let reads: Vec<_> = reads
+        .iter()
+        .map(|(engine, table, filter)| {
+            let engine = match engine {
+                Engine::PyIceberg => "pyiceberg",
+                Engine::DuckDb => "duckdb",
+                Engine::Spark => panic!("Spark has a script of its own"),
+            };
+            json!({"engine": engine, "table": table, "filter": filter})
+        })
+        .collect();
+    let answer = python("read_many.py", &json!({"catalog": catalog.to_json(), "reads": reads}));
+    serde_json::from_value(answer).expect("read_many.py answers every read")
+}
+
+/// Makes an empty table with PyIceberg. `form` may hold `schema`, `spec`, `order` (the JSON of Iceberg's table spec) and
+/// `properties`.
+pub fn make_table(catalog: &Catalog, table: &str, form: Value) {
+    let mut request = json!({"catalog": catalog.to_json(), "table": table});
+    let fields = request.as_object_mut().expect("an object");
+    fields.extend(form.as_object().expect("an object").clone());
+    python("make_table.py", &request);
+}
+
 fn run(script: &str, request: Value) -> Vec<Value> {
+    match python(script, &request) {
+        Value::Array(rows) => rows,
+        other => panic!("{script} printed no rows: {other}"),
+    }
+}
+
+fn python(script: &str, request: &Value) -> Value {
     let mut command = Command::new(setup::part("python").join("bin/python"));
     if script.contains("spark") {
         command
@@ -115,5 +163,5 @@ fn run(script: &str, request: Value) -> Vec<Value> {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script} {request}:\n{errors}");
     let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{script} printed no rows ({error}): {text}\n{errors}"))
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{script} printed no JSON ({error}): {text}\n{errors}"))
 }

@@ -10,6 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tempfile::TempDir;
 
 use super::setup;
@@ -67,6 +69,7 @@ fn java(heap_mib: u32) -> Command {
 pub struct Kafka {
     dir: TempDir,
     port: u16,
+    login_port: u16,
     running: Mutex<(u32, Option<Server>)>,
 }
 
@@ -93,13 +96,19 @@ impl Kafka {
         kafka
     }
 
-    /// Starts a broker of one's own.
+    /// Starts a broker of one's own, in a cluster of its own.
     pub fn start() -> Self {
+        Self::start_with_user("nobody", "of-no-use")
+    }
+
+    /// Starts a broker of one's own that knows this user, who may log in by SCRAM-SHA-512 at [`Kafka::login_brokers`].
+    pub fn start_with_user(user: &str, password: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("aperio-kafka-")
             .tempdir()
             .expect("a temporary folder");
-        let (port, controller) = (setup::free_port(), setup::free_port());
+        let (port, controller, login_port) = (setup::free_port(), setup::free_port(), setup::free_port());
+        let cluster_id = URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes());
         let data = dir.path().join("data");
         let mut properties = String::new();
         for (key, value) in [
@@ -108,10 +117,24 @@ impl Kafka {
             ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
             (
                 "listeners",
-                format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
+                format!(
+                    "PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port},CONTROLLER://127.0.0.1:{controller}"
+                ),
             ),
-            ("advertised.listeners", format!("PLAINTEXT://127.0.0.1:{port}")),
+            (
+                "advertised.listeners",
+                format!("PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port}"),
+            ),
+            ("sasl.enabled.mechanisms", "SCRAM-SHA-512".to_owned()),
+            (
+                "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config",
+                "org.apache.kafka.common.security.scram.ScramLoginModule required;".to_owned(),
+            ),
             ("controller.listener.names", "CONTROLLER".to_owned()),
+            (
+                "listener.security.protocol.map",
+                "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+            ),
             ("log.dirs", data.display().to_string()),
             ("auto.create.topics.enable", "false".to_owned()),
             ("offsets.topic.num.partitions", "4".to_owned()),
@@ -135,8 +158,10 @@ impl Kafka {
         fs::write(dir.path().join("server.properties"), properties).expect("the configuration can be written");
 
         let format = Self::tool(dir.path(), 256, "kafka.tools.StorageTool")
-            .args(["format", "-t", "YXBlcmlvLXRlc3RzLWUyZQ", "-c"])
+            .args(["format", "-t", &cluster_id, "-c"])
             .arg(dir.path().join("server.properties"))
+            .arg("--add-scram")
+            .arg(format!("SCRAM-SHA-512=[name={user},password={password}]"))
             .output()
             .expect("java starts");
         assert!(
@@ -148,6 +173,7 @@ impl Kafka {
         let kafka = Self {
             dir,
             port,
+            login_port,
             running: Mutex::new((0, None)),
         };
         kafka.start_again();
@@ -157,6 +183,11 @@ impl Kafka {
     /// `host:port` for clients.
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// `host:port` for clients that log in.
+    pub fn login_brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.login_port)
     }
 
     /// Kills the broker as a power cut would; clients see it gone. Its data stays.

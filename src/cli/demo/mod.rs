@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use super::logs::{self, LogFormat};
 use super::output::{complain, counted, say};
@@ -167,6 +168,7 @@ partitionedTables:
 /// Runs the pipeline up to the ends; with `stop_after`, asks it to stop once it has read so many records.
 async fn run_once(pipeline: Pipeline, stop_after: Option<u64>) -> TableReport {
     let options = RunOptions {
+        run: Uuid::now_v7(),
         once: true,
         memory: MEMORY_BYTES,
         retry_for: RETRY_FOR,

@@ -3,14 +3,15 @@ use std::fmt::Write as _;
 use arrow::array::{ArrayRef, AsArray, BinaryArray, Int64Array};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use iceberg::spec::NestedField;
+use iceberg::spec::{NestedField, PrimitiveType};
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::config::Column;
 use crate::offsets::{Offset, OffsetRange, Partition};
 use crate::schema::evolve::{create_schema, row_plan};
-use crate::schema::{UnknownFields, infer};
+use crate::schema::infer;
 
 fn chunk(values: &[Option<&[u8]>]) -> Chunk {
     let n = values.len() as i64;
@@ -28,16 +29,28 @@ fn chunk(values: &[Option<&[u8]>]) -> Chunk {
 /// A decoder for columns written `name: type`, a `!` behind the name for required, `name<from.path` for a path.
 fn decoder(columns: &[&str], unknown: UnknownFields, flatten: bool) -> JsonDecoder {
     let mut fields = Vec::new();
-    let mut paths = Vec::new();
+    let mut declared = Vec::new();
     for column in columns {
         let (name, of) = column.split_once(": ").expect("name: type");
         let (name, required) = name.strip_suffix('!').map_or((name, false), |name| (name, true));
         let (name, from) = name.split_once('<').unwrap_or((name, name));
         fields.push(NestedField::new(0, name, types::parse(of).expect(of), required));
-        paths.push((name.to_owned(), from.split('.').map(str::to_owned).collect::<Vec<_>>()));
+        declared.push(Column {
+            name: name.to_owned(),
+            from: from.split('.').map(str::to_owned).collect(),
+            type_text: of.to_owned(),
+            required,
+        });
     }
     let schema = Arc::new(create_schema(fields, &[], false));
-    JsonDecoder::new(Arc::new(row_plan(schema, Some(&paths), &[], false, unknown, flatten)))
+    JsonDecoder::new(Arc::new(row_plan(
+        schema,
+        Some(&declared),
+        &[],
+        false,
+        unknown,
+        flatten,
+    )))
 }
 
 fn decode(decoder: &mut JsonDecoder, records: &[&[u8]]) -> Decoded {
@@ -398,8 +411,88 @@ fn unknown_fields_follow_the_rule() {
         decode(&mut decoder(&columns, UnknownFields::Evolve, false), &[last]).unseen,
         Some(shape)
     );
+    // Under evolve they are dropped only if the table doesn't get the columns: `c`, `d`'s `e`, `w`, `f`, and the one
+    // without a name; `h` has no type yet.
+    assert_eq!(of(UnknownFields::Evolve).fields_dropped, 5);
     let declared = of(UnknownFields::Declared);
     assert_eq!((declared.fields_dropped, declared.unseen), (0, None));
+}
+
+#[test]
+fn a_value_that_a_wider_column_would_take_is_reported_and_rejected() {
+    let columns = [
+        "i: int",
+        "f: float",
+        "d: decimal(4, 2)",
+        "s: struct<i: int>",
+        "l: list<int>",
+        "m: map<int, struct<f: float>>",
+        "w: long",
+    ];
+    let check = |rule, json: &str, expect: Option<(&str, PrimitiveType)>| {
+        let decoded = decode(&mut decoder(&columns, rule, false), &[json.as_bytes()]);
+        assert_eq!(decoded.rejects.len(), 1, "{json}");
+        let shape = expect.map(|(path, of)| {
+            path.split('.').rev().fold(Shape::Wider(of), |inner, step| match step {
+                "[]" => Shape::List(Box::new(inner)),
+                name => Shape::Object(vec![(name.to_owned(), inner)]),
+            })
+        });
+        assert_eq!(decoded.unseen, shape, "{json}");
+        assert!(
+            decoded.rejects[0].reason.contains("would take it"),
+            "{:?}",
+            decoded.rejects
+        );
+    };
+    let evolve = |json, path, of| check(UnknownFields::Evolve, json, Some((path, of)));
+    evolve(r#"{"i":3000000000}"#, "i", PrimitiveType::Long);
+    evolve(r#"{"I":-3e9}"#, "i", PrimitiveType::Long);
+    evolve(r#"{"f":1e300}"#, "f", PrimitiveType::Double);
+    let decimal = |precision| PrimitiveType::Decimal { precision, scale: 2 };
+    evolve(r#"{"d":123.45}"#, "d", decimal(5));
+    evolve(r#"{"d":"-100000"}"#, "d", decimal(8));
+    evolve(r#"{"s":{"i":3000000000}}"#, "s.i", PrimitiveType::Long);
+    evolve(r#"{"l":[1,3000000000]}"#, "l.[]", PrimitiveType::Long);
+    evolve(r#"{"m":{"1":{"f":-1e300}}}"#, "m.value.f", PrimitiveType::Double);
+    for json in [
+        r#"{"i":1.5}"#,
+        r#"{"i":"3000000000"}"#,
+        r#"{"i":1e30}"#,
+        r#"{"f":1e999}"#,
+        r#"{"d":1.234}"#,
+        r#"{"d":1e40}"#,
+        r#"{"m":{"3000000000":null}}"#,
+        r#"{"w":1e30}"#,
+    ] {
+        check(UnknownFields::Evolve, json, None);
+    }
+    for rule in [UnknownFields::Ignore, UnknownFields::Strict, UnknownFields::Declared] {
+        check(rule, r#"{"i":3000000000}"#, None);
+    }
+    // Of equal names the last counts.
+    let json: &[u8] = br#"{"i":3000000000,"i":1}"#;
+    let decoded = decode(&mut decoder(&columns, UnknownFields::Evolve, false), &[json]);
+    assert_eq!((decoded.rejects.len(), decoded.unseen), (0, None));
+}
+
+#[test]
+fn a_declared_column_may_require_more_than_the_table() {
+    let field = NestedField::optional(0, "a", types::parse("long").expect("long"));
+    let schema = Arc::new(create_schema(vec![field], &[], false));
+    let declared = [Column {
+        name: "A".to_owned(),
+        from: vec!["a".to_owned()],
+        type_text: "long".to_owned(),
+        required: true,
+    }];
+    let plan = row_plan(schema, Some(&declared), &[], false, UnknownFields::Declared, false);
+    let decoded = decode(
+        &mut JsonDecoder::new(Arc::new(plan)),
+        &[br#"{"a":null}"#, br#"{"a":1}"#, b"{}"],
+    );
+    assert_eq!(decoded.indexes, [1]);
+    assert!(decoded.rejects[0].reason.contains("is required and has no value"));
 }
 
 #[test]

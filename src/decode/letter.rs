@@ -2,8 +2,8 @@
 
 use arrow::array::{Array, AsArray, BinaryArray};
 
+use super::Reject;
 use crate::chunk::Chunk;
-use crate::decode::Reject;
 use crate::offsets::{Offset, Partition};
 
 /// A record that went aside, as it was in Kafka, and why.
@@ -24,7 +24,7 @@ pub struct DeadLetter {
     pub value: Option<Vec<u8>>,
     /// The headers, order and repeats kept; stored as null where there are none.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
-    /// Where on its way the record failed: [`crate::decode::Stage::name`].
+    /// Where on its way the record failed: [`super::Stage::name`].
     pub stage: &'static str,
     /// Why, for a person.
     pub error: String,

@@ -61,6 +61,12 @@ impl Number<'_> {
     }
 }
 
+/// Says whether `text` is a number as JSON writes them.
+pub(crate) fn is_number(text: &[u8]) -> bool {
+    let mut lexer = Lexer::new(text);
+    matches!(lexer.number(), Ok(Some(_))) && lexer.since(0).len() == text.len()
+}
+
 impl<'a> Text<'a> {
     /// Returns the string's UTF-8 bytes.
     pub fn bytes(&self) -> Cow<'a, [u8]> {

@@ -37,12 +37,6 @@ pub(crate) fn decimal(text: &str, scale: i64) -> Option<i128> {
     Some(if negative { -value } else { value })
 }
 
-/// Says whether `text` is a number as JSON writes them.
-pub(crate) fn is_number(text: &[u8]) -> bool {
-    let mut lexer = super::lexer::Lexer::new(text);
-    matches!(lexer.number(), Ok(Some(_))) && lexer.since(0).len() == text.len()
-}
-
 fn saturating(text: &str) -> Option<i64> {
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),

@@ -23,7 +23,7 @@ install: ## Build the release binary and put it where cargo puts programs, ~/.ca
 	cargo install --locked --path .
 
 test: setup ## Run all tests, those against real Kafka, catalogs and query engines too
-	cargo test --locked
+	cargo test --locked --features failpoints
 
 demo: ## Show it at work: an embedded broker, made-up events, a local table
 	@$(SETUP) build
@@ -34,7 +34,7 @@ bench: setup ## Measure a whole run over 5 million events: records/s, CPU per re
 
 lint: ## Check formatting and lints, as CI does
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features failpoints -- -D warnings
 
 schemas: ## After a change of the pipeline file: write schemas/pipeline.schema.json anew
 	cargo run --locked --quiet -- schema > schemas/pipeline.schema.json

@@ -19,7 +19,7 @@
 //! Modules in reading order. A module uses those above it, never one below; `tests/fast/layers.rs` reads this list and
 //! says so. Down to [`line`] everything is pure: no runtime, no client, no clock, no global source of random numbers.
 //!
-//! 1. words: [`units`], [`offsets`], [`error`];
+//! 1. words: [`units`], [`offsets`], [`error`]; where tests kill a run: [`kill_points`];
 //! 2. the pipeline file as written and as run: [`config`];
 //! 3. the exactly-once core: [`table`] decides over Iceberg metadata, [`run`] is the run as a state machine;
 //! 4. the path of a record: [`chunk`], [`json`], [`schema`], [`decode`], [`place`], [`write`], and in one function: [`line`];
@@ -31,6 +31,8 @@ pub mod units;
 pub mod offsets;
 
 pub mod error;
+
+pub mod kill_points;
 
 pub mod config;
 

@@ -18,6 +18,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
+use crate::kill_points::{self, KillPoint, Place};
 use crate::store::{Store, StoreError};
 
 /// How often a replacement starts over when other writers keep coming first; with waits of 20 to 400 ms, some 6 s.
@@ -204,7 +205,9 @@ impl SyncPoints {
             let mut file = File::create(&temporary)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
+            kill_points::pass(KillPoint::Inside(Place::PointsWritten));
             std::fs::rename(&temporary, &path)?;
+            kill_points::pass(KillPoint::Inside(Place::PointsRenamed));
             File::open(directory)?.sync_all()
         };
         written().map_err(disk)?;

@@ -18,6 +18,7 @@ use iceberg::io::FileIO;
 use iceberg::spec::{FormatVersion, Schema, TableMetadataRef, UnboundPartitionSpec};
 use iceberg::{TableRequirement, TableUpdate};
 
+use crate::kill_points::{self, KillPoint, Place};
 use crate::store::Store;
 
 pub use error::CatalogError;
@@ -129,10 +130,12 @@ impl Catalog {
     /// # Errors
     /// Any [`CatalogError`]; after a retryable one the table may exist, so load before trying again.
     pub async fn create(&self, ident: &TableIdent, creation: NewTable) -> Result<LoadedTable, CatalogError> {
-        match self {
+        let created = match self {
             Catalog::Sql(sql) => sql.create(ident, creation).await,
             Catalog::Rest(rest) => rest.create(ident, creation).await,
-        }
+        };
+        kill_points::pass(KillPoint::Inside(Place::TableCreated));
+        created
     }
 
     /// Makes one attempt to move the table from `base` to `base` with `updates`, admitted only under `requirements`.
@@ -142,10 +145,12 @@ impl Catalog {
         requirements: Vec<TableRequirement>,
         updates: Vec<TableUpdate>,
     ) -> SwapAnswer {
-        match self {
+        let answer = match self {
             Catalog::Sql(sql) => sql.swap(base, requirements, updates).await,
             Catalog::Rest(rest) => rest.swap(base, requirements, updates).await,
-        }
+        };
+        kill_points::pass(KillPoint::Inside(Place::Swapped));
+        answer
     }
 
     /// Says whether an attempt on `base` that was refused has left nothing in the table and never will, so that its files

@@ -16,6 +16,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::OnceCell;
 
 use super::{CatalogError, LoadedTable, NewTable, SwapAnswer};
+use crate::kill_points::{self, KillPoint, Place};
 use crate::store::Store;
 
 /// How long a statement waits for another process' write lock; writes of a row take milliseconds.
@@ -168,6 +169,7 @@ impl SqlCatalog {
         let file = MetadataLocation::new_with_metadata(location, &metadata);
         let file_io = self.store.file_io();
         metadata.write_to(&file_io, &file).await.map_err(broken)?;
+        kill_points::pass(KillPoint::Inside(Place::TableWritten));
         let file = file.to_string();
 
         let statement = match self.layout().await? {
@@ -231,6 +233,7 @@ impl SqlCatalog {
             let doing = format!("new metadata of `{}`", base.ident);
             return SwapAnswer::Rejected(CatalogError::of_iceberg(&doing, &error));
         }
+        kill_points::pass(KillPoint::Inside(Place::MetadataWritten));
         let file = file.to_string();
         let statement = format!(
             "UPDATE iceberg_tables SET metadata_location = ?, previous_metadata_location = ? \

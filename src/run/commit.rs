@@ -24,6 +24,8 @@ pub(super) struct Commit {
     failing_since: Option<Millis>,
     /// An attempt was sent whose fate isn't known: its files must stay.
     unknown: bool,
+    /// See [`TableView::sequence`], of the view that the last attempt was admitted to.
+    attempted_at: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,7 @@ impl Commit {
             failures: 0,
             failing_since: None,
             unknown: false,
+            attempted_at: None,
         }
     }
 
@@ -67,6 +70,10 @@ impl Commit {
             Job::Windows(windows) if self.step != Step::Publishing => windows,
             _ => &[],
         }
+    }
+
+    pub(super) fn publishes(&self) -> bool {
+        self.step == Step::Publishing
     }
 
     pub(super) fn into_windows(self) -> Vec<SealedWindow> {
@@ -187,6 +194,10 @@ impl Run {
                 if waits {
                     self.attempt(view, now);
                 } else if let Some(ledger) = view.ledger {
+                    self.ledger = Some(ledger.clone());
+                    if self.strayed() {
+                        self.drop_windows();
+                    }
                     self.see(ledger);
                 }
             }
@@ -201,7 +212,7 @@ impl Run {
             return;
         }
         let mut commit = self.commit.take().expect("only a commit under way is attempted");
-        let fresh = view.ledger.clone();
+        let (fresh, sequence) = (view.ledger.clone(), view.sequence);
         let admitted = match &commit.job {
             Job::Start(starts) => admit::admit_start(view, &self.config.source, starts),
             Job::Windows(windows) => admit::admit(view, &self.config.source, windows.clone()).map(Some),
@@ -209,8 +220,18 @@ impl Run {
             Job::Repair => Ok(None),
         };
         match admitted {
+            Ok(Some(_)) if commit.unknown && commit.has_windows() && commit.attempted_at != Some(sequence) => {
+                // The attempt may have been one of the snapshots since, that were then undone and expired, its files with
+                // them: they can't be named again. They stay, and the records are read again.
+                self.commit = Some(commit);
+                let fresh = fresh.expect("offsets were compared");
+                self.ledger = Some(fresh.clone());
+                self.drop_windows();
+                self.see(fresh);
+            }
             Ok(Some(admitted)) => {
                 commit.step = Step::Swapping;
+                commit.attempted_at = Some(sequence);
                 self.commit = Some(commit);
                 self.actions.push_back(Action::Swap(Box::new(admit::plan(admitted))));
             }

@@ -46,6 +46,10 @@ const REVOKE_WAIT: Millis = Millis(20_000);
 /// How often a `--once` run without work looks whether other instances have reached the ends.
 const IDLE_LOAD_INTERVAL: Millis = Millis(1_000);
 
+/// How often a service without work looks whether its table was rolled back: one look at the catalog a minute is little,
+/// and who rolls back a table sees its records come again within it.
+const QUIET_LOAD_INTERVAL: Millis = Millis(60_000);
+
 /// What a run is told once.
 #[derive(Debug, Clone)]
 pub struct RunConfig {
@@ -235,6 +239,8 @@ pub struct Run {
     next_sequence: u64,
     filling: Option<Filling>,
     sealing: BTreeMap<WindowId, OffsetRanges>,
+    /// Windows that were dropped while their files were being written.
+    abandoned: BTreeSet<WindowId>,
     sealed: BTreeMap<WindowId, SealedWindow>,
     commit: Option<Commit>,
     /// What sync points and group offsets were last brought to.
@@ -276,6 +282,7 @@ impl Run {
             next_sequence: 0,
             filling: None,
             sealing: BTreeMap::new(),
+            abandoned: BTreeSet::new(),
             sealed: BTreeMap::new(),
             commit: None,
             published: Offsets::default(),
@@ -395,7 +402,11 @@ impl Run {
 
     fn window_sealed(&mut self, window: SealedWindow) {
         if self.sealing.remove(&window.id).is_none() {
-            // Dropped while its files were being written; no attempt ever named them.
+            if !self.abandoned.remove(&window.id) {
+                // Heard before: its files may be in the table by now.
+                return;
+            }
+            // No attempt ever named its files.
             let files = window
                 .files
                 .iter()
@@ -496,11 +507,13 @@ impl Run {
     fn settle_revoke(&mut self, now: Millis) {
         let Some(revoke) = &self.revoke else { return };
         let (gone, late) = (revoke.partitions.clone(), now >= revoke.deadline);
-        let waits = self.touches(&gone);
-        if waits && !late {
+        let touches = self.touches(&gone);
+        // Group offsets can be committed only while the partitions are ours, and they follow the publication.
+        let publishes = self.commit.as_ref().is_some_and(Commit::publishes);
+        if (touches || publishes) && !late {
             return;
         }
-        if waits {
+        if touches {
             self.drop_windows();
         }
         self.revoke = None;
@@ -521,6 +534,8 @@ impl Run {
         if !self.config.once {
             if idle && self.renewal_due(now) {
                 self.renew(now);
+            } else if self.joined && idle && !self.loading && now.since(self.last_load) >= QUIET_LOAD_INTERVAL {
+                self.load(Millis(0));
             }
             return;
         }
@@ -613,20 +628,35 @@ impl Run {
             windows.push(id);
             files.extend(window.files.iter().map(|file| file.file.file_path().to_owned()));
         }
+        self.abandoned.extend(self.sealing.keys());
         windows.extend(std::mem::take(&mut self.sealing).into_keys());
         windows.extend(self.filling.take().map(|filling| filling.id));
         self.actions.push_back(Action::Drop { windows, files });
         let ledger = self.ledger.as_ref().expect("windows fill only under a ledger");
-        let offsets: Vec<_> = self
-            .positions
-            .partitions()
-            .filter_map(|partition| ledger.offsets.get(partition).map(|offset| (partition, offset)))
-            .collect();
+        let mut offsets = Vec::new();
+        for partition in self.positions.partitions() {
+            match ledger.offsets.get(partition) {
+                Some(offset) => offsets.push((partition, offset)),
+                // A rollback took it out of the ledger: it starts anew.
+                None => drop(self.joining.insert(partition)),
+            }
+        }
         self.positions = offsets.iter().copied().collect();
         self.actions.push_back(Action::Read {
             epoch: self.epoch,
             offsets,
         });
+    }
+
+    /// Nothing is on its way into the table, and yet it isn't where reading goes on: it was rolled back, or another run
+    /// has committed what is to come.
+    fn strayed(&self) -> bool {
+        let ledger = self.ledger.as_ref().map(|ledger| &ledger.offsets);
+        self.idle()
+            && self
+                .positions
+                .iter()
+                .any(|(partition, at)| ledger.and_then(|held| held.get(partition)) != Some(at))
     }
 
     fn touches(&self, partitions: &BTreeSet<Partition>) -> bool {

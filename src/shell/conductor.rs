@@ -17,6 +17,7 @@ use crate::config::{MaxRejected, OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::consumer::{Consumer, ConsumerSettings, KafkaEvent};
+use crate::kill_points::{self, Effect, KillPoint, Place};
 use crate::line::{Line, LineSettings, LineWindow, Order, Reply};
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use crate::run::window::{RejectLimit, SealReason};
@@ -60,7 +61,7 @@ enum Answer {
     Event(Event),
     Loaded(Result<(LoadedTable, TableView), String>),
     Swapped(Swapped, Option<LoadedTable>),
-    Published(Result<Vec<perform::Ahead>, String>),
+    Published(Result<(Offsets, Vec<perform::Ahead>), String>),
     GroupReached(Result<(), Failure>),
     Diagnosed(Option<Failure>),
 }
@@ -317,6 +318,7 @@ impl Conductor {
                 report.lag = Some(behind.sum());
             }
         }
+        kill_points::pass(KillPoint::After(Effect::Finish));
         Ok(outcome)
     }
 
@@ -336,14 +338,24 @@ impl Conductor {
         report: &mut TableReport,
     ) -> Option<Outcome> {
         let world = self.world.clone();
+        let effect = effect_of(&action);
+        kill_points::pass(KillPoint::Before(effect));
         match action {
-            Action::ResolveStart { partitions, first } => self.spawn(async move {
-                Answer::Event(match world.starts(partitions, first).await {
-                    Ok(starts) => Event::StartResolved(starts),
-                    Err(failure) => Event::Failed(failure),
-                })
-            }),
-            Action::Join => return self.join(report),
+            Action::ResolveStart { partitions, first } => {
+                self.begin(effect, async move {
+                    Answer::Event(match world.starts(partitions, first).await {
+                        Ok(starts) => Event::StartResolved(starts),
+                        Err(failure) => Event::Failed(failure),
+                    })
+                });
+                return None;
+            }
+            Action::Join => {
+                let failed = self.join(report);
+                if failed.is_some() {
+                    return failed;
+                }
+            }
             Action::Read { epoch, offsets } => self.read(epoch, offsets),
             Action::Take(window) => {
                 let (chunk, permit) = hand.take().expect("a chunk is at hand when it is taken");
@@ -358,34 +370,44 @@ impl Conductor {
                 self.sealing.insert(window, (ranges, reason));
                 self.order(Order::Seal(window));
             }
-            Action::Prepare { windows, after } => self.prepare(windows, after),
-            Action::Load { after } => self.spawn(async move {
-                wait(after).await;
-                Answer::Loaded(match world.catalog.load(&world.ident).await {
-                    Err(error) => Err(chain(&error)),
-                    Ok(None) => {
-                        let failure = Failure::new(Exit::Data, format!("table `{}` is gone", world.ident))
-                            .detail("it was dropped or renamed while this run worked")
-                            .hint("nothing of the window was stored; restore the table and run again");
-                        return Answer::Event(Event::Failed(failure));
-                    }
-                    Ok(Some(table)) => match table.view().await {
-                        Ok(view) => Ok((table, view)),
-                        Err(ViewError::Catalog(error)) => Err(chain(&error)),
-                        Err(ViewError::Ledger(problem)) => {
-                            return Answer::Event(Event::Failed(open::ledger_failure(&world.ident, &problem)));
+            Action::Prepare { windows, after } => {
+                self.prepare(windows, after);
+                return None;
+            }
+            Action::Load { after } => {
+                self.begin(effect, async move {
+                    wait(after).await;
+                    Answer::Loaded(match world.catalog.load(&world.ident).await {
+                        Err(error) => Err(chain(&error)),
+                        Ok(None) => {
+                            let failure = Failure::new(Exit::Data, format!("table `{}` is gone", world.ident))
+                                .detail("it was dropped or renamed while this run worked")
+                                .hint("nothing of the window was stored; restore the table and run again");
+                            return Answer::Event(Event::Failed(failure));
                         }
-                    },
-                })
-            }),
+                        Ok(Some(table)) => match table.view().await {
+                            Ok(view) => Ok((table, view)),
+                            Err(ViewError::Catalog(error)) => Err(chain(&error)),
+                            Err(ViewError::Ledger(problem)) => {
+                                return Answer::Event(Event::Failed(open::ledger_failure(&world.ident, &problem)));
+                            }
+                        },
+                    })
+                });
+                return None;
+            }
             Action::Swap(plan) => {
                 let base = self.table.clone();
-                self.spawn(async move {
+                self.begin(effect, async move {
                     let (swapped, table) = perform::swap(&world, base, *plan).await;
                     Answer::Swapped(swapped, table)
                 });
+                return None;
             }
-            Action::Publish { ledger, after } => self.publish(ledger, after),
+            Action::Publish { ledger, after } => {
+                self.publish(ledger, after);
+                return None;
+            }
             Action::Drop { windows, files } => {
                 for window in windows {
                     self.sealed.remove(&window);
@@ -398,6 +420,7 @@ impl Conductor {
             Action::AckRevoke => drop(self.revoke.take().map(|ack| ack.send(()))),
             Action::Finish(outcome) => return Some(outcome),
         }
+        kill_points::pass(KillPoint::After(effect));
         None
     }
 
@@ -465,7 +488,7 @@ impl Conductor {
             .map(|ledger| ledger.offsets.clone())
             .unwrap_or_default();
         let (world, aside, known) = (self.world.clone(), self.aside.clone(), self.topic_id.clone());
-        self.spawn(async move {
+        self.begin(Effect::Prepare, async move {
             wait(after).await;
             match world.topic_id().await {
                 Err(failure) => return Answer::Event(Event::Failed(failure)),
@@ -491,19 +514,24 @@ impl Conductor {
 
     fn publish(&mut self, ledger: Ledger, after: Millis) {
         let (world, points) = (self.world.clone(), self.points.clone());
+        self.begin(Effect::Publish, async move {
+            wait(after).await;
+            let published = perform::publish(&world, &points, &ledger).await;
+            Answer::Published(published.map(|ahead| (ledger.offsets, ahead)))
+        });
+    }
+
+    /// Brings the group offsets to what was published, of the partitions that are read here: a copy for lag tools, never
+    /// waited for and never read back.
+    fn commit_group(&self, offsets: &Offsets) {
+        kill_points::pass(KillPoint::Inside(Place::PointsPublished));
         if let Some(consumer) = &self.consumer {
-            // A copy for lag tools, of the partitions that are read here; never waited for and never read back.
-            let ours = ledger
-                .offsets
+            let ours = offsets
                 .iter()
                 .filter(|(partition, _)| self.started.contains(partition))
                 .collect();
             consumer.commit_group(ours);
         }
-        self.spawn(async move {
-            wait(after).await;
-            Answer::Published(perform::publish(&world, &points, &ledger).await)
-        });
     }
 
     fn answered(&mut self, answer: Answer, report: &mut TableReport) -> Option<Outcome> {
@@ -518,7 +546,8 @@ impl Conductor {
                 warn!(table = %self.world.ident, %error, "tried again");
                 self.tell(Event::Published(Err(error)), None, report)
             }
-            Answer::Published(Ok(ahead)) => {
+            Answer::Published(Ok((offsets, ahead))) => {
+                self.commit_group(&offsets);
                 for ahead in ahead {
                     let (table, partition) = (&self.world.ident, &ahead.partition);
                     warn!(
@@ -562,6 +591,7 @@ impl Conductor {
                 self.tell(found.map_or(Event::Tick, Event::Failed), None, report)
             }
             Answer::Swapped(swapped, table) => {
+                kill_points::pass(KillPoint::Inside(Place::AnswerHeld));
                 match &swapped {
                     Swapped::Committed(view) => self.note_commit(view, report),
                     Swapped::Conflict => info!(table = %self.world.ident, "the table moved; admitting again"),
@@ -688,6 +718,7 @@ impl Conductor {
                 Event::Assigned(partitions)
             }
             KafkaEvent::Revoked { partitions, lost, ack } => {
+                kill_points::pass(KillPoint::Inside(Place::RevokeHeard));
                 for partition in &partitions {
                     self.started.remove(partition);
                 }
@@ -794,12 +825,41 @@ impl Conductor {
         let _ = self.orders.send(order);
     }
 
-    fn spawn(&self, effect: impl Future<Output = Answer> + Send + 'static) {
+    /// Starts the effect of an action.
+    fn begin(&self, effect: Effect, work: impl Future<Output = Answer> + Send + 'static) {
+        self.spawn(async move {
+            let answer = work.await;
+            kill_points::pass(KillPoint::After(effect));
+            answer
+        });
+    }
+
+    fn spawn(&self, work: impl Future<Output = Answer> + Send + 'static) {
         let answers = self.answers.0.clone();
         tokio::spawn(async move {
             // A conductor that is gone wants no answers.
-            let _ = answers.send(effect.await);
+            let _ = answers.send(work.await);
         });
+    }
+}
+
+fn effect_of(action: &Action) -> Effect {
+    match action {
+        Action::ResolveStart { .. } => Effect::ResolveStart,
+        Action::Join => Effect::Join,
+        Action::Read { .. } => Effect::Read,
+        Action::Take(_) => Effect::Take,
+        Action::Discard => Effect::Discard,
+        Action::Seal { .. } => Effect::Seal,
+        Action::Prepare { .. } => Effect::Prepare,
+        Action::Load { .. } => Effect::Load,
+        Action::Swap(_) => Effect::Swap,
+        Action::Publish { .. } => Effect::Publish,
+        Action::Drop { .. } => Effect::Drop,
+        Action::Pause => Effect::Pause,
+        Action::Resume => Effect::Resume,
+        Action::AckRevoke => Effect::AckRevoke,
+        Action::Finish(_) => Effect::Finish,
     }
 }
 

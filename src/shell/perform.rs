@@ -15,6 +15,7 @@ use crate::dead_letters::DeadLetterTable;
 use crate::decode::DeadLetter;
 use crate::error::{Failure, chain};
 use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
+use crate::kill_points::{self, KillPoint, Place};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::Swapped;
 use crate::shell::now;
@@ -56,6 +57,7 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
         Err(error) if error.retryable() => return (Swapped::Failed(chain(&error)), None),
         Err(error) => return (Swapped::Rejected(chain(&error)), None),
     };
+    kill_points::pass(KillPoint::Inside(Place::ManifestsStaged));
     match world.catalog.swap(&base, staged.requirements, staged.updates).await {
         // No older metadata is asked: the current snapshot is ours and carries the ledger.
         SwapAnswer::Committed(table) => match ledger::view(&table.metadata, &History::default()) {
@@ -194,6 +196,7 @@ impl Aside {
                 .await
                 .map_err(|error| chain(&error))?;
         }
+        kill_points::pass(KillPoint::Inside(Place::LettersStored));
         if let Some(topic) = &self.topic {
             let records: Vec<_> = letters.iter().map(record).collect();
             topic.send(&records).await.map_err(|error| chain(&error))?;
@@ -228,6 +231,7 @@ pub(super) async fn delete(store: Store, files: Vec<String>) {
         if let Err(error) = store.delete(&file).await {
             debug!(%file, error = chain(&error), "an abandoned file stays");
         }
+        kill_points::pass(KillPoint::Inside(Place::FileDeleted));
     }
 }
 

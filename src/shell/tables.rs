@@ -11,6 +11,7 @@ use crate::catalog::stage::schema_change;
 use crate::catalog::{LoadedTable, NewTable, SwapAnswer, ViewError};
 use crate::config::{Evolution, PartitionField, Pipeline, StartOffset};
 use crate::error::{Exit, Failure};
+use crate::kill_points::{self, KillPoint, Place};
 use crate::line::LinePlan;
 use crate::place;
 use crate::schema::evolve::EVENT_TIME;
@@ -171,8 +172,10 @@ impl World {
             };
             let columns = evolve::changed_lines(&before, &schema);
             let (requirements, updates) = schema_change(&table, schema);
+            kill_points::pass(KillPoint::Inside(Place::ColumnsUnseen));
             match self.catalog.swap(&table, requirements, updates).await {
                 SwapAnswer::Committed(table) => {
+                    kill_points::pass(KillPoint::Inside(Place::ColumnsAdded));
                     let schema = table.metadata.current_schema_id();
                     info!(table = %self.ident, schema, columns = columns.join(" "), "added or widened columns");
                     return Ok(table);

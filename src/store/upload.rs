@@ -7,6 +7,7 @@ use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
 use tokio::runtime::Handle;
 
 use super::{Store, StoreError};
+use crate::kill_points::{self, KillPoint, Place};
 use crate::write::{FileSink, FileSinks};
 
 /// Size of a part; S3 takes at least 5 MiB and at most 10,000 parts, so a file may reach 80 GB.
@@ -128,7 +129,9 @@ impl BlockingUpload {
     /// If it is called on a thread of the runtime.
     pub fn finish(mut self) -> io::Result<u64> {
         let upload = self.upload.take().ok_or_else(closed)?;
-        self.runtime.block_on(upload.finish()).map_err(io::Error::other)
+        let bytes = self.runtime.block_on(upload.finish()).map_err(io::Error::other);
+        kill_points::pass(KillPoint::Inside(Place::FileUploaded));
+        bytes
     }
 }
 

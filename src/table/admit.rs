@@ -274,6 +274,7 @@ mod tests {
         TableView {
             uuid: Uuid::from_u128(9),
             snapshot: Some(4),
+            sequence: 4,
             ledger: Some(ledger),
             ledger_at: Some(Millis(1_000)),
         }

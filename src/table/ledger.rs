@@ -327,6 +327,7 @@ pub fn view(metadata: &TableMetadata, history: &History) -> Result<TableView, Le
     Ok(TableView {
         uuid: metadata.uuid(),
         snapshot: metadata.current_snapshot_id(),
+        sequence: metadata.last_sequence_number(),
         ledger,
         ledger_at: ledger_at.flatten(),
     })

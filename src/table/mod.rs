@@ -117,6 +117,9 @@ pub struct TableView {
     pub uuid: Uuid,
     /// The snapshot that `main` points at.
     pub snapshot: Option<i64>,
+    /// The greatest sequence number of any snapshot that the table ever had; it never goes back. Always 0 in format
+    /// version 1, which numbers none.
+    pub sequence: i64,
     /// The offsets that the table holds; `None` if no commit of ours is in it.
     pub ledger: Option<Ledger>,
     /// When the snapshot was made whose summary holds that ledger; `None` if that has expired, or there is no ledger.

@@ -47,13 +47,18 @@ pub struct Aperio {
 impl Aperio {
     /// Starts it in `dir` with `args`; no variable named APERIO_* or RUST_LOG reaches it.
     pub fn start(dir: &Path, args: &[&str]) -> Self {
+        Self::start_with(dir, args, &[])
+    }
+
+    /// The same with these environment variables.
+    pub fn start_with(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aperio"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("APERIO_") || name == "RUST_LOG" {
                 command.env_remove(name);
             }
         }
-        command.current_dir(dir).args(args);
+        command.current_dir(dir).args(args).envs(variables.iter().copied());
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -116,6 +121,45 @@ impl Aperio {
             self.stderr.take().map(JoinHandle::join);
         }
         holds(&self.printed)
+    }
+
+    /// Says whether a line that holds `text` was printed on either stream.
+    pub fn has_printed(&self, text: &str) -> bool {
+        let printed = self.printed.lock().expect("no panic holds the text");
+        printed.iter().any(|stream| stream.contains(text))
+    }
+
+    /// Says whether it has ended.
+    pub fn ended(&self) -> bool {
+        matches!(self.state(), None | Some('Z'))
+    }
+
+    /// Waits until it has stopped itself by SIGSTOP.
+    pub fn wait_stopped(&self) {
+        let stopped = setup::wait_until(RUN_LIMIT, || {
+            assert!(!self.ended(), "it ended: {:#?}", self.printed.lock());
+            self.state() == Some('T')
+        });
+        assert!(
+            stopped,
+            "it doesn't stop within {RUN_LIMIT:?}: {:#?}",
+            self.printed.lock()
+        );
+    }
+
+    /// Lets it go on after [`Aperio::wait_stopped`].
+    pub fn go_on(self) -> Self {
+        let id = i32::try_from(self.child.id()).expect("process ids are small");
+        // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
+        unsafe { libc::kill(id, libc::SIGCONT) };
+        self
+    }
+
+    /// The kernel's letter for what it does; `None` if there is no such process.
+    fn state(&self) -> Option<char> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        // After the name, which is in parentheses and may hold anything.
+        stat.rsplit(") ").next()?.chars().next()
     }
 
     /// Sends a signal such as `libc::SIGTERM` and waits for the end.

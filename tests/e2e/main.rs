@@ -8,6 +8,7 @@
 )]
 
 mod aperio;
+mod every_step;
 mod history;
 mod json_table;
 mod produce;

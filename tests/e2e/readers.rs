@@ -80,6 +80,13 @@ pub fn select(catalog: &Catalog, table: &str, what: &str) -> Vec<Value> {
     )
 }
 
+/// What aperio left of tables, each with the file of its sync points, as `read_state.py` tells it.
+pub fn read_states(tables: &[(Catalog, String, PathBuf)]) -> Vec<Value> {
+    let request = |(catalog, table, points): &(Catalog, String, PathBuf)| json!({"catalog": catalog.to_json(), "table": table, "sync_points": points});
+    let requests: Vec<_> = tables.iter().map(request).collect();
+    run("read_state.py", json!(requests))
+}
+
 /// Makes the table with PyIceberg, of `id` long and `name` string, and three rows; returns them.
 pub fn create_small_table(catalog: &Catalog, table: &str) -> Vec<Value> {
     run("create_table.py", json!({"catalog": catalog.to_json(), "table": table}))

@@ -146,6 +146,8 @@ impl Kafka {
             ("share.coordinator.state.topic.replication.factor", "1".to_owned()),
             ("share.coordinator.state.topic.min.isr", "1".to_owned()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
+            // A killed member is gone as soon as a test wants it.
+            ("group.min.session.timeout.ms", "1000".to_owned()),
             ("log.retention.check.interval.ms", "1000".to_owned()),
             // Events of the past stay, unless a topic says otherwise.
             ("log.retention.ms", "-1".to_owned()),

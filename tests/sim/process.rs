@@ -1,23 +1,30 @@
-//! One process: a [`Run`] and the shell's part, with a fault at any of its actions.
+//! One process: a [`Run`] and the shell's part around it, with a fault at any of its effects.
+//!
+//! The shell performs an event's actions in order; what they start (commits, loads, uploads) happens later, in any order,
+//! and is heard of later still. The Kafka thread obeys commands when it comes to it, and what it fetched waits in a queue.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use aperio::error::{Exit, Failure};
 use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
 use aperio::run::window::RejectLimit;
 use aperio::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
-use aperio::table::{SealedWindow, Tally, WindowFile, WindowId};
+use aperio::table::admit::CommitPlan;
+use aperio::table::ledger::LedgerProblem;
+use aperio::table::{SealedWindow, TableView, Tally, WindowFile, WindowId};
 use aperio::units::Millis;
 use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Struct};
 use uuid::Uuid;
 
-use crate::world::{Entry, World, source};
+use crate::dice::Dice;
+use crate::world::{At, Base, Entry, Request, World, source};
 
-/// What goes wrong at one action.
+/// What goes wrong at one effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It fails before it can have an effect, and says so.
     NotSent,
-    /// It fails, and nothing happened.
+    /// It fails, and nothing happened, and nobody can tell.
     FailsBefore,
     /// It happens, and the answer is lost.
     AnswerLost,
@@ -27,7 +34,7 @@ pub enum Fault {
     CrashAfter,
     /// The answer is a timeout, and it happens later.
     Late,
-    /// It happens twice.
+    /// It happens twice, and is answered twice.
     Twice,
 }
 
@@ -48,35 +55,145 @@ pub enum Stepped {
     Finished(Outcome),
 }
 
-#[derive(Default)]
+/// In which order a process does what could be done next.
+pub enum Order {
+    /// One kind of thing after the other, so that everything overlaps and nothing starves.
+    Turns(usize),
+    /// By chance.
+    Dice(Dice),
+}
+
+/// What a process is started with.
+pub struct Start {
+    pub id: u128,
+    pub once: bool,
+    pub batch_size: u64,
+    pub chunk: i64,
+    pub order: Order,
+    pub traced: bool,
+}
+
+#[derive(Debug, Clone, Default)]
 struct Window {
-    rows: Vec<(Partition, Offset)>,
-    rejects: Vec<(Partition, Offset)>,
+    rows: Vec<At>,
+    rejects: Vec<At>,
     tally: Tally,
 }
 
-pub struct Process {
-    run: Run,
-    id: Uuid,
-    actions: VecDeque<Action>,
-    windows: BTreeMap<WindowId, Window>,
-    reading: BTreeMap<Partition, Offset>,
+/// An effect that an action started.
+enum Work {
+    Resolve(Vec<Partition>),
+    Letters(Vec<At>),
+    Load,
+    Swap(Box<CommitPlan>, Base),
+    Publish(Offsets),
+    Delete(Vec<String>),
+    Seal(WindowId, OffsetRanges, Window),
+}
+
+/// What the conductor hears of an effect.
+#[derive(Clone)]
+enum Answer {
+    Event(Event),
+    Loaded(TableView, Base),
+    Swapped(Swapped, Option<Base>),
+    Published(Offsets),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Command {
+    Start(u64, u64, Partition, Offset),
+    Seek(u64, Partition, Offset),
+    Pause(bool),
+    CommitGroup(Partition, Offset),
+}
+
+struct Chunk {
     epoch: u64,
-    paused: bool,
-    now: Millis,
-    files: u32,
-    pub members: Vec<Partition>,
+    partition: Partition,
+    range: OffsetRange,
+    taken: Window,
+}
+
+enum KafkaEvent {
+    Assigned(u64, Vec<Partition>),
+    Revoked(Vec<Partition>, bool),
+    Fetched(Chunk),
+}
+
+/// What the Kafka thread does with a partition: the generation that brought it, and epoch and position once it reads.
+#[derive(Clone, Copy)]
+struct Held {
+    generation: u64,
+    reading: Option<(u64, Offset)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Answer,
+    Work,
+    Command,
+    Heard,
+    Fetch,
+}
+
+const CHOICES: [Choice; 5] = [
+    Choice::Work,
+    Choice::Fetch,
+    Choice::Answer,
+    Choice::Command,
+    Choice::Heard,
+];
+
+pub struct Process {
+    pub id: u128,
+    pub once: bool,
+    run: Run,
     chunk: i64,
-    pub trace: Vec<String>,
+    order: Order,
+    now: Millis,
+    table: Option<Base>,
+    actions: VecDeque<Action>,
+    hand: Option<Window>,
+    windows: BTreeMap<WindowId, Window>,
+    letters: BTreeMap<WindowId, Vec<At>>,
+    work: Vec<Work>,
+    answers: VecDeque<Answer>,
+    files: u32,
+    // The conductor's view of Kafka.
+    generations: BTreeMap<Partition, u64>,
+    started: BTreeSet<Partition>,
+    acked: bool,
+    // The Kafka thread.
+    pub joined: bool,
+    generation: u64,
+    held: BTreeMap<Partition, Held>,
+    commands: VecDeque<Command>,
+    events: VecDeque<KafkaEvent>,
+    paused: bool,
+    leaving: Option<Vec<Partition>>,
+    /// Partitions that this process has let go of, for the group to give away.
+    pub released: Vec<Partition>,
+    /// How often windows were dropped.
+    pub drops: u32,
+    stopping: bool,
+    pub trace: Option<Vec<String>>,
+}
+
+fn down(what: &str) -> Failure {
+    Failure::new(Exit::Remote, format!("injected: {what}"))
+}
+
+fn unknown_offsets(problem: &LedgerProblem) -> Failure {
+    Failure::new(Exit::Data, problem.to_string())
 }
 
 impl Process {
-    pub fn start(world: &World, id: u128, once: bool) -> Self {
-        let id = Uuid::from_u128(id);
+    pub fn start(world: &World, start: Start) -> Self {
         let config = RunConfig {
-            run: id,
-            once,
-            batch_size: 8,
+            run: Uuid::from_u128(start.id),
+            once: start.once,
+            batch_size: start.batch_size,
             batch_window: Millis(60_000),
             retry_for: Millis(600_000),
             grace: Millis(10_000),
@@ -84,171 +201,423 @@ impl Process {
             reject_limit: RejectLimit::Count(u64::MAX),
         };
         let mut process = Process {
+            id: start.id,
+            once: start.once,
             run: Run::new(config),
-            id,
-            actions: VecDeque::new(),
-            windows: BTreeMap::new(),
-            reading: BTreeMap::new(),
-            epoch: 0,
-            paused: false,
+            chunk: start.chunk,
+            order: start.order,
             now: world.now,
+            table: None,
+            actions: VecDeque::new(),
+            hand: None,
+            windows: BTreeMap::new(),
+            letters: BTreeMap::new(),
+            work: Vec::new(),
+            answers: VecDeque::new(),
             files: 0,
-            members: world.log.keys().copied().collect(),
-            chunk: 3,
-            trace: Vec::new(),
+            generations: BTreeMap::new(),
+            started: BTreeSet::new(),
+            acked: false,
+            joined: false,
+            generation: 0,
+            held: BTreeMap::new(),
+            commands: VecDeque::new(),
+            events: VecDeque::new(),
+            paused: false,
+            leaving: None,
+            released: Vec::new(),
+            drops: 0,
+            stopping: false,
+            trace: start.traced.then(Vec::new),
         };
-        let ends = if once { world.ends() } else { Offsets::default() };
-        process.tell(Event::Opened {
-            view: world.view(),
-            partitions: world.log.keys().copied().collect(),
-            ends,
-        });
+        match world.load() {
+            Ok((view, base)) => {
+                process.table = Some(base);
+                process.tell(Event::Opened {
+                    view,
+                    partitions: world.log.keys().copied().collect(),
+                    ends: if start.once { world.ends() } else { Offsets::default() },
+                });
+            }
+            Err(problem) => {
+                let outcome = Outcome::Failed(unknown_offsets(&problem));
+                process.actions.push_back(Action::Finish(outcome));
+            }
+        }
         process
     }
 
-    pub fn tell(&mut self, event: Event) {
-        self.trace.push(format!("{event:?}"));
+    /// Somebody asks the process to stop; once is enough.
+    pub fn stop(&mut self) {
+        if !std::mem::replace(&mut self.stopping, true) {
+            self.tell(Event::Stop);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:x}: {event:?}", self.id));
+        }
         let actions = self.run.on(event, self.now);
-        self.trace
-            .extend(actions.iter().map(|action| format!("    {action:?}")));
+        if let Some(trace) = &mut self.trace {
+            trace.extend(actions.iter().map(|action| format!("    {action:?}")));
+        }
         self.actions.extend(actions);
     }
 
-    /// Does the next thing there is to do: an action, else a fetch, else let time pass.
-    pub fn step(&mut self, world: &mut World, fault: Option<Fault>) -> Stepped {
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            let text = what();
+            trace.push(format!("{:x}: * {text}", self.id));
+        }
+    }
+
+    // --- the group ---------------------------------------------------------------------------------------------------
+
+    /// The group gives partitions to this member.
+    pub fn assign(&mut self, partitions: Vec<Partition>) {
+        self.note(|| format!("the group gives {partitions:?}"));
+        self.released.retain(|partition| !partitions.contains(partition));
+        self.generation += 1;
+        for partition in &partitions {
+            let held = Held {
+                generation: self.generation,
+                reading: None,
+            };
+            self.held.insert(*partition, held);
+        }
+        self.events.push_back(KafkaEvent::Assigned(self.generation, partitions));
+    }
+
+    /// The group takes partitions away: asked for, and given up when the run says so; or lost already.
+    pub fn revoke(&mut self, partitions: Vec<Partition>, lost: bool) {
+        self.note(|| format!("the group takes {partitions:?}, lost: {lost}"));
+        self.leaving = Some(partitions.clone());
+        self.events.push_back(KafkaEvent::Revoked(partitions, lost));
+    }
+
+    /// The group gave this partition to this member, and it hasn't left.
+    pub fn knows(&self, partition: Partition) -> bool {
+        self.held.contains_key(&partition)
+    }
+
+    /// A rebalance waits for this member.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    // --- steps -------------------------------------------------------------------------------------------------------
+
+    /// Does one thing. `fault` is asked once for each effect.
+    pub fn step(&mut self, world: &mut World, fault: &mut dyn FnMut() -> Option<Fault>) -> Stepped {
         world.now = world.now.max(self.now);
-        let Some(action) = self.actions.pop_front() else {
-            if !self.fetch(world) {
+        if let Some(action) = self.actions.pop_front() {
+            return self.perform(action, fault);
+        }
+        if self.acked {
+            // The callback returns: nothing is read of them any more, and others may have them.
+            self.acked = false;
+            let leaving = self.leaving.take().unwrap_or_default();
+            self.note(|| format!("{leaving:?} left"));
+            self.held.retain(|partition, _| !leaving.contains(partition));
+            self.released.extend(leaving);
+            return Stepped::Alive;
+        }
+        match self.choose(world) {
+            None => {
                 self.now = self.now.after(Millis(1_500));
                 self.tell(Event::Tick);
             }
-            return Stepped::Alive;
-        };
-        if fault == Some(Fault::CrashBefore) {
-            return Stepped::Crashed;
-        }
-        let stepped = self.perform(action, world, fault);
-        if fault == Some(Fault::CrashAfter) && stepped == Stepped::Alive {
-            Stepped::Crashed
-        } else {
-            stepped
-        }
-    }
-
-    pub fn has_actions(&self) -> bool {
-        !self.actions.is_empty()
-    }
-
-    /// Every action is matched, so that one that no fault covers doesn't compile.
-    fn perform(&mut self, action: Action, world: &mut World, fault: Option<Fault>) -> Stepped {
-        let fails = matches!(fault, Some(Fault::FailsBefore | Fault::NotSent));
-        let lost = matches!(fault, Some(Fault::AnswerLost | Fault::Late));
-        let answer = |ok: bool| if ok { Ok(()) } else { Err("injected".to_owned()) };
-        match action {
-            Action::ResolveStart { .. } if fails || lost => self.actions.push_front(action),
-            Action::ResolveStart { partitions, .. } => {
-                let starts = partitions
-                    .into_iter()
-                    .map(|partition| (partition, Offset::ZERO))
-                    .collect();
-                self.tell(Event::StartResolved(starts));
+            Some(Choice::Answer) => {
+                let answer = self.answers.pop_front().expect("chosen where there is one");
+                self.hear(answer);
             }
-            Action::Join => self.tell(Event::Assigned(self.members.clone())),
-            Action::Read { epoch, offsets } => {
-                if epoch != self.epoch {
-                    self.reading.clear();
-                }
-                self.epoch = epoch;
-                self.reading.extend(offsets);
-            }
-            Action::Take(_) | Action::Discard => unreachable!("answered where the chunk is at hand"),
-            Action::Seal { window, ranges, .. } => self.seal(window, ranges, world),
-            Action::Prepare { windows, after } => {
-                self.now = self.now.after(after);
-                if !fails {
-                    for window in windows {
-                        world.dead_letters.extend(
-                            self.windows
-                                .get(&window)
-                                .iter()
-                                .flat_map(|held| held.rejects.iter().copied()),
-                        );
-                    }
-                }
-                self.tell(Event::Prepared(answer(!fails && !lost)));
-            }
-            Action::Load { after } => {
-                self.now = self.now.after(after);
-                let view = if fails || lost {
-                    Err("injected".to_owned())
-                } else {
-                    Ok(world.view())
+            Some(Choice::Work) => {
+                let index = match &mut self.order {
+                    // The newest first: windows are completed out of order.
+                    Order::Turns(_) => self.work.len() - 1,
+                    Order::Dice(dice) => dice.index(self.work.len()),
                 };
-                self.tell(Event::Loaded(view));
+                let work = self.work.remove(index);
+                return self.work_off(work, world, fault());
             }
-            Action::Swap(plan) => {
-                let swapped = match fault {
-                    Some(Fault::NotSent) => Swapped::Failed("injected".into()),
-                    Some(Fault::FailsBefore) => Swapped::Unknown("nothing happened, nobody knows".into()),
-                    Some(Fault::Late) => {
-                        world.in_transit.push(*plan);
-                        Swapped::Unknown("it is still under way".into())
-                    }
-                    Some(Fault::AnswerLost) => {
-                        let _ = world.swap(&plan);
-                        Swapped::Unknown("the answer was lost".into())
-                    }
-                    Some(Fault::Twice) => {
-                        let first = world.swap(&plan);
-                        let _ = world.swap(&plan);
-                        first
-                    }
-                    Some(Fault::CrashBefore | Fault::CrashAfter) | None => world.swap(&plan),
-                };
-                if fault == Some(Fault::CrashAfter) {
-                    return Stepped::Crashed;
-                }
-                self.tell(Event::Swapped(swapped));
-            }
-            Action::Publish { ledger, after } => {
-                self.now = self.now.after(after);
-                if !fails {
-                    // Written from a fresh load, by replace-if-unchanged: a copy never goes back.
-                    for (partition, offset) in ledger.offsets.iter() {
-                        if world.sync_points.get(partition).is_none_or(|at| at < offset) {
-                            world.sync_points.set(partition, offset);
-                        }
-                        if !lost && world.group.get(partition).is_none_or(|at| at < offset) {
-                            world.group.set(partition, offset);
-                        }
-                    }
-                }
-                self.tell(Event::Published(answer(!fails && !lost)));
-            }
-            Action::Drop { windows, files } => {
-                for window in windows {
-                    self.windows.remove(&window);
-                }
-                if !fails {
-                    for file in files {
-                        world.bucket.remove(&file);
-                    }
-                }
-            }
-            Action::Pause => self.paused = true,
-            Action::Resume => self.paused = false,
-            Action::AckRevoke => {}
-            Action::Finish(outcome) => return Stepped::Finished(outcome),
+            Some(Choice::Command) => self.obey(world),
+            Some(Choice::Heard) => self.heard(),
+            Some(Choice::Fetch) => self.fetch(world),
         }
         Stepped::Alive
     }
 
-    fn seal(&mut self, id: WindowId, ranges: OffsetRanges, world: &mut World) {
-        let Some(window) = self.windows.get(&id) else { return };
+    fn choose(&mut self, world: &World) -> Option<Choice> {
+        let possible = |choice: Choice| match choice {
+            Choice::Answer => !self.answers.is_empty(),
+            Choice::Work => !self.work.is_empty(),
+            // The thread waits in its callback while a rebalance waits for it.
+            Choice::Command => !self.commands.is_empty() && self.leaving.is_none(),
+            Choice::Heard => !self.events.is_empty(),
+            Choice::Fetch => {
+                !self.paused && self.leaving.is_none() && self.events.len() < 4 && self.next_fetch(world).is_some()
+            }
+        };
+        let found: Vec<_> = CHOICES.into_iter().filter(|choice| possible(*choice)).collect();
+        match &mut self.order {
+            Order::Dice(dice) => {
+                let waits = found.is_empty() || dice.once_in(50);
+                (!waits).then(|| found[dice.index(found.len())])
+            }
+            Order::Turns(turn) => {
+                *turn += 1;
+                let from = *turn % CHOICES.len();
+                let next = CHOICES[from..].iter().chain(&CHOICES[..from]);
+                next.copied().find(|choice| found.contains(choice))
+            }
+        }
+    }
+
+    /// Every action is matched, so that one that no fault covers doesn't compile. What starts work has its faults there.
+    fn perform(&mut self, action: Action, fault: &mut dyn FnMut() -> Option<Fault>) -> Stepped {
+        let starts_work = match &action {
+            Action::ResolveStart { .. }
+            | Action::Seal { .. }
+            | Action::Prepare { .. }
+            | Action::Load { .. }
+            | Action::Swap(_)
+            | Action::Publish { .. } => true,
+            Action::Join
+            | Action::Read { .. }
+            | Action::Take(_)
+            | Action::Discard
+            | Action::Drop { .. }
+            | Action::Pause
+            | Action::Resume
+            | Action::AckRevoke
+            | Action::Finish(_) => false,
+        };
+        let fault = if starts_work { None } else { fault() };
+        if let Some(fault) = fault {
+            self.note(|| format!("{fault:?}"));
+        }
+        if fault == Some(Fault::CrashBefore) {
+            return Stepped::Crashed;
+        }
+        let fails = matches!(fault, Some(Fault::FailsBefore | Fault::NotSent));
+        match action {
+            Action::ResolveStart { partitions, .. } => self.work.push(Work::Resolve(partitions)),
+            Action::Join if fails => self.fail("the Kafka client"),
+            Action::Join => self.joined = true,
+            Action::Read { .. } if fails => self.fail("a seek"),
+            Action::Read { epoch, offsets } => self.read(epoch, offsets),
+            Action::Take(_) if fails => self.fail("a line's disk"),
+            Action::Take(id) => {
+                let taken = self.hand.take().expect("a chunk is at hand when it is taken");
+                let window = self.windows.entry(id).or_default();
+                window.rows.extend(taken.rows);
+                window.rejects.extend(taken.rejects);
+                window.tally.add(taken.tally);
+            }
+            Action::Discard => self.hand = None,
+            Action::Seal { window, ranges, .. } => {
+                let filled = self.windows.remove(&window).unwrap_or_default();
+                self.work.push(Work::Seal(window, ranges, filled));
+            }
+            Action::Prepare { windows, after } => {
+                self.now = self.now.after(after);
+                let held = windows.iter().filter_map(|id| self.letters.get(id));
+                self.work.push(Work::Letters(held.flatten().copied().collect()));
+            }
+            Action::Load { after } => {
+                self.now = self.now.after(after);
+                self.work.push(Work::Load);
+            }
+            Action::Swap(plan) => {
+                let base = self.table.expect("a table is loaded before a swap");
+                self.work.push(Work::Swap(plan, base));
+            }
+            Action::Publish { ledger, after } => {
+                self.now = self.now.after(after);
+                self.work.push(Work::Publish(ledger.offsets));
+            }
+            Action::Drop { windows, files } => {
+                self.drops += 1;
+                for window in windows {
+                    self.windows.remove(&window);
+                    self.letters.remove(&window);
+                }
+                if !files.is_empty() && !fails {
+                    self.work.push(Work::Delete(files));
+                }
+            }
+            Action::Pause => self.commands.push_back(Command::Pause(true)),
+            Action::Resume => self.commands.push_back(Command::Pause(false)),
+            Action::AckRevoke => self.acked = true,
+            Action::Finish(outcome) => return Stepped::Finished(outcome),
+        }
+        if fault == Some(Fault::CrashAfter) {
+            return Stepped::Crashed;
+        }
+        Stepped::Alive
+    }
+
+    fn fail(&mut self, what: &str) {
+        self.hand = None;
+        self.answers.push_back(Answer::Event(Event::Failed(down(what))));
+    }
+
+    /// Starts partitions that are new here, and seeks those that are being read.
+    fn read(&mut self, epoch: u64, offsets: Vec<(Partition, Offset)>) {
+        for (partition, offset) in offsets {
+            self.commands.push_back(if self.started.insert(partition) {
+                let generation = self.generations.get(&partition).copied().unwrap_or_default();
+                Command::Start(generation, epoch, partition, offset)
+            } else {
+                Command::Seek(epoch, partition, offset)
+            });
+        }
+    }
+
+    /// An effect happens, or doesn't.
+    fn work_off(&mut self, work: Work, world: &mut World, fault: Option<Fault>) -> Stepped {
+        if let Some(fault) = fault {
+            let what = std::mem::discriminant(&work);
+            self.note(|| format!("{fault:?} at work {what:?}"));
+        }
+        if fault == Some(Fault::CrashBefore) {
+            return Stepped::Crashed;
+        }
+        let fails = matches!(fault, Some(Fault::FailsBefore | Fault::NotSent));
+        let lost = matches!(fault, Some(Fault::AnswerLost | Fault::Late));
+        let late = fault == Some(Fault::Late);
+        let failed = || "injected".to_owned();
+        let answer = match work {
+            Work::Resolve(_) if fails || lost => Answer::Event(Event::Failed(down("the broker"))),
+            Work::Resolve(partitions) => {
+                let starts = partitions.into_iter().map(|partition| (partition, Offset::ZERO));
+                Answer::Event(Event::StartResolved(starts.collect()))
+            }
+            Work::Letters(letters) => {
+                if late {
+                    world.in_transit.push(Request::Letters(letters));
+                } else if !fails {
+                    world.store_letters(&letters);
+                }
+                let stored = if fails || lost { Err(failed()) } else { Ok(()) };
+                Answer::Event(Event::Prepared(stored))
+            }
+            Work::Load if fails || lost => Answer::Event(Event::Loaded(Err(failed()))),
+            Work::Load => match world.load() {
+                Ok((view, base)) => Answer::Loaded(view, base),
+                Err(problem) => Answer::Event(Event::Failed(unknown_offsets(&problem))),
+            },
+            Work::Swap(plan, base) => {
+                let unknown = || Swapped::Unknown("nobody knows".into());
+                let (swapped, base) = if fault == Some(Fault::NotSent) {
+                    (Swapped::Failed("injected".into()), None)
+                } else if fails {
+                    (unknown(), None)
+                } else if late {
+                    world.in_transit.push(Request::Swap(plan, base));
+                    (unknown(), None)
+                } else {
+                    let answered = world.swap(&plan, base);
+                    if fault == Some(Fault::Twice) {
+                        let _ = world.swap(&plan, base);
+                    }
+                    if lost { (unknown(), None) } else { answered }
+                };
+                Answer::Swapped(swapped, base)
+            }
+            Work::Publish(offsets) => {
+                let version = world.points_version();
+                let wanted = world.to_publish(&offsets);
+                match &wanted {
+                    Some(wanted) if late => world.in_transit.push(Request::Points(version, wanted.clone())),
+                    Some(wanted) if !fails => world.publish(version, wanted),
+                    _ => {}
+                }
+                if fails || lost || wanted.is_none() {
+                    Answer::Event(Event::Published(Err(failed())))
+                } else {
+                    Answer::Published(offsets)
+                }
+            }
+            Work::Delete(files) => {
+                if late {
+                    world.in_transit.push(Request::Delete(files));
+                } else if !fails {
+                    world.delete(&files);
+                }
+                return self.after(fault);
+            }
+            Work::Seal(..) if fails => Answer::Event(Event::Failed(down("a line's store"))),
+            Work::Seal(id, ranges, window) => {
+                self.letters.insert(id, window.rejects.clone());
+                Answer::Event(Event::Sealed(self.seal(id, ranges, window, world)))
+            }
+        };
+        if fault == Some(Fault::Twice) {
+            self.answers.push_back(answer.clone());
+        }
+        self.answers.push_back(answer);
+        self.after(fault)
+    }
+
+    fn after(&self, fault: Option<Fault>) -> Stepped {
+        if fault == Some(Fault::CrashAfter) {
+            Stepped::Crashed
+        } else {
+            Stepped::Alive
+        }
+    }
+
+    /// The process is dead; requests of its that `sent` says had left it arrive later.
+    pub fn die(self, world: &mut World, sent: &mut dyn FnMut() -> bool) {
+        for work in self.work {
+            if !sent() {
+                continue;
+            }
+            match work {
+                Work::Letters(letters) => world.in_transit.push(Request::Letters(letters)),
+                Work::Swap(plan, base) => world.in_transit.push(Request::Swap(plan, base)),
+                Work::Publish(offsets) => {
+                    let version = world.points_version();
+                    let wanted = world.to_publish(&offsets);
+                    world
+                        .in_transit
+                        .extend(wanted.map(|wanted| Request::Points(version, wanted)));
+                }
+                Work::Delete(files) => world.in_transit.push(Request::Delete(files)),
+                Work::Resolve(_) | Work::Load | Work::Seal(..) => {}
+            }
+        }
+    }
+
+    fn hear(&mut self, answer: Answer) {
+        match answer {
+            Answer::Event(event) => self.tell(event),
+            Answer::Loaded(view, base) => {
+                self.table = Some(base);
+                self.tell(Event::Loaded(Ok(view)));
+            }
+            Answer::Swapped(swapped, base) => {
+                self.table = base.or(self.table);
+                self.tell(Event::Swapped(swapped));
+            }
+            Answer::Published(offsets) => {
+                for (partition, offset) in offsets.iter() {
+                    if self.started.contains(&partition) {
+                        self.commands.push_back(Command::CommitGroup(partition, offset));
+                    }
+                }
+                self.tell(Event::Published(Ok(())));
+            }
+        }
+    }
+
+    fn seal(&mut self, id: WindowId, ranges: OffsetRanges, window: Window, world: &mut World) -> SealedWindow {
         let mut files = Vec::new();
         if !window.rows.is_empty() {
             self.files += 1;
-            let path = format!("{}-{}-{}.parquet", self.id.simple(), id.sequence, self.files);
+            let path = format!("{:x}-{}-{}.parquet", self.id, id.sequence, self.files);
             world.bucket.insert(path.clone(), window.rows.clone());
             let file = DataFileBuilder::default()
                 .content(DataContentType::Data)
@@ -262,31 +631,86 @@ impl Process {
                 .expect("all fields are set");
             files.push(WindowFile { spec_id: 0, file });
         }
-        let sealed = SealedWindow {
+        world.sealed(id, &ranges, window.tally);
+        SealedWindow {
             id,
             ranges,
             files,
             tally: window.tally,
             event_times: BTreeMap::new(),
-        };
-        self.tell(Event::Sealed(sealed));
+        }
     }
 
-    /// Fetches one chunk from the partition that is furthest behind.
-    fn fetch(&mut self, world: &World) -> bool {
-        if self.paused {
-            return false;
+    // --- the Kafka thread --------------------------------------------------------------------------------------------
+
+    fn obey(&mut self, world: &mut World) {
+        match self.commands.pop_front().expect("chosen where there is one") {
+            Command::Start(generation, epoch, partition, offset) => {
+                if let Some(held) = self
+                    .held
+                    .get_mut(&partition)
+                    .filter(|held| held.generation == generation)
+                {
+                    held.reading = Some((epoch, offset));
+                }
+            }
+            Command::Seek(epoch, partition, offset) => {
+                if let Some(held) = self.held.get_mut(&partition).filter(|held| held.reading.is_some()) {
+                    held.reading = Some((epoch, offset));
+                }
+            }
+            Command::Pause(paused) => self.paused = paused,
+            Command::CommitGroup(partition, offset) => {
+                if self.held.contains_key(&partition) {
+                    world.commit_group(partition, offset);
+                }
+            }
         }
-        let next = self
-            .reading
+    }
+
+    fn heard(&mut self) {
+        match self.events.pop_front().expect("chosen where there is one") {
+            KafkaEvent::Assigned(generation, partitions) => {
+                for partition in &partitions {
+                    self.generations.insert(*partition, generation);
+                    self.started.remove(partition);
+                }
+                self.tell(Event::Assigned(partitions));
+            }
+            KafkaEvent::Revoked(partitions, lost) => {
+                for partition in &partitions {
+                    self.started.remove(partition);
+                }
+                self.tell(Event::Revoked { partitions, lost });
+            }
+            KafkaEvent::Fetched(chunk) => {
+                let event = Event::Fetched {
+                    epoch: chunk.epoch,
+                    partition: chunk.partition,
+                    range: chunk.range,
+                    records: chunk.taken.tally.records,
+                };
+                self.hand = Some(chunk.taken);
+                self.tell(event);
+            }
+        }
+    }
+
+    /// The partition that is furthest behind.
+    fn next_fetch(&self, world: &World) -> Option<(Partition, u64, Offset)> {
+        self.held
             .iter()
-            .filter(|(partition, at)| at.get() < world.log[partition].len() as i64)
-            .min_by_key(|(_, at)| at.get())
-            .map(|(partition, at)| (*partition, *at));
-        let Some((partition, start)) = next else { return false };
+            .filter_map(|(partition, held)| held.reading.map(|(epoch, at)| (*partition, epoch, at)))
+            .filter(|(partition, _, at)| at.get() < world.log[partition].len() as i64)
+            .min_by_key(|(_, _, at)| at.get())
+    }
+
+    fn fetch(&mut self, world: &World) {
+        let (partition, epoch, start) = self.next_fetch(world).expect("chosen where there is something");
         let entries = &world.log[&partition];
         let end = (start.get() + self.chunk).min(entries.len() as i64);
-        self.reading.insert(partition, Offset::new(end));
+        let held = self.held.get_mut(&partition).expect("read here");
+        held.reading = Some((epoch, Offset::new(end)));
         let at = |offset: i64| (partition, Offset::new(offset));
         let mut taken = Window::default();
         for offset in start.get()..end {
@@ -300,29 +724,11 @@ impl Process {
         }
         taken.tally.rows = taken.rows.len() as u64;
         taken.tally.rejected = taken.rejects.len() as u64;
-        let range = OffsetRange::new(start, Offset::new(end));
-        let event = Event::Fetched {
-            epoch: self.epoch,
+        self.events.push_back(KafkaEvent::Fetched(Chunk {
+            epoch,
             partition,
-            range,
-            records: taken.tally.records,
-        };
-        self.tell(event);
-        // The answer concerns the chunk at hand; everything else stays in order.
-        let answer = self
-            .actions
-            .iter()
-            .rposition(|action| matches!(action, Action::Take(_) | Action::Discard));
-        match answer.and_then(|index| self.actions.remove(index)) {
-            Some(Action::Take(id)) => {
-                let window = self.windows.entry(id).or_default();
-                window.rows.extend(taken.rows);
-                window.rejects.extend(taken.rejects);
-                window.tally.add(taken.tally);
-            }
-            Some(_) => {}
-            None => panic!("a fetched chunk is always answered"),
-        }
-        true
+            range: OffsetRange::new(start, Offset::new(end)),
+            taken,
+        }));
     }
 }

@@ -1,13 +1,19 @@
-//! The world outside the processes: a log, a bucket, a catalog, side tables and published copies; and what must hold in it.
+//! The world outside the processes: a log, a bucket, a catalog, side tables and published copies; what others do to it;
+//! and what must hold in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use aperio::offsets::{Offset, Offsets, Partition};
+use aperio::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use aperio::run::Swapped;
-use aperio::table::TableView;
 use aperio::table::admit::{CommitPlan, Source};
-use aperio::table::ledger::Ledger;
+use aperio::table::ledger::{self, History, LEDGER_KEY, Ledger, LedgerProblem};
+use aperio::table::{TableView, Tally, WindowId};
 use aperio::units::Millis;
+use iceberg::TableCreation;
+use iceberg::spec::{
+    FormatVersion, MAIN_BRANCH, NestedField, Operation, PrimitiveType, Schema, SnapshotReference, SnapshotRetention,
+    Summary, TableMetadata, TableMetadataBuilder, Type,
+};
 use uuid::Uuid;
 
 /// What stands at one offset of the log.
@@ -20,30 +26,102 @@ pub enum Entry {
     Hole,
 }
 
-type At = (Partition, Offset);
+pub type At = (Partition, Offset);
 
-struct Snapshot {
-    at: Millis,
-    parent: Option<i64>,
-    ledger: Ledger,
-    files: Vec<String>,
+/// When everything begins.
+const START: Millis = Millis(1_700_000_000_000);
+
+/// What a catalog compares in a swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compares {
+    /// The metadata file: any change of the table is in the way. A SQL catalog does.
+    Location,
+    /// The snapshot of `main`: schema changes and expiry are looked past. A REST catalog does.
+    Snapshot,
+}
+
+/// A table as a process loaded it: what its swaps are staged on.
+#[derive(Debug, Clone, Copy)]
+pub struct Base {
+    version: u64,
+    snapshot: Option<i64>,
+    sequence: i64,
+}
+
+/// A request that left a process and hasn't arrived yet.
+pub enum Request {
+    Swap(Box<CommitPlan>, Base),
+    /// Replaces sync points if they still are at this version.
+    Points(u64, Offsets),
+    Letters(Vec<At>),
+    Delete(Vec<String>),
+}
+
+/// What other engines and people do to the table or the topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// `main` goes back by this many snapshots of its ancestry.
+    Rollback(usize),
+    /// A snapshot of rows that aren't ours.
+    Insert,
+    /// All files become one.
+    Compact,
+    /// All snapshots but the last so many of the ancestry go, with their files.
+    Expire(usize),
+    /// `main` goes back by one, and the snapshot it left goes with its files.
+    Undo,
+    /// All older metadata files are deleted, as Iceberg's `delete-after-commit` does.
+    Forget,
+    /// A column is added, by others or by one of our lines: no snapshot, another metadata file.
+    Schema,
+    /// A snapshot of ours that isn't in the ancestry is picked onto it.
+    CherryPick,
+    /// The topic gets another partition.
+    Partition,
+    /// Every partition gets a few more records.
+    Produce,
+}
+
+/// What is true of one snapshot, whatever its metadata say.
+#[derive(Clone, Default)]
+struct Truth {
+    /// The sum of the ranges that are in it.
+    offsets: Offsets,
+    /// Its data files.
+    files: BTreeSet<String>,
+    /// The records in them.
+    visible: BTreeSet<At>,
+    /// Rows are in it twice or without their offsets, by somebody's cherry-pick.
+    spoiled: bool,
 }
 
 pub struct World {
     pub log: BTreeMap<Partition, Vec<Entry>>,
     /// File path to the records in it.
     pub bucket: BTreeMap<String, Vec<At>>,
-    snapshots: BTreeMap<i64, Snapshot>,
-    main: Option<i64>,
-    next_snapshot: i64,
-    /// Requests that left a process and haven't reached the catalog yet.
-    pub in_transit: Vec<CommitPlan>,
+    /// Requests that left a process and haven't arrived yet.
+    pub in_transit: Vec<Request>,
     pub dead_letters: BTreeSet<At>,
     pub sync_points: Offsets,
+    points_version: u64,
     pub group: Offsets,
-    /// Visible rows, kept along the ancestry of `main`.
-    visible: BTreeSet<At>,
+    compares: Compares,
+    metadata: TableMetadata,
+    /// Older metadata files that are still there, oldest first.
+    past: Vec<TableMetadata>,
+    version: u64,
+    view: Result<TableView, LedgerProblem>,
+    truths: BTreeMap<i64, Truth>,
+    next_snapshot: i64,
+    next_foreign_file: u32,
+    windows: BTreeMap<WindowId, (OffsetRanges, Tally)>,
     last_ledger: Offsets,
+    /// A rollback left the published copies ahead; the next publication mends that.
+    copies_ahead: bool,
+    /// Something was done after which the table's history needn't tell its offsets.
+    cut_allowed: bool,
+    dirty: bool,
+    pub commits: u32,
     /// The latest time that any process has seen.
     pub now: Millis,
 }
@@ -56,33 +134,80 @@ pub fn source() -> Source {
     }
 }
 
+fn entry(partition: i32, offset: i64) -> Entry {
+    match (offset * 7 + i64::from(partition) * 3) % 11 {
+        3 => Entry::Reject,
+        5 => Entry::Filtered,
+        8 | 9 => Entry::Hole,
+        _ => Entry::Row,
+    }
+}
+
+fn empty_table() -> TableMetadata {
+    let id = NestedField::required(1, "id", Type::Primitive(PrimitiveType::Long));
+    let schema = Schema::builder().with_fields([id.into()]).build().expect("a schema");
+    let creation = TableCreation::builder()
+        .name("orders".into())
+        .location("s3://b/orders".into())
+        .schema(schema)
+        .format_version(FormatVersion::V2)
+        .build();
+    TableMetadataBuilder::from_table_creation(creation)
+        .expect("a table")
+        .assign_uuid(Uuid::from_u128(77))
+        .build()
+        .expect("a table")
+        .metadata
+}
+
+/// The same metadata as of `now`: the crate stamps some changes with the time of the machine.
+fn at_time(metadata: TableMetadata, now: Millis) -> TableMetadata {
+    if metadata.last_updated_ms() <= now.0 {
+        return metadata;
+    }
+    let mut value = serde_json::to_value(&metadata).expect("metadata are JSON");
+    value["last-updated-ms"] = now.0.into();
+    if let Some(log) = value["snapshot-log"].as_array_mut() {
+        for entry in log {
+            let at = entry["timestamp-ms"].as_i64().unwrap_or_default();
+            entry["timestamp-ms"] = at.min(now.0).into();
+        }
+    }
+    serde_json::from_value(value).expect("metadata are JSON")
+}
+
 impl World {
-    pub fn new(partitions: i32, length: i64) -> Self {
-        let entry = |p: i32, o: i64| match (o * 7 + i64::from(p) * 3) % 11 {
-            3 => Entry::Reject,
-            5 => Entry::Filtered,
-            8 | 9 => Entry::Hole,
-            _ => Entry::Row,
-        };
+    pub fn new(partitions: i32, length: i64, compares: Compares) -> Self {
         let log = (0..partitions).map(|p| {
             // A topic's tail is often a marker: the ends must be reached all the same.
             let mut entries: Vec<_> = (0..length).map(|o| entry(p, o)).collect();
             *entries.last_mut().expect("a log isn't empty") = Entry::Hole;
             (Partition(p), entries)
         });
+        let metadata = at_time(empty_table(), START);
         World {
             log: log.collect(),
             bucket: BTreeMap::new(),
-            snapshots: BTreeMap::new(),
-            main: None,
-            next_snapshot: 1,
             in_transit: Vec::new(),
             dead_letters: BTreeSet::new(),
             sync_points: Offsets::default(),
+            points_version: 0,
             group: Offsets::default(),
-            visible: BTreeSet::new(),
+            compares,
+            view: ledger::view(&metadata, &History::default()),
+            past: Vec::new(),
+            metadata,
+            version: 0,
+            truths: BTreeMap::new(),
+            next_snapshot: 1,
+            next_foreign_file: 0,
+            windows: BTreeMap::new(),
             last_ledger: Offsets::default(),
-            now: Millis(1_000_000),
+            copies_ahead: false,
+            cut_allowed: false,
+            dirty: true,
+            commits: 0,
+            now: START,
         }
     }
 
@@ -93,78 +218,458 @@ impl World {
             .collect()
     }
 
-    pub fn view(&self) -> TableView {
-        let ledger = self.main.map(|id| self.snapshots[&id].ledger.clone());
-        TableView {
-            uuid: Uuid::from_u128(77),
-            snapshot: self.main,
-            ledger,
-            ledger_at: self.main.map(|id| self.snapshots[&id].at),
-        }
+    /// Loads the table, as the program does: its real metadata, read by the program's own functions.
+    pub fn load(&self) -> Result<(TableView, Base), LedgerProblem> {
+        let base = Base {
+            version: self.version,
+            snapshot: self.metadata.current_snapshot_id(),
+            sequence: self.metadata.last_sequence_number(),
+        };
+        self.view.clone().map(|view| (view, base))
     }
 
-    /// How many commits the table has seen.
-    pub fn commits(&self) -> usize {
-        self.snapshots.len()
+    /// A window's files are complete: what it claims to hold.
+    pub fn sealed(&mut self, id: WindowId, ranges: &OffsetRanges, tally: Tally) {
+        self.windows.insert(id, (ranges.clone(), tally));
     }
 
     /// The catalog's compare-and-swap.
-    pub fn swap(&mut self, plan: &CommitPlan) -> Swapped {
-        if plan.base_snapshot != self.main {
-            return Swapped::Conflict;
+    pub fn swap(&mut self, plan: &CommitPlan, base: Base) -> (Swapped, Option<Base>) {
+        let current = self.metadata.current_snapshot_id();
+        let moved = match self.compares {
+            Compares::Location => base.version != self.version,
+            // A snapshot whose sequence number isn't the next is refused, which is a conflict too.
+            Compares::Snapshot => {
+                plan.base_snapshot != current || base.sequence != self.metadata.last_sequence_number()
+            }
+        };
+        if base.snapshot != plan.base_snapshot || moved {
+            return (Swapped::Conflict, None);
         }
-        let id = self.next_snapshot;
-        self.next_snapshot += 1;
-        let files: Vec<_> = plan.files.iter().map(|file| file.file.file_path().to_owned()).collect();
-        for path in &files {
-            let rows = self
-                .bucket
-                .get(path)
-                .unwrap_or_else(|| panic!("the commit names {path}, which does not exist"));
-            for row in rows {
-                assert!(self.visible.insert(*row), "record {row:?} is in the table twice");
+        let mut truth = self.truth();
+        assert!(!truth.spoiled, "a commit of ours onto a cherry-pick");
+        if plan.windows.is_empty() {
+            for (partition, offset) in plan.ledger.offsets.iter() {
+                if truth.offsets.get(partition).is_none() {
+                    assert_eq!(offset, Offset::ZERO, "{partition} starts at its beginning");
+                    truth.offsets.set(partition, offset);
+                }
             }
         }
-        self.snapshots.insert(
-            id,
-            Snapshot {
-                at: self.now,
-                parent: self.main,
-                ledger: plan.ledger.clone(),
-                files,
-            },
+        let mut wanted = BTreeSet::new();
+        for id in &plan.windows {
+            let (ranges, tally) = &self.windows[id];
+            if let Err(found) = truth.offsets.advance(ranges) {
+                panic!("window {id} is added where the table isn't: {found:?}");
+            }
+            assert_eq!(*tally, self.count(ranges), "the tally of window {id}");
+            wanted.extend(self.rows(ranges));
+        }
+        assert_eq!(
+            truth.offsets, plan.ledger.offsets,
+            "the ledger is the sum of the ranges"
         );
-        self.main = Some(id);
-        Swapped::Committed(self.view())
+        let mut added = BTreeSet::new();
+        for file in &plan.files {
+            let path = file.file.file_path();
+            let rows = self.bucket.get(path);
+            let rows = rows.unwrap_or_else(|| panic!("the commit names {path}, which does not exist"));
+            for row in rows {
+                assert!(added.insert(*row), "record {row:?} is in two files of one commit");
+                assert!(truth.visible.insert(*row), "record {row:?} is in the table twice");
+            }
+            truth.files.insert(path.to_owned());
+        }
+        assert_eq!(added, wanted, "the files hold the rows of the ranges");
+        let id = self.next_snapshot;
+        let summary = [(LEDGER_KEY.to_owned(), plan.ledger.to_text())].into();
+        let property = plan.ledger.to_property_text(id, self.metadata.uuid());
+        self.add_snapshot(Operation::Append, summary, Some(property), truth);
+        self.commits += 1;
+        let (view, base) = self.load().expect("the newest snapshot is ours");
+        (Swapped::Committed(view), Some(base))
+    }
+
+    /// Stores dead letters, each once by its key.
+    pub fn store_letters(&mut self, letters: &[At]) {
+        self.dead_letters.extend(letters);
+        self.dirty = true;
+    }
+
+    /// The version of the sync points that a publication replaces.
+    pub fn points_version(&self) -> u64 {
+        self.points_version
+    }
+
+    /// What a publication of `offsets` writes: where that would take a sync point back, what the table holds now.
+    pub fn to_publish(&self, offsets: &Offsets) -> Option<Offsets> {
+        let behind = |(partition, point)| offsets.get(partition).is_some_and(|offset| point <= offset);
+        if self.sync_points.iter().all(behind) {
+            return Some(offsets.clone());
+        }
+        let fresh = self.view.as_ref().ok()?.ledger.as_ref()?;
+        Some(fresh.offsets.clone())
+    }
+
+    /// Replaces the sync points, if nobody did since `version`.
+    pub fn publish(&mut self, version: u64, offsets: &Offsets) {
+        if version == self.points_version && *offsets != self.sync_points {
+            self.points_version += 1;
+            self.sync_points = offsets.clone();
+            self.dirty = true;
+        }
+    }
+
+    pub fn commit_group(&mut self, partition: Partition, offset: Offset) {
+        self.group.set(partition, offset);
+        self.dirty = true;
+    }
+
+    pub fn delete(&mut self, files: &[String]) {
+        for file in files {
+            self.bucket.remove(file);
+        }
+        self.dirty = true;
+    }
+
+    /// A request arrives after all.
+    pub fn arrive(&mut self, index: usize) {
+        match self.in_transit.remove(index) {
+            Request::Swap(plan, base) => drop(self.swap(&plan, base)),
+            Request::Points(version, offsets) => self.publish(version, &offsets),
+            Request::Letters(letters) => self.store_letters(&letters),
+            Request::Delete(files) => self.delete(&files),
+        }
+    }
+
+    /// Somebody else does something; `false` if there is nothing to do it to.
+    pub fn act(&mut self, act: Act) -> bool {
+        match act {
+            Act::Rollback(by) => self.rollback(by),
+            Act::Insert => {
+                let truth = self.truth();
+                self.add_snapshot(Operation::Append, HashMap::new(), None, truth);
+                true
+            }
+            Act::Compact => {
+                let mut truth = self.truth();
+                if truth.files.is_empty() {
+                    return false;
+                }
+                self.next_foreign_file += 1;
+                let path = format!("compacted-{}.parquet", self.next_foreign_file);
+                self.bucket
+                    .insert(path.clone(), truth.visible.iter().copied().collect());
+                truth.files = [path].into();
+                self.add_snapshot(Operation::Replace, HashMap::new(), None, truth);
+                true
+            }
+            Act::Expire(keep) => self.expire(keep),
+            Act::Undo => {
+                let undone = self.rollback(1);
+                if undone {
+                    self.expire(usize::MAX);
+                }
+                undone
+            }
+            Act::Forget => {
+                self.past.clear();
+                true
+            }
+            Act::Schema => {
+                self.version += 1;
+                true
+            }
+            Act::CherryPick => self.cherry_pick(),
+            Act::Partition => {
+                let next = self.log.len() as i32;
+                if next < 4 {
+                    self.log
+                        .insert(Partition(next), (0..5).map(|o| entry(next, o)).collect());
+                    self.dirty = true;
+                }
+                next < 4
+            }
+            Act::Produce => {
+                for (partition, entries) in &mut self.log {
+                    let end = entries.len() as i64;
+                    entries.extend((end..end + 4).map(|o| entry(partition.0, o)));
+                }
+                true
+            }
+        }
+    }
+
+    fn rollback(&mut self, by: usize) -> bool {
+        let ancestry = self.ancestry();
+        let Some(to) = ancestry.get(by).copied().filter(|_| by > 0) else {
+            return false;
+        };
+        self.set_main(to);
+        true
+    }
+
+    /// A person mends a table whose history doesn't tell the offsets: `main` goes to the newest snapshot that does; where
+    /// none is left, the offsets are set anew, to what the table holds.
+    pub fn mend(&mut self) {
+        let ours = |id: &i64| {
+            let snapshot = self.metadata.snapshot_by_id(*id);
+            snapshot.is_some_and(|snapshot| snapshot.summary().additional_properties.contains_key(LEDGER_KEY))
+                && !self.truths[id].spoiled
+        };
+        if let Some(newest) = self.truths.keys().rev().copied().find(ours) {
+            self.set_main(newest);
+            return;
+        }
+        let mut truth = self.truth();
+        // What a cherry-pick brought stays, by that person's will, and isn't counted.
+        truth.spoiled = false;
+        let ledger = Ledger {
+            version: ledger::LEDGER_VERSION,
+            topic: source().topic,
+            topic_id: source().topic_id,
+            cluster_id: source().cluster_id,
+            offsets: truth.offsets.clone(),
+            windows: BTreeMap::new(),
+            event_times: BTreeMap::new(),
+        };
+        let property = ledger.to_property_text(self.next_snapshot, self.metadata.uuid());
+        let summary = [(LEDGER_KEY.to_owned(), ledger.to_text())].into();
+        self.add_snapshot(Operation::Append, summary, Some(property), truth);
+    }
+
+    fn set_main(&mut self, id: i64) {
+        let retention = SnapshotRetention::Branch {
+            min_snapshots_to_keep: None,
+            max_snapshot_age_ms: None,
+            max_ref_age_ms: None,
+        };
+        let main = SnapshotReference::new(id, retention);
+        // A snapshot from before our first commit carries no offsets, while the property remembers some.
+        self.cut_allowed |= self.truths[&id].offsets.is_empty();
+        self.copies_ahead = true;
+        self.last_ledger = self.truths[&id].offsets.clone();
+        let builder = self.metadata.clone().into_builder(None);
+        self.install(builder.set_ref(MAIN_BRANCH, main).expect("a snapshot of the table"));
+    }
+
+    fn expire(&mut self, keep: usize) -> bool {
+        let kept: BTreeSet<_> = self.ancestry().into_iter().take(keep.max(1)).collect();
+        let gone: Vec<_> = self
+            .metadata
+            .snapshots()
+            .map(|snapshot| snapshot.snapshot_id())
+            .collect();
+        let gone: Vec<_> = gone.into_iter().filter(|id| !kept.contains(id)).collect();
+        if gone.is_empty() {
+            return false;
+        }
+        let builder = self.metadata.clone().into_builder(None);
+        self.cut_allowed = true;
+        self.install(builder.remove_snapshots(&gone));
+        // Only what an expired snapshot refers to is looked at: a file that no snapshot ever named stays.
+        let named = |ids: &mut dyn Iterator<Item = &i64>| -> BTreeSet<String> {
+            ids.flat_map(|id| self.truths[id].files.iter().cloned()).collect()
+        };
+        let (held, let_go) = (named(&mut kept.iter()), named(&mut gone.iter()));
+        for file in let_go.difference(&held) {
+            self.bucket.remove(file);
+        }
+        true
+    }
+
+    fn cherry_pick(&mut self) -> bool {
+        let ancestry: BTreeSet<_> = self.ancestry().into_iter().collect();
+        let pick = self
+            .metadata
+            .snapshots()
+            .filter(|snapshot| !ancestry.contains(&snapshot.snapshot_id()))
+            .find(|snapshot| snapshot.summary().additional_properties.contains_key(LEDGER_KEY))
+            .map(|snapshot| snapshot.snapshot_id());
+        let Some(pick) = pick else { return false };
+        let mut truth = self.truth();
+        truth.files.extend(self.truths[&pick].files.iter().cloned());
+        truth.spoiled = true;
+        self.cut_allowed = true;
+        let summary = [("source-snapshot-id".to_owned(), pick.to_string())].into();
+        self.add_snapshot(Operation::Append, summary, None, truth);
+        true
+    }
+
+    fn add_snapshot(
+        &mut self,
+        operation: Operation,
+        summary: HashMap<String, String>,
+        property: Option<String>,
+        truth: Truth,
+    ) {
+        let id = self.next_snapshot;
+        self.next_snapshot += 1;
+        let snapshot = iceberg::spec::Snapshot::builder()
+            .with_snapshot_id(id)
+            .with_parent_snapshot_id(self.metadata.current_snapshot_id())
+            .with_sequence_number(self.metadata.next_sequence_number())
+            .with_timestamp_ms(self.now.0)
+            .with_manifest_list(String::new())
+            .with_summary(Summary {
+                operation,
+                additional_properties: summary,
+            })
+            .with_schema_id(self.metadata.current_schema_id())
+            .build();
+        self.truths.insert(id, truth);
+        let mut builder = self.metadata.clone().into_builder(None);
+        builder = builder
+            .set_branch_snapshot(snapshot, MAIN_BRANCH)
+            .expect("a snapshot fits");
+        if let Some(property) = property {
+            let properties = [(LEDGER_KEY.to_owned(), property)].into();
+            builder = builder.set_properties(properties).expect("a property fits");
+        }
+        self.install(builder);
+    }
+
+    fn install(&mut self, builder: TableMetadataBuilder) {
+        let next = at_time(builder.build().expect("a table").metadata, self.now);
+        self.past.push(std::mem::replace(&mut self.metadata, next));
+        self.version += 1;
+        self.view = self.read();
+        self.dirty = true;
+    }
+
+    /// Reads the ledger as the program does: through older metadata files, newest first, where the snapshots don't tell.
+    fn read(&self) -> Result<TableView, LedgerProblem> {
+        let mut history = History::default();
+        for older in self.past.iter().rev() {
+            match ledger::view(&self.metadata, &history) {
+                Err(problem) if problem.open_to_history() => history.add(older),
+                answer => return answer,
+            }
+        }
+        history.complete();
+        ledger::view(&self.metadata, &history)
+    }
+
+    /// Snapshots from `main` back, as far as they are still there.
+    fn ancestry(&self) -> Vec<i64> {
+        let mut found = Vec::new();
+        let mut next = self.metadata.current_snapshot();
+        while let Some(snapshot) = next {
+            found.push(snapshot.snapshot_id());
+            next = snapshot
+                .parent_snapshot_id()
+                .and_then(|id| self.metadata.snapshot_by_id(id));
+        }
+        found
+    }
+
+    fn truth(&self) -> Truth {
+        let current = self.metadata.current_snapshot_id();
+        current.map_or_else(Truth::default, |id| self.truths[&id].clone())
+    }
+
+    fn entries<'a>(&'a self, ranges: &'a OffsetRanges) -> impl Iterator<Item = (At, Entry)> + 'a {
+        ranges.iter().flat_map(move |(partition, range)| {
+            let entries = &self.log[&partition];
+            (range.start().get()..range.end().get())
+                .map(move |offset| ((partition, Offset::new(offset)), entries[offset as usize]))
+        })
+    }
+
+    fn rows(&self, ranges: &OffsetRanges) -> Vec<At> {
+        let rows = self.entries(ranges).filter(|(_, entry)| *entry == Entry::Row);
+        rows.map(|(at, _)| at).collect()
+    }
+
+    fn count(&self, ranges: &OffsetRanges) -> Tally {
+        let mut tally = Tally::default();
+        for (_, entry) in self.entries(ranges) {
+            tally.records += u64::from(entry != Entry::Hole);
+            tally.rows += u64::from(entry == Entry::Row);
+            tally.rejected += u64::from(entry == Entry::Reject);
+            tally.filtered += u64::from(entry == Entry::Filtered);
+        }
+        tally
+    }
+
+    /// Whether somebody did something after which the table's history needn't tell its offsets.
+    pub fn act_of_others(&self) -> bool {
+        self.cut_allowed
+    }
+
+    /// Why the table's offsets can't be known, if so.
+    pub fn problem(&self) -> Option<&LedgerProblem> {
+        self.view.as_ref().err()
     }
 
     pub fn ledger(&self) -> Offsets {
-        self.view().ledger.map(|ledger| ledger.offsets).unwrap_or_default()
+        self.truth().offsets
     }
 
     /// Panics unless every invariant of the exactly-once contract holds right now.
     pub fn check(&mut self) {
-        let ledger = self.ledger();
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        let truth = self.truth();
+        match &self.view {
+            Ok(view) => {
+                let read = view.ledger.as_ref().map(|ledger| ledger.offsets.clone());
+                assert_eq!(
+                    read.unwrap_or_default(),
+                    truth.offsets,
+                    "the ledger as read is the truth"
+                );
+                assert!(!truth.spoiled, "a cherry-pick is noticed");
+            }
+            Err(problem) => assert!(self.cut_allowed, "the ledger can't be read: {problem}"),
+        }
         for (partition, before) in self.last_ledger.iter() {
-            let now = ledger.get(partition).expect("a partition never leaves the ledger");
+            let now = truth
+                .offsets
+                .get(partition)
+                .expect("a partition never leaves the ledger");
             assert!(
                 before <= now,
                 "the ledger of {partition} moved back from {before} to {now}"
             );
         }
-        for (name, copy) in [("sync points", &self.sync_points), ("group offsets", &self.group)] {
-            for (partition, offset) in copy.iter() {
+        self.check_copies(&truth.offsets);
+        if !truth.spoiled {
+            self.check_records(&truth);
+        }
+        for snapshot in self.metadata.snapshots() {
+            for path in &self.truths[&snapshot.snapshot_id()].files {
                 assert!(
-                    ledger.get(partition).is_some_and(|at| offset <= at),
-                    "{name} are ahead of the table at {partition}"
+                    self.bucket.contains_key(path),
+                    "{path} is referenced by snapshot {} and gone",
+                    snapshot.snapshot_id()
                 );
             }
         }
+        self.last_ledger = truth.offsets;
+    }
+
+    fn check_copies(&mut self, ledger: &Offsets) {
+        let behind = |copy: &Offsets| {
+            copy.iter()
+                .all(|(partition, offset)| ledger.get(partition).is_some_and(|at| offset <= at))
+        };
+        let fine = behind(&self.sync_points) && behind(&self.group);
+        assert!(
+            fine || self.copies_ahead,
+            "sync points {:?} or group offsets {:?} are ahead of the table, {ledger:?}",
+            self.sync_points,
+            self.group
+        );
+    }
+
+    fn check_records(&self, truth: &Truth) {
         for (partition, entries) in &self.log {
-            let end = ledger.get(*partition).unwrap_or(Offset::ZERO);
+            let end = truth.offsets.get(*partition).unwrap_or(Offset::ZERO);
             for (offset, entry) in entries.iter().enumerate() {
                 let at = (*partition, Offset::new(offset as i64));
-                let (visible, dead) = (self.visible.contains(&at), self.dead_letters.contains(&at));
+                let (visible, dead) = (truth.visible.contains(&at), self.dead_letters.contains(&at));
                 if at.1 < end {
                     let expect = (*entry == Entry::Row, *entry == Entry::Reject);
                     assert_eq!(
@@ -177,22 +682,12 @@ impl World {
                 }
             }
         }
-        let mut next = self.main;
-        while let Some(id) = next {
-            let snapshot = &self.snapshots[&id];
-            for path in &snapshot.files {
-                assert!(
-                    self.bucket.contains_key(path),
-                    "{path} is referenced by snapshot {id} and gone"
-                );
-            }
-            next = snapshot.parent;
-        }
-        self.last_ledger = ledger;
     }
 
     /// Panics unless everything is in the table and its copies agree.
     pub fn check_complete(&mut self) {
+        self.dirty = true;
+        self.copies_ahead = self.group != Offsets::default() && self.copies_ahead;
         self.check();
         assert!(
             self.ledger().reaches(&self.ends()),

@@ -59,8 +59,8 @@ fn rows(work: &Workspace, topic: &str) -> Vec<i64> {
     ids
 }
 
-fn numbers(ranges: &[std::ops::Range<i64>]) -> Vec<i64> {
-    ranges.iter().cloned().flatten().collect()
+fn numbers(ids: impl IntoIterator<Item = i64>) -> Vec<i64> {
+    ids.into_iter().collect()
 }
 
 /// Waits until the table holds at least `count` rows, or panics with what the service printed.
@@ -121,7 +121,7 @@ fn offsets_that_are_gone_end_the_run_with_both_numbers_and_nothing_is_skipped() 
     );
     assert!(!told.stderr.contains("source-gone/1"), "{told:#?}");
     assert_eq!(status(&work)["snapshot"], before, "nothing was committed");
-    assert_eq!(rows(&work, topic), numbers(&[0..100]));
+    assert_eq!(rows(&work, topic), numbers(0..100));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn offsets_that_go_while_they_are_waited_for_end_the_service() {
         &told,
         &["source-going/0: the table holds offset 50, the topic begins at 90"],
     );
-    assert_eq!(rows(&work, topic), numbers(&[0..100]));
+    assert_eq!(rows(&work, topic), numbers(0..100));
     open.abort();
 }
 
@@ -175,7 +175,7 @@ fn a_topic_that_is_deleted_and_created_again_is_another_one_however_full_it_is()
         let told = once(&work).expect_code(3);
         expect_told(&told, &["topic `source-again` was deleted and created again"]);
     }
-    assert_eq!(rows(&work, topic), numbers(&[0..100]));
+    assert_eq!(rows(&work, topic), numbers(0..100));
     let points = status(&work)["partitions"].clone();
     assert_eq!(points[0]["table"], 50, "{points}");
 }
@@ -194,7 +194,7 @@ fn a_topic_that_is_created_anew_under_a_service_never_reaches_its_table() {
     produce::produce(kafka, topic, (1000..1400).map(event));
     let told = service.wait().expect_code(3);
     expect_told(&told, &["source-under"]);
-    assert_eq!(rows(&work, topic), numbers(&[0..100]), "{told:#?}");
+    assert_eq!(rows(&work, topic), numbers(0..100), "{told:#?}");
 }
 
 #[test]
@@ -225,12 +225,12 @@ fn the_same_name_in_another_cluster_is_another_topic() {
     );
     produce::produce(&other, topic, (100..300).map(event));
     once(&work).expect_code(3);
-    assert_eq!(rows(&work, topic), numbers(&[0..100]));
+    assert_eq!(rows(&work, topic), numbers(0..100));
     // Back at the right one, all goes on.
     work.rewrite(&pipeline(&kafka.brokers(), topic, "", ""));
     produce::produce(kafka, topic, (100..120).map(event));
     once(&work).expect_code(0);
-    assert_eq!(rows(&work, topic), numbers(&[0..120]));
+    assert_eq!(rows(&work, topic), numbers(0..120));
 }
 
 // --- where reading starts --------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ fn partitions_that_are_added_are_read_from_their_beginning_also_under_latest() {
     produce::add_partitions(kafka, topic, 2);
     to(1, 100..110);
     once(&work).expect_code(0);
-    assert_eq!(rows(&work, topic), numbers(&[10..20, 100..110]));
+    assert_eq!(rows(&work, topic), numbers((10..20).chain(100..110)));
 
     // And while a service reads.
     let service = service(&work);
@@ -261,7 +261,10 @@ fn partitions_that_are_added_are_read_from_their_beginning_also_under_latest() {
     to(3, 300..310);
     wait_for_rows(&service, &work, topic, 50);
     service.signal(libc::SIGTERM).expect_code(0);
-    assert_eq!(rows(&work, topic), numbers(&[10..30, 100..110, 200..210, 300..310]));
+    assert_eq!(
+        rows(&work, topic),
+        numbers((10..30).chain(100..110).chain(200..210).chain(300..310))
+    );
 }
 
 #[test]
@@ -273,7 +276,7 @@ fn latest_means_the_moment_of_the_first_run_whatever_comes_between() {
     let first = once(&work).expect_code(0).report();
     let snapshots = first["tables"][0]["snapshots"].as_array().expect("a list").len();
     assert_eq!(snapshots, 1, "one empty snapshot: {first:#}");
-    assert_eq!(rows(&work, topic), numbers(&[]));
+    assert_eq!(rows(&work, topic), numbers([]));
     assert_eq!(status(&work)["partitions"][0]["table"], 50);
 
     let nothing = once(&work).expect_code(0).report();
@@ -282,7 +285,7 @@ fn latest_means_the_moment_of_the_first_run_whatever_comes_between() {
     work.start_once(&[]).kill_when("partitions assigned");
     produce::produce(kafka, topic, (150..200).map(event));
     once(&work).expect_code(0);
-    assert_eq!(rows(&work, topic), numbers(&[100..200]));
+    assert_eq!(rows(&work, topic), numbers(100..200));
 }
 
 #[test]
@@ -295,11 +298,11 @@ fn a_timestamp_starts_at_the_first_record_of_that_time_in_each_partition() {
     let start = "startOffset: timestamp\n      startTimestamp: \"2024-01-15T12:00:00Z\"";
     let work = Workspace::new(&pipeline(&kafka.brokers(), topic, start, ""));
     once(&work).expect_code(0);
-    assert_eq!(rows(&work, topic), numbers(&[50..100]));
+    assert_eq!(rows(&work, topic), numbers(50..100));
     // Resolved once: records of an older time that come later are read.
     produce::produce(kafka, topic, (0..10).map(|n| event(200 + n).at(noon_ms - 3_600_000)));
     once(&work).expect_code(0);
-    assert_eq!(rows(&work, topic), numbers(&[50..100, 200..210]));
+    assert_eq!(rows(&work, topic), numbers((50..100).chain(200..210)));
 }
 
 #[test]
@@ -312,7 +315,7 @@ fn a_time_that_no_record_has_yet_starts_at_the_end() {
     once(&work).expect_code(0);
     produce::produce(kafka, topic, (10..20).map(event));
     once(&work).expect_code(0);
-    assert_eq!(rows(&work, topic), numbers(&[10..20]));
+    assert_eq!(rows(&work, topic), numbers(10..20));
 }
 
 #[test]
@@ -325,7 +328,7 @@ fn an_empty_topic_with_earliest_makes_no_table_until_there_is_something() {
     assert_eq!(status(&work)["exists"], false);
     produce::produce(kafka, topic, (0..10).map(event));
     once(&work).expect_code(0);
-    assert_eq!(rows(&work, topic), numbers(&[0..10]));
+    assert_eq!(rows(&work, topic), numbers(0..10));
 }
 
 #[test]
@@ -337,7 +340,7 @@ fn an_empty_topic_with_latest_keeps_the_moment_in_a_table_of_kafka_columns() {
     assert_eq!(status(&work)["exists"], true);
     produce::produce(kafka, topic, (0..10).map(event));
     once(&work).expect_code(0);
-    assert_eq!(rows(&work, topic), numbers(&[0..10]));
+    assert_eq!(rows(&work, topic), numbers(0..10));
 }
 
 #[test]
@@ -362,7 +365,7 @@ fn an_empty_topic_with_latest_cannot_be_partitioned_by_a_column_nobody_knows() {
     let event = |n| Record::of(format!(r#"{{"id":{n},"country":"c{}"}}"#, n % 3)).partition(0);
     produce::produce(kafka, topic, (0..10).map(event));
     once(&work).expect_code(0);
-    assert_eq!(rows(&work, topic), numbers(&[0..10]));
+    assert_eq!(rows(&work, topic), numbers(0..10));
 }
 
 // --- brokers ---------------------------------------------------------------------------------------------------------
@@ -401,7 +404,7 @@ fn brokers_that_come_late_or_go_for_a_while_are_waited_for() {
     kafka.start_again();
     produce::produce(&kafka, topic, (100..120).map(event));
     once(&work).expect_code(0);
-    assert_eq!(rows(&work, topic), numbers(&[0..120]));
+    assert_eq!(rows(&work, topic), numbers(0..120));
 }
 
 #[test]
@@ -431,7 +434,7 @@ fn a_wrong_password_is_told_as_a_refusal_and_never_printed() {
     work.rewrite(&yaml("right-secret"));
     let done = once(&work).expect_code(0);
     assert!(!done.stderr.contains("right-secret"), "{done:#?}");
-    assert_eq!(rows(&work, topic), numbers(&[0..100]));
+    assert_eq!(rows(&work, topic), numbers(0..100));
 }
 
 // --- runs ------------------------------------------------------------------------------------------------------------
@@ -472,7 +475,7 @@ fn a_once_that_is_stopped_before_its_ends_says_by_which_signal() {
         assert!(service.wait_for("joining the group"), "{:#?}", service.printed());
         service.signal(signal).expect_code(0);
     }
-    assert_eq!(rows(&work, topic), numbers(&[]));
+    assert_eq!(rows(&work, topic), numbers([]));
 }
 
 #[test]
@@ -523,7 +526,7 @@ fn read_uncommitted_takes_what_is_aborted_or_open() {
         "",
     ));
     once(&all).expect_code(0);
-    assert_eq!(rows(&all, topic), numbers(&[0..20]));
+    assert_eq!(rows(&all, topic), numbers(0..20));
     // What is open ends the committed part: there is nothing to see before it.
     once(&committed).expect_code(0);
     // The table is ahead of the last stable offset now, which is no loss.
@@ -532,9 +535,9 @@ fn read_uncommitted_takes_what_is_aborted_or_open() {
     open.abort();
     produce::produce(kafka, topic, (20..30).map(event));
     once(&all).expect_code(0);
-    assert_eq!(rows(&all, topic), numbers(&[0..30]));
+    assert_eq!(rows(&all, topic), numbers(0..30));
     once(&committed).expect_code(0);
-    assert_eq!(rows(&committed, topic), numbers(&[20..30]));
+    assert_eq!(rows(&committed, topic), numbers(20..30));
 }
 
 #[test]
@@ -558,7 +561,7 @@ fn two_runs_at_the_same_time_share_the_topic() {
             let report = run.wait().expect_code(0).report();
             assert_eq!(report["tables"][0]["lag"], 0, "{report:#}");
         }
-        assert_eq!(rows(&work, topic), numbers(&[0..4000 + round * 1000]));
+        assert_eq!(rows(&work, topic), numbers(0..4000 + round * 1000));
         produce::produce(kafka, topic, (4000 + round * 1000..5000 + round * 1000).map(event));
     }
 }

@@ -21,7 +21,7 @@ const SEGMENT_BYTES_MAX: usize = 110;
 /// - a real column called `date` or `hour` is meant before the event time.
 ///
 /// Names are the ones that Iceberg's Java gives: `ts_hour`, `id_bucket`, `country_trunc`, the column's own for the
-/// identity. Source: `PartitionSpec.Builder`, Iceberg 1.10.
+/// identity; what Avro doesn't take in them is `_`. Source: `PartitionSpec.Builder`, Iceberg 1.10.
 ///
 /// # Errors
 /// For a person: a column that isn't there, or that the transform doesn't take.
@@ -88,14 +88,16 @@ fn source<'a>(schema: &'a Schema, column: &str) -> Result<&'a NestedFieldRef, St
 }
 
 fn free_name(schema: &Schema, taken: &[UnboundPartitionField], transform: Transform, column: &str) -> String {
+    let plain = avro_name(column);
     let name = match transform {
-        Transform::Year => format!("{column}_year"),
-        Transform::Month => format!("{column}_month"),
-        Transform::Day => format!("{column}_day"),
-        Transform::Hour => format!("{column}_hour"),
-        Transform::Bucket(_) => format!("{column}_bucket"),
-        Transform::Truncate(_) => format!("{column}_trunc"),
-        Transform::Identity | Transform::Void | Transform::Unknown => return column.to_owned(),
+        Transform::Year => format!("{plain}_year"),
+        Transform::Month => format!("{plain}_month"),
+        Transform::Day => format!("{plain}_day"),
+        Transform::Hour => format!("{plain}_hour"),
+        Transform::Bucket(_) => format!("{plain}_bucket"),
+        Transform::Truncate(_) => format!("{plain}_trunc"),
+        Transform::Identity | Transform::Void | Transform::Unknown if plain == column => return plain,
+        Transform::Identity | Transform::Void | Transform::Unknown => plain,
     };
     // Iceberg refuses a partition named like a column. One of the finitely many taken names isn't `name_N`.
     let is_free = |name: &str| schema.field_by_name(name).is_none() && taken.iter().all(|field| field.name != name);
@@ -106,6 +108,17 @@ fn free_name(schema: &Schema, taken: &[UnboundPartitionField], transform: Transf
         .map(|number| format!("{name}_{number}"))
         .find(|name| is_free(name))
         .expect("names don't run out")
+}
+
+/// Makes a name that Avro takes: manifests have a field of each partition's name, which the `iceberg` crate 0.10 writes as
+/// it is, and DuckDB 1.5 reads no manifest with a field `geo.zone`.
+fn avro_name(column: &str) -> String {
+    let digit_first = column.starts_with(|letter: char| letter.is_ascii_digit());
+    let letters = column.chars().map(|letter| match letter {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' => letter,
+        _ => '_',
+    });
+    digit_first.then_some('_').into_iter().chain(letters).collect()
 }
 
 /// Returns the directory of a partition, relative to the data location: `ts_hour=2024-01-15-10/country=de`; empty for an

@@ -135,9 +135,9 @@ fn rows_become_whole_and_go_to_their_partitions() {
     assert_eq!(
         paths,
         [
-            "_event_time_hour=2024-01-15-10/meta.country=de",
-            "_event_time_hour=2024-01-15-10/meta.country=null",
-            "_event_time_hour=2024-01-15-11/meta.country=de",
+            "_event_time_hour=2024-01-15-10/meta_country=de",
+            "_event_time_hour=2024-01-15-10/meta_country=null",
+            "_event_time_hour=2024-01-15-11/meta_country=de",
         ]
     );
     let hours = i32::try_from(TEN / hour).unwrap();
@@ -259,7 +259,7 @@ fn partitions_are_named_and_folded_as_iceberg_does() {
     check(&["date"], &["_event_time_day:day"]);
     check(
         &["bucket(16, id)", "truncate(4, meta.country)"],
-        &["id_bucket:bucket[16]", "meta.country_trunc:truncate[4]"],
+        &["id_bucket:bucket[16]", "meta_country_trunc:truncate[4]"],
     );
     check(
         &["ID", "month(_kafka_timestamp)"],

@@ -432,8 +432,8 @@ fn a_table_of_another_engine_is_widened_ignored_or_kept_strictly() {
         json!(["long", "double", "decimal(8, 2)", "int", "long"]),
         "{schema:?}"
     );
-    for engine in 0..2 {
-        let rows = &found[0][engine].rows;
+    for (engine, read) in found[0].iter().enumerate() {
+        let rows = &read.rows;
         assert_eq!(ids(rows), (0..230).collect::<Vec<_>>());
         let (low, high) = (row(rows, 50), row(rows, 200));
         assert_eq!(
@@ -546,11 +546,14 @@ fn rejects_go_where_they_are_told_or_end_the_run() {
         ("default.letters_fail", None),
     ];
     let found = read_both(&work, &reads);
-    for engine in 0..2 {
-        assert_eq!(ids(&found[0][engine].rows), (0..200).collect::<Vec<_>>());
-        assert_eq!(ids(&found[3][engine].rows), (0..200).collect::<Vec<_>>());
-        assert!(found[4][engine].rows.is_empty());
-        for letters in [&found[1][engine].rows, &found[2][engine].rows] {
+    for table in [0, 3] {
+        for read in &found[table] {
+            assert_eq!(ids(&read.rows), (0..200).collect::<Vec<_>>());
+        }
+    }
+    assert!(found[4].iter().all(|read| read.rows.is_empty()));
+    for table in [1, 2] {
+        for letters in found[table].iter().map(|read| &read.rows) {
             assert_eq!(letters.len(), 2);
             let letter = letters
                 .iter()

@@ -597,9 +597,9 @@ fn consumer_config_reaches_librdkafka_and_what_it_refuses_is_a_slip_of_the_file(
             "allow.auto.create.topics: true",
             &["allow.auto.create.topics", "set by aperio"],
         ),
-        // The broker's to refuse: it allows 6 s and more.
+        // The broker's to refuse: it allows 1 s and more.
         (
-            "session.timeout.ms: \"1000\", heartbeat.interval.ms: \"300\"",
+            "session.timeout.ms: \"500\", heartbeat.interval.ms: \"150\"",
             &["aperio-source_config", "consumerConfig"],
         ),
     ] {

@@ -19,6 +19,7 @@ mod resolve;
 mod secret;
 mod source;
 mod tree;
+pub mod types;
 mod walk;
 
 #[cfg(test)]

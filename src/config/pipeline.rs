@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use iceberg::spec::Transform;
+use iceberg::spec::{Transform, Type};
 
 use super::secret::{KeysOnly, without_password};
 use crate::units::Millis;
@@ -217,8 +217,8 @@ pub struct Column {
     pub name: String,
     /// The payload field's path; never empty.
     pub from: Vec<String>,
-    /// Its Iceberg type as written, not read yet.
-    pub type_text: String,
+    /// Its Iceberg type; field ids are provisional.
+    pub of: Type,
     /// Whether a record without it is a reject.
     pub required: bool,
 }

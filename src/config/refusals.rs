@@ -250,6 +250,13 @@ fn contradictions_are_reported() {
         ],
     );
     check_table(
+        "columns:\n  - {name: a, type: lnog}\n  - {name: b, type: \"list<struct<x: int>\"}\nmaterialize: {partition: [a]}",
+        &[
+            "5: columns[0].type: `lnog` is no type at character 1 of `lnog`; types are boolean, int, long, float, double, decimal(p, s), date, time, timestamp, timestamptz, string, uuid, binary, fixed(n), struct<name: type, …>, list<type>, map<type, type>; did you mean `long`?",
+            "6: columns[1].type: `>` is missing at character 20 of `list<struct<x: int>`",
+        ],
+    );
+    check_table(
         "errors: {deadLetter: {topic: t}}",
         &[
             "4: errors.deadLetter.topic: is the topic that is read; dead letters would be read again; name another topic",

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use iceberg::spec::{PrimitiveType, Type};
+
 use super::choices::{
     CatalogType, DecodeErrorAction, EnvelopeType, Format, Include, KeyFormat, Mode, SchemaEvolution, TableFormat,
 };
@@ -15,6 +17,7 @@ use super::pipeline::{
 use super::problem::did_you_mean;
 use super::report::Report;
 use super::source::{kafka_source, no_source};
+use super::types;
 
 const MAX_REJECTED: MaxRejected = MaxRejected::Share(0.01);
 
@@ -292,12 +295,17 @@ fn columns(
             Some(from) => dotted(&from, &format!("{path}.from"), report),
             None => vec![entry.name.clone()],
         };
-        let required = entry.required.unwrap_or(false);
+        let of = types::parse(&entry.kind).unwrap_or_else(|reason| {
+            let hint = did_you_mean(&entry.kind, types::PRIMITIVES);
+            report.add(&format!("{path}.type"), &reason, hint.as_deref());
+            // What names the column isn't wrong for it.
+            Type::Primitive(PrimitiveType::String)
+        });
         columns.push(Column {
             name: entry.name,
             from,
-            type_text: entry.kind,
-            required,
+            of,
+            required: entry.required.unwrap_or(false),
         });
     }
     Some(columns)

@@ -315,7 +315,7 @@ fn what_is_written_arrives() {
     let column = |name: &str, from: &[&str], kind: &str, required| Column {
         name: name.to_owned(),
         from: from.iter().map(|step| (*step).to_owned()).collect(),
-        type_text: kind.to_owned(),
+        of: types::parse(kind).expect(kind),
         required,
     };
     assert_eq!(

@@ -17,11 +17,11 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use iceberg::spec::{ListType, MapType, NestedField, PrimitiveType, StructType, Type};
 
+use crate::config::types;
 use crate::json::lexer::{Fault, Lexer, is_number};
 use crate::json::scalar;
 use crate::schema::UnknownFields;
 use crate::schema::infer::{DEPTH_MAX, Fields, Shape, Shapeless, shape};
-use crate::schema::types;
 
 /// Spellings of names remembered per object; only a hostile producer has more, and those are worked out each time.
 const SPELLINGS_MAX: usize = 4096;

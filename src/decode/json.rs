@@ -14,9 +14,10 @@ use super::column::{
 };
 use super::{Decoded, Reject, Stage};
 use crate::chunk::Chunk;
+use crate::config::types;
 use crate::json::lexer::Lexer;
 use crate::schema::infer::{DEPTH_MAX, Shape};
-use crate::schema::{ColumnSource, RowPlanRef, UnknownFields, types};
+use crate::schema::{ColumnSource, RowPlanRef, UnknownFields};
 
 /// Decodes JSON objects into the payload columns of a plan.
 ///

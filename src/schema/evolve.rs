@@ -10,8 +10,9 @@ use iceberg::spec::{
 };
 
 use super::infer::{self, Fields, Shape};
-use super::{ColumnSource, KafkaColumn, RowPlan, UnknownFields, types};
+use super::{ColumnSource, KafkaColumn, RowPlan, UnknownFields};
 use crate::config::Column;
+use crate::config::types;
 
 /// The column of the event time where no payload column holds it.
 pub const EVENT_TIME: &str = "_event_time";
@@ -522,7 +523,7 @@ mod tests {
         let declared = [Column {
             name: "A".to_owned(),
             from: vec!["x".to_owned(), "y".to_owned()],
-            type_text: "long".to_owned(),
+            of: types::parse("long").expect("long"),
             required: true,
         }];
         let plan = row_plan(schema, Some(&declared), &[], false, UnknownFields::Declared, false);

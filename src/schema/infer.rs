@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use iceberg::spec::{ListType, NestedField, PrimitiveType, StructType, Type};
 
-use super::types::widens;
+use crate::config::types::widens;
 use crate::json::lexer::{Fault, Lexer};
 
 /// Objects and arrays inside each other that may become columns; more is a reject.
@@ -306,7 +306,7 @@ fn object(lexer: &mut Lexer<'_>, depth: usize, fields_max: usize) -> Result<Shap
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::types::text;
+    use crate::config::types::text;
 
     fn check(records: &[&str], flatten: bool, expect: &str) {
         let mut shape = Shape::default();

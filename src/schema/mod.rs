@@ -2,7 +2,6 @@
 
 pub mod evolve;
 pub mod infer;
-pub mod types;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use crate::catalog::stage::schema_change;
 use crate::catalog::{LoadedTable, NewTable, SwapAnswer, ViewError};
+use crate::config::types;
 use crate::config::{Evolution, PartitionField, Pipeline, StartOffset};
 use crate::error::{Exit, Failure};
 use crate::kill_points::{self, KillPoint, Place};
@@ -16,7 +17,7 @@ use crate::line::LinePlan;
 use crate::place;
 use crate::schema::evolve::EVENT_TIME;
 use crate::schema::infer::{self, Shape};
-use crate::schema::{KafkaColumn, UnknownFields, evolve, types};
+use crate::schema::{KafkaColumn, UnknownFields, evolve};
 use crate::shell::open::{World, backoff, catalog_failure, ledger_failure, sync_points, sync_points_failure};
 use crate::table::TableView;
 use crate::write::ParquetSettings;
@@ -261,7 +262,7 @@ impl World {
 
     /// The declared columns, or those that samples show; `None` where there is nothing to go by and nothing to keep.
     async fn payload_columns(&self) -> Result<Option<Vec<NestedField>>, Failure> {
-        if let Some(declared) = self.declared()? {
+        if let Some(declared) = self.declared() {
             return Ok(Some(declared));
         }
         let samples = self.samples(SAMPLES_PER_PARTITION, SAMPLE_BYTES_MAX).await?;
@@ -279,21 +280,13 @@ impl World {
     }
 
     /// The declared columns, ids provisional; `None` if there are none.
-    fn declared(&self) -> Result<Option<Vec<NestedField>>, Failure> {
-        let Some(columns) = &self.pipeline.columns else {
-            return Ok(None);
-        };
-        let fields = columns.iter().zip(1..).map(|(column, id)| {
-            let of = types::parse(&column.type_text).map_err(|reason| {
-                Failure::new(
-                    Exit::Config,
-                    format!("column `{}` has no type `{}`", column.name, column.type_text),
-                )
-                .detail(reason)
-            })?;
-            Ok(NestedField::new(id, &column.name, of, column.required))
-        });
-        fields.collect::<Result<_, Failure>>().map(Some)
+    fn declared(&self) -> Option<Vec<NestedField>> {
+        let columns = self.pipeline.columns.as_ref()?;
+        let fields = columns
+            .iter()
+            .zip(1..)
+            .map(|(column, id)| NestedField::new(id, &column.name, column.of.clone(), column.required));
+        Some(fields.collect())
     }
 
     /// Shows the table that is about to be created, its columns as `columns` would declare them.
@@ -354,7 +347,7 @@ impl World {
     /// An existing table is adopted if it can take the declared columns; under `schemaEvolution: evolve` it gets those
     /// that it lacks, and wider ones.
     async fn adopt(&self, table: LoadedTable) -> Result<LoadedTable, Failure> {
-        let Some(declared) = self.declared()? else {
+        let Some(declared) = self.declared() else {
             return Ok(table);
         };
         // Ids provisional, but each its own, inside structs, lists and maps too.

@@ -38,7 +38,7 @@ fn decoder(columns: &[&str], unknown: UnknownFields, flatten: bool) -> JsonDecod
         declared.push(Column {
             name: name.to_owned(),
             from: from.split('.').map(str::to_owned).collect(),
-            type_text: of.to_owned(),
+            of: types::parse(of).expect(of),
             required,
         });
     }
@@ -483,7 +483,7 @@ fn a_declared_column_may_require_more_than_the_table() {
     let declared = [Column {
         name: "A".to_owned(),
         from: vec!["a".to_owned()],
-        type_text: "long".to_owned(),
+        of: types::parse("long").expect("long"),
         required: true,
     }];
     let plan = row_plan(schema, Some(&declared), &[], false, UnknownFields::Declared, false);

@@ -7,6 +7,22 @@ use iceberg::spec::{ListType, MapType, NestedField, PrimitiveType, StructType, T
 /// More nesting than any reader takes; keeps the recursion bounded.
 const DEPTH_MAX: usize = 64;
 
+/// Those that are written as one word.
+pub(super) const PRIMITIVES: [&str; 12] = [
+    "boolean",
+    "int",
+    "long",
+    "float",
+    "double",
+    "date",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "string",
+    "uuid",
+    "binary",
+];
+
 const NAMES: &str = "boolean, int, long, float, double, decimal(p, s), date, time, timestamp, timestamptz, string, uuid, \
                      binary, fixed(n), struct<name: type, …>, list<type>, map<type, type>";
 

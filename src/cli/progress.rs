@@ -1,10 +1,11 @@
 //! A progress bar for each table, on a terminal.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 use super::output::{counted, grouped};
 use crate::shell::report::Counters;
@@ -92,15 +93,23 @@ fn message(counters: &Counters) -> String {
 
 /// The style of a run that knows its end.
 fn towards_end_style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix} [{bar:24}] {percent:>3} %  {per_sec}, {eta} left  {msg}")
+    ProgressStyle::with_template("{prefix} [{bar:24}] {percent:>3} %  {rate}, {eta} left  {msg}")
         .expect("the template is a constant and right")
+        .with_key("rate", rate)
         .progress_chars("=> ")
 }
 
 /// The style of a run that has no end, or doesn't know it yet.
 fn counting_style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix} {spinner} {human_pos} records  {per_sec}  {msg}")
+    ProgressStyle::with_template("{prefix} {spinner} {human_pos} records  {rate}  {msg}")
         .expect("the template is a constant and right")
+        .with_key("rate", rate)
+}
+
+/// Writes the records per second, whole.
+fn rate(state: &ProgressState, to: &mut dyn Write) {
+    // A bar is best left as it is when its text can't be written.
+    let _ = write!(to, "{}/s", grouped(state.per_sec() as u64));
 }
 
 #[cfg(test)]

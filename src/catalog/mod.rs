@@ -153,6 +153,12 @@ impl Catalog {
         answer
     }
 
+    /// Says whether a conflict is the last word on its attempt: nothing stands between us and a SQLite file that could
+    /// send a request twice.
+    pub fn refusals_are_final(&self) -> bool {
+        matches!(self, Catalog::Sql(_))
+    }
+
     /// Says whether an attempt on `base` that was refused has left nothing in the table and never will, so that its files
     /// can be deleted: main has left the base that it was pinned to, and its snapshot isn't there.
     ///

@@ -65,10 +65,13 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
             Err(problem) => (Swapped::Rejected(problem.to_string()), None),
         },
         SwapAnswer::Conflict => {
-            if world.catalog.left_behind(&base, snapshot_id).await {
+            if world.catalog.refusals_are_final() || world.catalog.left_behind(&base, snapshot_id).await {
                 delete(base.store, staged.files).await;
+                return (Swapped::Conflict, None);
             }
-            (Swapped::Conflict, None)
+            // It may be the echo of this very commit, and then the table names the windows' files.
+            let why = "it tells of a conflict, and the table doesn't show yet that the commit is not in it";
+            (Swapped::Unknown(why.to_owned()), None)
         }
         SwapAnswer::Unknown(error) => (Swapped::Unknown(chain(&error)), None),
         // Sent, and possibly sent once more by a proxy: not as certain as a failure before that.

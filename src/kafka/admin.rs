@@ -273,7 +273,8 @@ impl Admin {
     /// - Ends early, with what it has, once the timeout is over: a sample is no promise.
     ///
     /// # Errors
-    /// As the brokers answered, if they did before anything was read.
+    /// As the brokers answered, if they did before anything was read; [`KafkaError::Unreachable`] if nothing came although
+    /// there is something, so that no answer at all means an empty topic, or one of nulls.
     pub fn samples(&self, topic: &str, per_partition_max: usize, bytes_max: usize) -> Result<Vec<Vec<u8>>, KafkaError> {
         let begins = self.beginnings(topic)?;
         let ends = self.ends(topic)?;
@@ -337,6 +338,13 @@ impl Sample<'_> {
             .map_err(|cause| KafkaError::of(&doing, self.topic, &cause))?;
         while !left.is_empty() && self.bytes_left > bytes_kept {
             let wait = self.deadline.saturating_duration_since(Instant::now());
+            if wait.is_zero() && self.values.is_empty() {
+                // A topic that has records must not be taken for an empty one.
+                return Err(KafkaError::Unreachable {
+                    doing,
+                    reason: "its records didn't come in time".to_owned(),
+                });
+            }
             if wait.is_zero() {
                 break;
             }

@@ -246,7 +246,8 @@ impl Consumer {
         self.send(Command::Resume);
     }
 
-    /// Publishes group offsets, for lag tools; a failure is logged and that is all.
+    /// Publishes group offsets, for lag tools, of the partitions that are this consumer's, those that are about to leave
+    /// among them; others are passed over. A failure is logged and that is all.
     pub fn commit_group(&self, offsets: Offsets) {
         self.send(Command::CommitGroup(offsets));
     }

@@ -5,7 +5,7 @@ use crate::offsets::{Offsets, Partition};
 use crate::run::{Action, OVERTAKEN_MAX, Outcome, Run, Swapped, start};
 use crate::table::admit::{self, Refusal};
 use crate::table::ledger::Ledger;
-use crate::table::{SealedWindow, TableView};
+use crate::table::{SealedWindow, TableView, WindowId};
 use crate::units::Millis;
 
 /// The first wait after a failed attempt; doubled with each further one.
@@ -70,6 +70,16 @@ impl Commit {
             Job::Windows(windows) if self.step != Step::Publishing => windows,
             _ => &[],
         }
+    }
+
+    /// Says whether an answer of this step, about these windows, is one to this commit.
+    fn awaits(&self, step: Step, windows: &[WindowId]) -> bool {
+        self.step == step
+            && self
+                .windows()
+                .iter()
+                .map(|window| window.id)
+                .eq(windows.iter().copied())
     }
 
     pub(super) fn publishes(&self) -> bool {
@@ -147,8 +157,9 @@ impl Run {
         });
     }
 
-    pub(super) fn prepared(&mut self, answer: Result<(), String>, now: Millis) {
-        let Some(commit) = self.commit.as_mut().filter(|commit| commit.step == Step::Preparing) else {
+    pub(super) fn prepared(&mut self, windows: &[WindowId], answer: Result<(), String>, now: Millis) {
+        let awaited = |commit: &&mut Commit| commit.awaits(Step::Preparing, windows);
+        let Some(commit) = self.commit.as_mut().filter(awaited) else {
             return;
         };
         match answer {
@@ -158,12 +169,7 @@ impl Run {
             }
             Err(error) => {
                 if let Some(after) = self.failed_attempt("dead letters can't be stored", error, now) {
-                    let windows = self
-                        .commit
-                        .iter()
-                        .flat_map(|c| c.windows())
-                        .map(|window| window.id)
-                        .collect();
+                    let windows = windows.to_vec();
                     self.actions.push_back(Action::Prepare { windows, after });
                 }
             }
@@ -258,8 +264,9 @@ impl Run {
         }
     }
 
-    pub(super) fn swapped(&mut self, answer: Swapped, now: Millis) {
-        let Some(commit) = self.commit.as_mut().filter(|commit| commit.step == Step::Swapping) else {
+    pub(super) fn swapped(&mut self, windows: &[WindowId], answer: Swapped, now: Millis) {
+        let awaited = |commit: &&mut Commit| commit.awaits(Step::Swapping, windows);
+        let Some(commit) = self.commit.as_mut().filter(awaited) else {
             return;
         };
         match answer {
@@ -350,7 +357,7 @@ impl Run {
 
     fn give_up(&mut self, what: &str, error: String) {
         let failure = Failure::new(Exit::Remote, what).detail(error).hint(
-            "nothing is lost: the table holds the offsets. Run again when it is back, or wait longer with `--retry-for`.",
+            "nothing is lost: the table holds the offsets. Run again when it is back, or wait longer with `--retry-for`",
         );
         self.finish(Outcome::Failed(failure));
     }
@@ -372,7 +379,7 @@ impl Run {
         );
         self.finish(Outcome::Failed(
             Failure::new(Exit::Overtaken, what).detail(detail).hint(
-                "another job works on this pipeline; if it should not, suspend it. Nothing was lost or written twice.",
+                "another job works on this pipeline; if it should not, suspend it. Nothing was lost or written twice",
             ),
         ));
     }
@@ -389,5 +396,127 @@ impl Run {
             Some(held) => start::other_source(source, &held),
         };
         self.finish(Outcome::Failed(failure));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::offsets::{Offset, OffsetRange};
+    use crate::run::window::RejectLimit;
+    use crate::run::{Event, RunConfig};
+    use crate::table::Tally;
+    use crate::table::admit::Source;
+    use crate::table::ledger::LEDGER_VERSION;
+
+    const ID: Uuid = Uuid::from_u128(1);
+    const ONLY: Partition = Partition(0);
+
+    fn table() -> TableView {
+        TableView {
+            uuid: Uuid::from_u128(9),
+            snapshot: Some(4),
+            sequence: 4,
+            ledger: Some(Ledger {
+                version: LEDGER_VERSION,
+                topic: "t".into(),
+                topic_id: None,
+                cluster_id: None,
+                offsets: [(ONLY, Offset::ZERO)].into_iter().collect(),
+                windows: BTreeMap::new(),
+                event_times: BTreeMap::new(),
+            }),
+            ledger_at: Some(Millis(0)),
+        }
+    }
+
+    fn id(sequence: u64) -> WindowId {
+        WindowId { run: ID, sequence }
+    }
+
+    /// Fills and seals the window `sequence` with one record; it is being prepared then.
+    fn prepare(run: &mut Run, sequence: u64) {
+        let range = OffsetRange::new(Offset::ZERO, Offset::new(1));
+        run.on(Event::Assigned(vec![ONLY]), Millis(0));
+        run.on(Event::Loaded(Ok(table())), Millis(0));
+        let fetched = Event::Fetched {
+            epoch: sequence,
+            partition: ONLY,
+            range,
+            records: 1,
+        };
+        run.on(fetched, Millis(0));
+        let sealed = SealedWindow {
+            id: id(sequence),
+            ranges: [(ONLY, range)].into_iter().collect(),
+            files: Vec::new(),
+            tally: Tally {
+                records: 1,
+                filtered: 1,
+                ..Tally::default()
+            },
+            event_times: BTreeMap::new(),
+        };
+        let actions = run.on(Event::Sealed(sealed), Millis(0));
+        assert!(
+            matches!(&actions[..], [Action::Prepare { windows, .. }] if *windows == [id(sequence)]),
+            "{actions:?}"
+        );
+    }
+
+    #[test]
+    fn an_answer_about_dropped_windows_is_none_about_those_that_follow() {
+        let mut run = Run::new(RunConfig {
+            run: ID,
+            once: false,
+            batch_size: 1,
+            batch_window: Millis(60_000),
+            retry_for: Millis(60_000),
+            grace: Millis(1_000),
+            source: Source {
+                topic: "t".into(),
+                topic_id: None,
+                cluster_id: None,
+            },
+            reject_limit: RejectLimit::Count(0),
+        });
+        let opened = Event::Opened {
+            view: table(),
+            partitions: vec![ONLY],
+            ends: Offsets::default(),
+        };
+        run.on(opened, Millis(0));
+        run.on(Event::Published(Ok(())), Millis(0));
+        prepare(&mut run, 0);
+        let lost = Event::Revoked {
+            partitions: vec![ONLY],
+            lost: true,
+        };
+        run.on(lost, Millis(0));
+        prepare(&mut run, 1);
+
+        let prepared = |sequence| Event::Prepared {
+            windows: vec![id(sequence)],
+            answer: Ok(()),
+        };
+        let actions = run.on(prepared(0), Millis(0));
+        assert!(actions.is_empty(), "the letters of window 1 aren't stored: {actions:?}");
+        let actions = run.on(prepared(1), Millis(0));
+        assert!(matches!(&actions[..], [Action::Load { .. }]), "{actions:?}");
+
+        let actions = run.on(Event::Loaded(Ok(table())), Millis(0));
+        assert!(matches!(&actions[..], [Action::Swap(_)]), "{actions:?}");
+        let swapped = |sequence| Event::Swapped {
+            windows: vec![id(sequence)],
+            answer: Swapped::Conflict,
+        };
+        let actions = run.on(swapped(0), Millis(0));
+        assert!(actions.is_empty(), "nobody knows what becomes of window 1: {actions:?}");
+        let actions = run.on(swapped(1), Millis(0));
+        assert!(matches!(&actions[..], [Action::Load { .. }]), "{actions:?}");
     }
 }

@@ -33,7 +33,8 @@ use crate::table::ledger::Ledger;
 use crate::table::{SealedWindow, TableView, WindowId};
 use crate::units::Millis;
 
-/// Sealed windows that may wait for a commit; more, and reading pauses: they hold open files and dead letters.
+/// Sealed windows that may wait for a commit; more, and reading pauses: they hold dead letters. What was fetched by then
+/// still comes and may close a few more: the bytes between Kafka and the lines are bounded, see `kafka::budget`.
 const SEALED_WINDOWS_MAX: usize = 4;
 
 /// Times in a row that other runs may overtake a `--once` run before it gives way; named by the contract (exit code 5).
@@ -108,11 +109,21 @@ pub enum Event {
     /// The files of a window are complete.
     Sealed(SealedWindow),
     /// Answer to [`Action::Prepare`].
-    Prepared(Result<(), String>),
+    Prepared {
+        /// The windows of that action: an answer may come when they are dropped and others are being prepared.
+        windows: Vec<WindowId>,
+        /// What became of it.
+        answer: Result<(), String>,
+    },
     /// Answer to [`Action::Load`].
     Loaded(Result<TableView, String>),
     /// Answer to [`Action::Swap`].
-    Swapped(Swapped),
+    Swapped {
+        /// The windows of its plan: an answer may come when they are dropped and others are being swapped.
+        windows: Vec<WindowId>,
+        /// What became of it.
+        answer: Swapped,
+    },
     /// Answer to [`Action::Publish`].
     Published(Result<(), String>),
     /// Time has passed.
@@ -128,7 +139,7 @@ pub enum Event {
 pub enum Swapped {
     /// The table is now like this.
     Committed(TableView),
-    /// Nothing happened: the table had moved.
+    /// Nothing happened and nothing will: the table had moved.
     Conflict,
     /// Nothing happened and nothing will: it failed before anything was sent. The same may succeed later.
     Failed(String),
@@ -341,9 +352,9 @@ impl Run {
                 records,
             } => self.fetched(epoch, partition, range, records, now),
             Event::Sealed(window) => self.window_sealed(window),
-            Event::Prepared(answer) => self.prepared(answer, now),
+            Event::Prepared { windows, answer } => self.prepared(&windows, answer, now),
             Event::Loaded(answer) => self.loaded(answer, now),
-            Event::Swapped(answer) => self.swapped(answer, now),
+            Event::Swapped { windows, answer } => self.swapped(&windows, answer, now),
             Event::Published(answer) => self.published(answer, now),
             Event::Tick => {}
             Event::Stop => {
@@ -427,7 +438,7 @@ impl Run {
             self.finish(Outcome::Failed(
                 Failure::new(Exit::Data, what)
                     .detail(format!("{rejected} of {records} records of one window were rejected, allowed are {}", self.config.reject_limit))
-                    .hint("the log shows the first reasons; mend `columns`, or raise `errors.maxRejected`. Nothing of the window was stored."),
+                    .hint("the log shows the first reasons; mend `columns`, or raise `errors.maxRejected`. Nothing of the window was stored"),
             ));
             return;
         }

@@ -60,7 +60,7 @@ const CHUNK_BYTES_MAX: usize = 4 << 20;
 enum Answer {
     Event(Event),
     Loaded(Result<(LoadedTable, TableView), String>),
-    Swapped(Swapped, Option<LoadedTable>),
+    Swapped(Vec<WindowId>, Swapped, Option<LoadedTable>),
     Published(Result<(Offsets, Vec<perform::Ahead>), String>),
     GroupReached(Result<(), Failure>),
     Diagnosed(Option<Failure>),
@@ -79,22 +79,16 @@ pub(super) async fn conduct(
         Ok(outcome) => outcome,
         Err(failure) => Outcome::Failed(failure),
     };
-    close(&mut report, &outcome, &counters, now().since(started));
+    close(&mut report, &outcome, now().since(started));
     report
 }
 
-fn close(report: &mut TableReport, outcome: &Outcome, counters: &Counters, millis: Millis) {
+fn close(report: &mut TableReport, outcome: &Outcome, millis: Millis) {
     (report.outcome, report.exit_code, report.error) = match outcome {
         Outcome::Done => (TableOutcome::Done, Exit::Done as u8, None),
         Outcome::Stopped => (TableOutcome::Stopped, Exit::Done as u8, None),
         Outcome::Failed(failure) => (TableOutcome::Failed, failure.exit as u8, Some(failure.to_string())),
     };
-    report.records_read = counters.records_read.load(Ordering::Relaxed);
-    report.rows_written = counters.rows_written.load(Ordering::Relaxed);
-    report.rejected = counters.rejected.load(Ordering::Relaxed);
-    report.filtered = counters.filtered.load(Ordering::Relaxed);
-    report.fields_dropped = counters.fields_dropped.load(Ordering::Relaxed);
-    report.bytes_written = counters.bytes_written.load(Ordering::Relaxed);
     report.millis = millis.0.unsigned_abs();
 }
 
@@ -159,7 +153,10 @@ struct Conductor {
     started: BTreeSet<Partition>,
     revoke: Option<mpsc::SyncSender<()>>,
     sealing: HashMap<WindowId, (OffsetRanges, SealReason)>,
-    sealed: HashMap<WindowId, LineWindow>,
+    /// Windows that wait for their commit, or for its end.
+    sealed: HashMap<WindowId, (LineWindow, SealReason)>,
+    /// The windows of the commit under way.
+    committing: Vec<WindowId>,
     unreachable_since: Option<(Millis, String)>,
     /// Since when this member waits for its first assignment, or was last told that its group is well.
     unassigned_since: Option<Millis>,
@@ -239,6 +236,7 @@ impl Conductor {
             revoke: None,
             sealing: HashMap::new(),
             sealed: HashMap::new(),
+            committing: Vec::new(),
             unreachable_since: None,
             unassigned_since: None,
             diagnosing: false,
@@ -397,14 +395,15 @@ impl Conductor {
                 return None;
             }
             Action::Swap(plan) => {
-                let base = self.table.clone();
+                let (base, windows) = (self.table.clone(), plan.windows.clone());
                 self.begin(effect, async move {
                     let (swapped, table) = perform::swap(&world, base, *plan).await;
-                    Answer::Swapped(swapped, table)
+                    Answer::Swapped(windows, swapped, table)
                 });
                 return None;
             }
             Action::Publish { ledger, after } => {
+                self.count_committed(report);
                 self.publish(ledger, after);
                 return None;
             }
@@ -477,10 +476,11 @@ impl Conductor {
 
     /// Stores dead letters and asks whether the topic is still the same one.
     fn prepare(&mut self, windows: Vec<WindowId>, after: Millis) {
+        self.committing = windows.clone();
         let letters: Vec<_> = windows
             .iter()
             .filter_map(|id| self.sealed.get(id))
-            .flat_map(|window| window.aside.clone())
+            .flat_map(|(window, _)| window.aside.clone())
             .collect();
         let ledger = self
             .run
@@ -508,7 +508,8 @@ impl Conductor {
                 }
                 Ok(_) => {}
             }
-            Answer::Event(Event::Prepared(aside.store(&ledger, &letters).await))
+            let answer = aside.store(&ledger, &letters).await;
+            Answer::Event(Event::Prepared { windows, answer })
         });
     }
 
@@ -521,23 +522,18 @@ impl Conductor {
         });
     }
 
-    /// Brings the group offsets to what was published, of the partitions that are read here: a copy for lag tools, never
-    /// waited for and never read back.
-    fn commit_group(&self, offsets: &Offsets) {
+    /// Brings the group offsets to what was published: a copy for lag tools, never waited for and never read back.
+    fn commit_group(&self, offsets: Offsets) {
         kill_points::pass(KillPoint::Inside(Place::PointsPublished));
         if let Some(consumer) = &self.consumer {
-            let ours = offsets
-                .iter()
-                .filter(|(partition, _)| self.started.contains(partition))
-                .collect();
-            consumer.commit_group(ours);
+            consumer.commit_group(offsets);
         }
     }
 
     fn answered(&mut self, answer: Answer, report: &mut TableReport) -> Option<Outcome> {
         match answer {
             Answer::Event(event) => {
-                if let Event::Prepared(Err(error)) = &event {
+                if let Event::Prepared { answer: Err(error), .. } = &event {
                     warn!(table = %self.world.ident, %error, "tried again");
                 }
                 self.tell(event, None, report)
@@ -547,7 +543,7 @@ impl Conductor {
                 self.tell(Event::Published(Err(error)), None, report)
             }
             Answer::Published(Ok((offsets, ahead))) => {
-                self.commit_group(&offsets);
+                self.commit_group(offsets);
                 for ahead in ahead {
                     let (table, partition) = (&self.world.ident, &ahead.partition);
                     warn!(
@@ -590,9 +586,9 @@ impl Conductor {
                 self.diagnosing = false;
                 self.tell(found.map_or(Event::Tick, Event::Failed), None, report)
             }
-            Answer::Swapped(swapped, table) => {
+            Answer::Swapped(windows, answer, table) => {
                 kill_points::pass(KillPoint::Inside(Place::AnswerHeld));
-                match &swapped {
+                match &answer {
                     Swapped::Committed(view) => self.note_commit(view, report),
                     Swapped::Conflict => info!(table = %self.world.ident, "the table moved; admitting again"),
                     Swapped::Failed(error) | Swapped::Unknown(error) | Swapped::Rejected(error) => {
@@ -600,7 +596,7 @@ impl Conductor {
                     }
                 }
                 self.table = table.unwrap_or_else(|| self.table.clone());
-                self.tell(Event::Swapped(swapped), None, report)
+                self.tell(Event::Swapped { windows, answer }, None, report)
             }
         }
     }
@@ -673,23 +669,7 @@ impl Conductor {
             .hint("`errors.onDecodeError` is fail: mend `columns`, or choose deadLetter or skip");
             return self.tell(Event::Failed(failure), None, report);
         }
-        let bytes = window.files.iter().map(|file| file.file.file_size_in_bytes()).sum();
-        self.counters.rows_written.fetch_add(tally.rows, Ordering::Relaxed);
-        self.counters.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
-        self.counters.filtered.fetch_add(tally.filtered, Ordering::Relaxed);
-        let dropped = window.fields_dropped;
-        self.counters.fields_dropped.fetch_add(dropped, Ordering::Relaxed);
-        self.counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
-        self.counters.windows.fetch_add(1, Ordering::Relaxed);
-        report.files_written += window.files.len() as u64;
-        report.windows.push(WindowReport {
-            id: window.id.to_string(),
-            reason: reason.to_string(),
-            records: tally.records,
-            rows: tally.rows,
-            rejected: tally.rejected,
-        });
-        info!(window = %window.id, %reason, records = tally.records, rows = tally.rows, rejected = tally.rejected, files = window.files.len(), bytes, "sealed");
+        info!(window = %window.id, %reason, records = tally.records, rows = tally.rows, rejected = tally.rejected, files = window.files.len(), bytes = bytes(&window), "sealed");
         let sealed = SealedWindow {
             id: window.id,
             ranges,
@@ -697,8 +677,34 @@ impl Conductor {
             tally,
             event_times: window.event_times.clone(),
         };
-        self.sealed.insert(window.id, window);
+        self.sealed.insert(window.id, (window, reason));
         self.tell(Event::Sealed(sealed), None, report)
+    }
+
+    /// Counts the windows of a commit that is in the table, and lets go of them; those that were dropped are gone already.
+    fn count_committed(&mut self, report: &mut TableReport) {
+        for id in std::mem::take(&mut self.committing) {
+            let Some((window, reason)) = self.sealed.remove(&id) else {
+                continue;
+            };
+            let tally = window.tally;
+            self.counters.rows_written.fetch_add(tally.rows, Ordering::Relaxed);
+            self.counters.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
+            report.records_read += tally.records;
+            report.rows_written += tally.rows;
+            report.rejected += tally.rejected;
+            report.filtered += tally.filtered;
+            report.fields_dropped += window.fields_dropped;
+            report.bytes_written += bytes(&window);
+            report.files_written += window.files.len() as u64;
+            report.windows.push(WindowReport {
+                id: id.to_string(),
+                reason: reason.to_string(),
+                records: tally.records,
+                rows: tally.rows,
+                rejected: tally.rejected,
+            });
+        }
     }
 
     fn heard(&mut self, event: KafkaEvent, report: &mut TableReport) -> Option<Outcome> {
@@ -841,6 +847,10 @@ impl Conductor {
             let _ = answers.send(work.await);
         });
     }
+}
+
+fn bytes(window: &LineWindow) -> u64 {
+    window.files.iter().map(|file| file.file.file_size_in_bytes()).sum()
 }
 
 fn effect_of(action: &Action) -> Effect {

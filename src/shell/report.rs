@@ -14,20 +14,12 @@ use crate::error::Exit;
 /// Each is written by one place and read without order: a bar that is one window behind misleads nobody.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Records taken from Kafka.
+    /// Records taken from Kafka; those of a window that was dropped count again when they are read again.
     pub records_read: AtomicU64,
-    /// Rows in files that are written, committed or not.
+    /// Rows that commits added.
     pub rows_written: AtomicU64,
-    /// Records that couldn't become rows.
+    /// Records of committed windows that couldn't become rows.
     pub rejected: AtomicU64,
-    /// Records that make no row by definition.
-    pub filtered: AtomicU64,
-    /// Values of fields that no column takes.
-    pub fields_dropped: AtomicU64,
-    /// Bytes of the files that are written.
-    pub bytes_written: AtomicU64,
-    /// Windows that were closed.
-    pub windows: AtomicU64,
     /// Commits that are in the table.
     pub commits: AtomicU64,
     /// Offsets that are behind this run, of `position_total`.
@@ -86,7 +78,8 @@ pub struct WindowReport {
 
 /// What one pipeline of a run did.
 ///
-/// Counts are of what is in the table now; what was dropped and read again is counted once.
+/// Counts are of the windows that were committed: what was dropped and read again is counted once, what was refused not at
+/// all.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TableReport {

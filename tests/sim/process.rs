@@ -83,7 +83,7 @@ struct Window {
 /// An effect that an action started.
 enum Work {
     Resolve(Vec<Partition>),
-    Letters(Vec<At>),
+    Letters(Vec<WindowId>, Vec<At>),
     Load,
     Swap(Box<CommitPlan>, Base),
     Publish(Offsets),
@@ -96,7 +96,7 @@ enum Work {
 enum Answer {
     Event(Event),
     Loaded(TableView, Base),
-    Swapped(Swapped, Option<Base>),
+    Swapped(Vec<WindowId>, Swapped, Option<Base>),
     Published(Offsets),
 }
 
@@ -423,7 +423,8 @@ impl Process {
             Action::Prepare { windows, after } => {
                 self.now = self.now.after(after);
                 let held = windows.iter().filter_map(|id| self.letters.get(id));
-                self.work.push(Work::Letters(held.flatten().copied().collect()));
+                let letters = held.flatten().copied().collect();
+                self.work.push(Work::Letters(windows, letters));
             }
             Action::Load { after } => {
                 self.now = self.now.after(after);
@@ -494,14 +495,14 @@ impl Process {
                 let starts = partitions.into_iter().map(|partition| (partition, Offset::ZERO));
                 Answer::Event(Event::StartResolved(starts.collect()))
             }
-            Work::Letters(letters) => {
+            Work::Letters(windows, letters) => {
                 if late {
                     world.in_transit.push(Request::Letters(letters));
                 } else if !fails {
                     world.store_letters(&letters);
                 }
-                let stored = if fails || lost { Err(failed()) } else { Ok(()) };
-                Answer::Event(Event::Prepared(stored))
+                let answer = if fails || lost { Err(failed()) } else { Ok(()) };
+                Answer::Event(Event::Prepared { windows, answer })
             }
             Work::Load if fails || lost => Answer::Event(Event::Loaded(Err(failed()))),
             Work::Load => match world.load() {
@@ -510,6 +511,7 @@ impl Process {
             },
             Work::Swap(plan, base) => {
                 let unknown = || Swapped::Unknown("nobody knows".into());
+                let windows = plan.windows.clone();
                 let (swapped, base) = if fault == Some(Fault::NotSent) {
                     (Swapped::Failed("injected".into()), None)
                 } else if fails {
@@ -524,7 +526,7 @@ impl Process {
                     }
                     if lost { (unknown(), None) } else { answered }
                 };
-                Answer::Swapped(swapped, base)
+                Answer::Swapped(windows, swapped, base)
             }
             Work::Publish(offsets) => {
                 let version = world.points_version();
@@ -576,7 +578,7 @@ impl Process {
                 continue;
             }
             match work {
-                Work::Letters(letters) => world.in_transit.push(Request::Letters(letters)),
+                Work::Letters(_, letters) => world.in_transit.push(Request::Letters(letters)),
                 Work::Swap(plan, base) => world.in_transit.push(Request::Swap(plan, base)),
                 Work::Publish(offsets) => {
                     let version = world.points_version();
@@ -598,15 +600,13 @@ impl Process {
                 self.table = Some(base);
                 self.tell(Event::Loaded(Ok(view)));
             }
-            Answer::Swapped(swapped, base) => {
+            Answer::Swapped(windows, answer, base) => {
                 self.table = base.or(self.table);
-                self.tell(Event::Swapped(swapped));
+                self.tell(Event::Swapped { windows, answer });
             }
             Answer::Published(offsets) => {
                 for (partition, offset) in offsets.iter() {
-                    if self.started.contains(&partition) {
-                        self.commands.push_back(Command::CommitGroup(partition, offset));
-                    }
+                    self.commands.push_back(Command::CommitGroup(partition, offset));
                 }
                 self.tell(Event::Published(Ok(())));
             }

@@ -49,9 +49,4 @@ impl Chunk {
     pub fn timestamp_ms(&self, index: usize) -> Option<i64> {
         self.timestamps.is_valid(index).then(|| self.timestamps.value(index))
     }
-
-    /// Returns the bytes held by keys and values.
-    pub fn payload_bytes(&self) -> usize {
-        self.keys.value_data().len() + self.values.value_data().len()
-    }
 }

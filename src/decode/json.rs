@@ -9,9 +9,10 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 
-use super::column::{
-    Column, Failed, Names, Problem, Step, Unknown, Unseen, both_spellings, forgivable, spelling, within,
-};
+use super::column::Column;
+use super::names::{Names, spelling};
+use super::problem::{Failed, Problem, Step, both_spellings, forgivable, within};
+use super::unknown::{Unknown, Unseen};
 use super::{Decoded, Reject, Stage};
 use crate::chunk::Chunk;
 use crate::config::types;

@@ -2,10 +2,13 @@
 //!
 //! Decoding never fails: a bad record is data, not an error, and never costs its neighbours.
 
-pub(crate) mod column;
+mod column;
 pub(crate) mod field;
 pub mod json;
 mod letter;
+mod names;
+mod problem;
+mod unknown;
 
 use arrow::array::RecordBatch;
 

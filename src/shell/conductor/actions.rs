@@ -1,0 +1,190 @@
+//! The run's actions, handed out: to Kafka, to the line, or as effects that run beside the conductor.
+
+use std::time::Duration;
+
+use crate::catalog::ViewError;
+use crate::chunk::Chunk;
+use crate::error::{Exit, Failure, chain};
+use crate::kafka::budget::Permit;
+use crate::kafka::consumer::Consumer;
+use crate::kill_points::{self, Effect, KillPoint};
+use crate::line::Order;
+use crate::run::{Action, Event, Outcome};
+use crate::shell::conductor::Conductor;
+use crate::shell::conductor::answers::Answer;
+use crate::shell::report::TableReport;
+use crate::shell::{open, perform};
+use crate::store::Store;
+use crate::table::WindowId;
+use crate::table::ledger::Ledger;
+use crate::units::Millis;
+
+impl Conductor {
+    pub(super) fn perform(
+        &mut self,
+        action: Action,
+        hand: &mut Option<(Chunk, Permit)>,
+        report: &mut TableReport,
+    ) -> Option<Outcome> {
+        let world = self.world.clone();
+        let effect = effect_of(&action);
+        kill_points::pass(KillPoint::Before(effect));
+        match action {
+            Action::ResolveStart { partitions, first } => {
+                self.begin(effect, async move {
+                    Answer::Event(match world.starts(partitions, first).await {
+                        Ok(starts) => Event::StartResolved(starts),
+                        Err(failure) => Event::Failed(failure),
+                    })
+                });
+                return None;
+            }
+            Action::Join => {
+                let failed = self.join(report);
+                if failed.is_some() {
+                    return failed;
+                }
+            }
+            Action::Read { epoch, offsets } => self.read(epoch, offsets),
+            Action::Take(window) => {
+                let (chunk, permit) = hand.take().expect("a chunk is at hand when it is taken");
+                self.order(Order::Take {
+                    window,
+                    chunk,
+                    ticket: Box::new(permit),
+                });
+            }
+            Action::Discard => drop(hand.take()),
+            Action::Seal { window, ranges, reason } => {
+                self.sealing.insert(window, (ranges, reason));
+                self.order(Order::Seal(window));
+            }
+            Action::Prepare { windows, after } => {
+                self.prepare(windows, after);
+                return None;
+            }
+            Action::Load { after } => {
+                self.begin(effect, async move {
+                    wait(after).await;
+                    Answer::Loaded(match world.catalog.load(&world.ident).await {
+                        Err(error) => Err(chain(&error)),
+                        Ok(None) => {
+                            let failure = Failure::new(Exit::Data, format!("table `{}` is gone", world.ident))
+                                .detail("it was dropped or renamed while this run worked")
+                                .hint("nothing of the window was stored; restore the table and run again");
+                            return Answer::Event(Event::Failed(failure));
+                        }
+                        Ok(Some(table)) => match table.view().await {
+                            Ok(view) => Ok((table, view)),
+                            Err(ViewError::Catalog(error)) => Err(chain(&error)),
+                            Err(ViewError::Ledger(problem)) => {
+                                return Answer::Event(Event::Failed(open::ledger_failure(&world.ident, &problem)));
+                            }
+                        },
+                    })
+                });
+                return None;
+            }
+            Action::Swap(plan) => {
+                let (base, windows) = (self.table.clone(), plan.windows.clone());
+                self.begin(effect, async move {
+                    let (swapped, table) = perform::swap(&world, base, *plan).await;
+                    Answer::Swapped(windows, swapped, table)
+                });
+                return None;
+            }
+            Action::Publish { ledger, after } => {
+                self.count_committed(report);
+                self.publish(ledger, after);
+                return None;
+            }
+            Action::Drop { windows, files } => {
+                for window in windows {
+                    self.sealed.remove(&window);
+                    self.order(Order::Drop(window));
+                }
+                tokio::spawn(perform::delete(Store::clone(&self.store), files));
+            }
+            Action::Pause => self.consumer.iter().for_each(Consumer::pause),
+            Action::Resume => self.consumer.iter().for_each(Consumer::resume),
+            Action::AckRevoke => drop(self.revoke.take().map(|ack| ack.send(()))),
+            Action::Finish(outcome) => return Some(outcome),
+        }
+        kill_points::pass(KillPoint::After(effect));
+        None
+    }
+
+    /// Stores dead letters and asks whether the topic is still the same one.
+    fn prepare(&mut self, windows: Vec<WindowId>, after: Millis) {
+        self.committing = windows.clone();
+        let letters: Vec<_> = windows
+            .iter()
+            .filter_map(|id| self.sealed.get(id))
+            .flat_map(|(window, _)| window.aside.clone())
+            .collect();
+        let ledger = self
+            .run
+            .ledger()
+            .map(|ledger| ledger.offsets.clone())
+            .unwrap_or_default();
+        let (world, aside, known) = (self.world.clone(), self.aside.clone(), self.topic_id.clone());
+        self.begin(Effect::Prepare, async move {
+            wait(after).await;
+            match world.topic_id().await {
+                Err(failure) => return Answer::Event(Event::Failed(failure)),
+                Ok(found) if known.is_some() && found.is_some() && found != known => {
+                    let what = format!(
+                        "topic `{}` was re-created while this run worked",
+                        world.pipeline.source.topic
+                    );
+                    let failure = Failure::new(Exit::Data, what)
+                        .detail(format!(
+                            "its id was {}, now it is {}",
+                            known.unwrap_or_default(),
+                            found.unwrap_or_default()
+                        ))
+                        .hint("nothing of the window was stored; to read the new topic, use another table");
+                    return Answer::Event(Event::Failed(failure));
+                }
+                Ok(_) => {}
+            }
+            let answer = aside.store(&ledger, &letters).await;
+            Answer::Event(Event::Prepared { windows, answer })
+        });
+    }
+
+    fn publish(&mut self, ledger: Ledger, after: Millis) {
+        let (world, points) = (self.world.clone(), self.points.clone());
+        self.begin(Effect::Publish, async move {
+            wait(after).await;
+            let published = perform::publish(&world, &points, &ledger).await;
+            Answer::Published(published.map(|ahead| (ledger.offsets, ahead)))
+        });
+    }
+}
+
+fn effect_of(action: &Action) -> Effect {
+    match action {
+        Action::ResolveStart { .. } => Effect::ResolveStart,
+        Action::Join => Effect::Join,
+        Action::Read { .. } => Effect::Read,
+        Action::Take(_) => Effect::Take,
+        Action::Discard => Effect::Discard,
+        Action::Seal { .. } => Effect::Seal,
+        Action::Prepare { .. } => Effect::Prepare,
+        Action::Load { .. } => Effect::Load,
+        Action::Swap(_) => Effect::Swap,
+        Action::Publish { .. } => Effect::Publish,
+        Action::Drop { .. } => Effect::Drop,
+        Action::Pause => Effect::Pause,
+        Action::Resume => Effect::Resume,
+        Action::AckRevoke => Effect::AckRevoke,
+        Action::Finish(_) => Effect::Finish,
+    }
+}
+
+async fn wait(after: Millis) {
+    if after.0 > 0 {
+        tokio::time::sleep(Duration::from_millis(after.0.unsigned_abs())).await;
+    }
+}

@@ -1,0 +1,68 @@
+//! What the conductor counts: commits and their windows, for the progress and for the report; how the run ended.
+
+use std::sync::atomic::Ordering;
+
+use tracing::info;
+
+use crate::error::Exit;
+use crate::line::LineWindow;
+use crate::run::Outcome;
+use crate::shell::conductor::Conductor;
+use crate::shell::report::{TableOutcome, TableReport, WindowReport};
+use crate::table::TableView;
+use crate::units::Millis;
+
+impl Conductor {
+    pub(super) fn note_commit(&self, view: &TableView, report: &mut TableReport) {
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        report.snapshots.extend(view.snapshot);
+        if let (Some(before), Some(after)) = (self.run.ledger(), &view.ledger) {
+            let moved: u64 = after
+                .offsets
+                .iter()
+                .map(|(partition, offset)| offset.since(before.offsets.get(partition).unwrap_or(offset)))
+                .sum();
+            self.counters.position_done.fetch_add(moved, Ordering::Relaxed);
+            info!(table = %self.world.ident, snapshot = view.snapshot, offsets = moved, "committed");
+        }
+    }
+
+    /// Counts the windows of a commit that is in the table, and lets go of them; those that were dropped are gone already.
+    pub(super) fn count_committed(&mut self, report: &mut TableReport) {
+        for id in std::mem::take(&mut self.committing) {
+            let Some((window, reason)) = self.sealed.remove(&id) else {
+                continue;
+            };
+            let tally = window.tally;
+            self.counters.rows_written.fetch_add(tally.rows, Ordering::Relaxed);
+            self.counters.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
+            report.records_read += tally.records;
+            report.rows_written += tally.rows;
+            report.rejected += tally.rejected;
+            report.filtered += tally.filtered;
+            report.fields_dropped += window.fields_dropped;
+            report.bytes_written += bytes(&window);
+            report.files_written += window.files.len() as u64;
+            report.windows.push(WindowReport {
+                id: id.to_string(),
+                reason: reason.to_string(),
+                records: tally.records,
+                rows: tally.rows,
+                rejected: tally.rejected,
+            });
+        }
+    }
+}
+
+pub(super) fn close(report: &mut TableReport, outcome: &Outcome, millis: Millis) {
+    (report.outcome, report.exit_code, report.error) = match outcome {
+        Outcome::Done => (TableOutcome::Done, Exit::Done as u8, None),
+        Outcome::Stopped => (TableOutcome::Stopped, Exit::Done as u8, None),
+        Outcome::Failed(failure) => (TableOutcome::Failed, failure.exit as u8, Some(failure.to_string())),
+    };
+    report.millis = millis.0.unsigned_abs();
+}
+
+pub(super) fn bytes(window: &LineWindow) -> u64 {
+    window.files.iter().map(|file| file.file.file_size_in_bytes()).sum()
+}

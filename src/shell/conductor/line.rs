@@ -1,0 +1,89 @@
+//! The conductor's side of the line: orders go out to its thread; staged chunks, records with unseen fields and sealed
+//! windows come back.
+
+use std::sync::atomic::Ordering;
+
+use tracing::{info, warn};
+
+use crate::config::OnDecodeError;
+use crate::error::{Exit, Failure, chain};
+use crate::line::{LineWindow, Order, Reply};
+use crate::run::{Event, Outcome};
+use crate::shell::conductor::Conductor;
+use crate::shell::conductor::answers::Answer;
+use crate::shell::conductor::counts::bytes;
+use crate::shell::report::TableReport;
+use crate::table::SealedWindow;
+
+impl Conductor {
+    pub(super) fn order(&self, order: Order) {
+        // A line that is gone has said why: `Reply::Failed` is on its way.
+        let _ = self.orders.send(order);
+    }
+
+    pub(super) fn replied(&mut self, reply: Reply, report: &mut TableReport) -> Option<Outcome> {
+        match reply {
+            Reply::Staged(tally) => {
+                self.counters.records_read.fetch_add(tally.records, Ordering::Relaxed);
+                None
+            }
+            Reply::Unseen { shape, schema_id, plan } => {
+                let (world, answers) = (self.world.clone(), self.answers.0.clone());
+                tokio::spawn(async move {
+                    match world.evolve(&shape, schema_id).await {
+                        Ok(evolved) => drop(plan.send(Ok(evolved))),
+                        Err(failure) => {
+                            drop(answers.send(Answer::Event(Event::Failed(failure))));
+                            drop(plan.send(Err("the table's schema could not be changed".into())));
+                        }
+                    }
+                });
+                None
+            }
+            Reply::Sealed(window) => self.line_sealed(*window, report),
+            Reply::Failed(error) => {
+                let failure = Failure::new(
+                    Exit::Remote,
+                    format!("the files of table `{}` can't be written", self.world.ident),
+                )
+                .detail(chain(&error))
+                .hint("look at the store's space and permissions; nothing of the window is in the table");
+                self.tell(Event::Failed(failure), None, report)
+            }
+        }
+    }
+
+    fn line_sealed(&mut self, window: LineWindow, report: &mut TableReport) -> Option<Outcome> {
+        let (ranges, reason) = self
+            .sealing
+            .remove(&window.id)
+            .expect("a line seals what it was told to");
+        for reason in &window.reasons {
+            warn!(table = %self.world.ident, reason, "rejected");
+        }
+        let tally = window.tally;
+        if tally.rejected > 0 && self.world.pipeline.errors.on_decode_error == OnDecodeError::Fail {
+            let first = window.reasons.first().cloned().unwrap_or_default();
+            let failure = Failure::new(
+                Exit::Data,
+                format!(
+                    "a record of topic `{}` can't become a row",
+                    self.world.pipeline.source.topic
+                ),
+            )
+            .detail(first)
+            .hint("`errors.onDecodeError` is fail: mend `columns`, or choose deadLetter or skip");
+            return self.tell(Event::Failed(failure), None, report);
+        }
+        info!(window = %window.id, %reason, records = tally.records, rows = tally.rows, rejected = tally.rejected, files = window.files.len(), bytes = bytes(&window), "sealed");
+        let sealed = SealedWindow {
+            id: window.id,
+            ranges,
+            files: window.files.clone(),
+            tally,
+            event_times: window.event_times.clone(),
+        };
+        self.sealed.insert(window.id, (window, reason));
+        self.tell(Event::Sealed(sealed), None, report)
+    }
+}

@@ -241,11 +241,6 @@ impl WindowWriter {
         self.open.values().map(OpenFile::memory_bytes).sum()
     }
 
-    /// Returns the number of open files.
-    pub fn open_files(&self) -> usize {
-        self.open.len()
-    }
-
     /// Frees the memory of the open file that holds the most: it ends its row group, or, where rows are sorted, is closed.
     ///
     /// Returns the bytes freed; 0 if there is nothing to free.

@@ -564,11 +564,7 @@ fn a_sorted_file_is_closed_when_its_memory_is_wanted() {
     assert!(writer.open_bytes() >= 8);
     assert!(writer.flush_largest().unwrap() >= 8);
     assert_eq!(
-        (
-            writer.open_bytes(),
-            writer.open_files(),
-            writer.flush_largest().unwrap()
-        ),
+        (writer.open_bytes(), writer.open.len(), writer.flush_largest().unwrap()),
         (0, 0, 0)
     );
     assert_eq!(writer.seal().unwrap().len(), 1);

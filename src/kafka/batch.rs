@@ -13,8 +13,8 @@
 //!   takes the queue's lock and reads the clock twice for each.
 //! - `rd_kafka_consume_callback_queue` moves the position by that same function, record by record, and takes the whole
 //!   queue at once; a marker of a transaction that was fetched before a seek moves it too, which is why partitions are
-//!   sought again at every rebalance (consumer.rs, `seek_where_read`). It is deprecated without a successor; should it go,
-//!   this won't link, and `rd_kafka_consume_queue` in a loop does the same.
+//!   sought again at every rebalance (consumer/state.rs, `seek_where_read`). It is deprecated without a successor;
+//!   should it go, this won't link, and `rd_kafka_consume_queue` in a loop does the same.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};

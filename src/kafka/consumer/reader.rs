@@ -1,0 +1,394 @@
+//! The thread's rounds: commands, rebalances and errors, seeks, the probe of a broker that is gone, and fetching.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError as Cause, RDKafkaErrorCode};
+use tracing::{debug, warn};
+
+use super::assembly::{Assembly, Outgoing, What};
+use super::membership::{Membership, add, held};
+use super::state::{Phase, Reading};
+use super::{Command, ConsumerSettings, KafkaEvent};
+use crate::kafka::batch::{Entry, FetchQueue};
+use crate::kafka::budget::Budget;
+use crate::kafka::columns::Sizes;
+use crate::kafka::error::{Kind, kind};
+use crate::offsets::{Offset, Offsets, Partition};
+
+/// How long one round waits: the delay of a command or a rebalance at most, and 20 rounds a second when idle.
+const ROUND: Duration = Duration::from_millis(50);
+/// How long a seek may be refused while librdkafka still starts the partition.
+const SEEK_WAIT: Duration = Duration::from_secs(30);
+/// How often a broker is asked for once a connection failed, and how long that may take.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
+/// Events of the main queue served in one round, so that a flood of errors can't hold up the records.
+const EVENTS_PER_ROUND_MAX: usize = 100;
+
+/// The thread's own: takes records, makes chunks, obeys commands.
+pub(super) struct Reader {
+    queue: FetchQueue<Membership>,
+    settings: ConsumerSettings,
+    budget: Budget,
+    outgoing: VecDeque<Outgoing>,
+    /// What the last chunk came to: the next is made that large at once.
+    sizes: Sizes,
+    paused: bool,
+    /// Since a connection failed, the time of the last probe.
+    unreachable: Option<Instant>,
+    /// Somebody was told that Kafka can't be reached.
+    told: bool,
+}
+
+impl Reader {
+    pub(super) fn new(queue: FetchQueue<Membership>, settings: ConsumerSettings, budget: Budget) -> Self {
+        Reader {
+            queue,
+            settings,
+            budget,
+            outgoing: VecDeque::new(),
+            sizes: Sizes::default(),
+            paused: false,
+            unreachable: None,
+            told: false,
+        }
+    }
+
+    /// One round after another until told to stop; each lasts about [`ROUND`] at most.
+    pub(super) fn run(mut self) {
+        while self.obey() {
+            self.serve(Duration::ZERO);
+            self.seek_again();
+            self.probe();
+            if !self.outgoing.is_empty() {
+                self.send_on();
+            } else if self.paused || !self.reads_any() {
+                self.serve(ROUND);
+            } else {
+                self.fetch();
+            }
+        }
+        held(&self.membership().state).stopping = true;
+        // Dropping the queue and its client closes the consumer, which leaves the group.
+    }
+
+    fn membership(&self) -> &Membership {
+        self.queue.consumer().context()
+    }
+
+    fn reads_any(&self) -> bool {
+        let state = held(&self.membership().state);
+        state
+            .partitions
+            .values()
+            .any(|reading| !matches!(reading.phase, Phase::Waiting))
+    }
+
+    /// Obeys what was commanded; false once that was to stop.
+    fn obey(&mut self) -> bool {
+        loop {
+            match self.membership().next_command() {
+                Ok(Command::Start {
+                    generation,
+                    epoch,
+                    offsets,
+                }) => self.start(generation, epoch, &offsets),
+                Ok(Command::Seek {
+                    partition,
+                    offset,
+                    epoch,
+                }) => self.seek(partition, offset, epoch),
+                Ok(Command::Pause) => self.paused = true,
+                Ok(Command::Resume) => self.paused = false,
+                Ok(Command::CommitGroup(offsets)) => self.membership().commit(self.queue.consumer(), &offsets),
+                Ok(Command::Stop) | Err(mpsc::TryRecvError::Disconnected) => return false,
+                Err(mpsc::TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    fn start(&mut self, generation: u64, epoch: u64, offsets: &Offsets) {
+        let mut list = TopicPartitionList::new();
+        let mut late = Vec::new();
+        for (partition, offset) in offsets.iter() {
+            let mut state = held(&self.membership().state);
+            let Some(reading) = state
+                .partitions
+                .get_mut(&partition)
+                .filter(|held| held.generation == generation)
+            else {
+                debug!(%partition, generation, "a start for a partition that has left");
+                continue;
+            };
+            if !matches!(reading.phase, Phase::Waiting) {
+                drop(state);
+                self.seek(partition, offset, epoch);
+                continue;
+            }
+            *reading = Reading {
+                generation,
+                epoch,
+                phase: Phase::Reading { position: offset },
+            };
+            drop(state);
+            add(&mut list, &self.settings.topic, partition, offset);
+            if !self.queue.divert(&self.settings.topic, partition) {
+                late.push(partition);
+            }
+        }
+        if list.count() == 0 {
+            return;
+        }
+        if let Err(error) = self.queue.consumer().incremental_assign(&list) {
+            self.emit(KafkaEvent::Failed {
+                error: format!("partitions couldn't be started: {error}"),
+            });
+        }
+        for partition in late {
+            // Now librdkafka knows the partition; what slipped into the other queue before is sought again by `serve`.
+            self.queue.divert(&self.settings.topic, partition);
+        }
+    }
+
+    fn seek(&mut self, partition: Partition, offset: Offset, epoch: u64) {
+        let mut state = held(&self.membership().state);
+        if let Some(reading) = state.partitions.get_mut(&partition)
+            && !matches!(reading.phase, Phase::Waiting)
+        {
+            reading.epoch = epoch;
+            reading.phase = Phase::Seeking {
+                to: offset,
+                since: Instant::now(),
+            };
+        }
+    }
+
+    /// Tells librdkafka of the seeks that it hasn't taken yet: it refuses while it starts a partition.
+    fn seek_again(&mut self) {
+        let seeks: Vec<(Partition, Offset, Instant)> = held(&self.membership().state)
+            .partitions
+            .iter()
+            .filter_map(|(partition, reading)| match reading.phase {
+                Phase::Seeking { to, since } => Some((*partition, to, since)),
+                Phase::Waiting | Phase::Reading { .. } => None,
+            })
+            .collect();
+        for (partition, to, since) in seeks {
+            let target = rdkafka::Offset::Offset(to.get());
+            // Waits for librdkafka's own thread, not for the network. The seek also makes all that was queued stale.
+            match self
+                .queue
+                .consumer()
+                .seek(&self.settings.topic, partition.0, target, PROBE_PERIOD)
+            {
+                Ok(()) => {
+                    if let Some(reading) = held(&self.membership().state).partitions.get_mut(&partition) {
+                        reading.phase = Phase::Reading { position: to };
+                    }
+                }
+                Err(error) if since.elapsed() > SEEK_WAIT => {
+                    self.emit(KafkaEvent::Failed {
+                        error: format!("couldn't seek {partition} to {to}: {error}"),
+                    });
+                }
+                Err(error) => debug!(%partition, %to, %error, "not sought yet"),
+            }
+        }
+    }
+
+    /// Serves the consumer's own queue: rebalances, in their callback, and errors.
+    fn serve(&mut self, timeout: Duration) {
+        let mut timeout = timeout;
+        for _ in 0..EVENTS_PER_ROUND_MAX {
+            let (partition, error) = match self.queue.consumer().poll(timeout) {
+                None => return,
+                Some(Ok(record)) => (Partition(rdkafka::Message::partition(&record)), None),
+                Some(Err(Cause::PartitionEOF(partition))) => (Partition(partition), None),
+                Some(Err(error)) => (Partition(-1), Some(error)),
+            };
+            timeout = Duration::ZERO;
+            match error {
+                Some(error) => self.report(&error),
+                None => self.read_again(partition),
+            }
+        }
+    }
+
+    /// Something of `partition` came past our queue: it is diverted once more and read again from its position.
+    fn read_again(&mut self, partition: Partition) {
+        self.queue.divert(&self.settings.topic, partition);
+        let mut state = held(&self.membership().state);
+        if let Some(reading) = state.partitions.get_mut(&partition)
+            && let Phase::Reading { position } = reading.phase
+        {
+            reading.phase = Phase::Seeking {
+                to: position,
+                since: Instant::now(),
+            };
+        }
+    }
+
+    fn report(&mut self, error: &Cause) {
+        let reason = std::mem::take(&mut held(&self.membership().state).reason);
+        let reason = if reason.is_empty() { error.to_string() } else { reason };
+        match (error, error.rdkafka_error_code()) {
+            (Cause::MessageConsumptionFatal(_), _) => self.emit(KafkaEvent::Failed { error: reason }),
+            (_, Some(code)) => self.report_code(code, reason),
+            (_, None) => warn!(topic = %self.settings.topic, "{reason}"),
+        }
+    }
+
+    fn report_code(&mut self, code: RDKafkaErrorCode, reason: String) {
+        match kind(code) {
+            Kind::TopicMissing => self.emit(KafkaEvent::TopicMissing),
+            Kind::Unfit => self.emit(KafkaEvent::Unfit { error: reason }),
+            Kind::Refused => {
+                if !matches!(
+                    code,
+                    RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed
+                ) {
+                    // Metadata is given to whoever may log in, so the probe tells when that works again. Rights on topic
+                    // and group show by records and assignments only.
+                    self.unreachable.get_or_insert_with(Instant::now);
+                    self.told = true;
+                }
+                self.emit(KafkaEvent::Refused { error: reason });
+            }
+            Kind::Unreachable if code == RDKafkaErrorCode::AllBrokersDown => {
+                self.unreachable.get_or_insert_with(Instant::now);
+                self.tell_unreachable(reason);
+            }
+            // One broker of several, which librdkafka goes round, or all: it doesn't say the latter for certain (2.12.1 with
+            // one broker that was killed says only this), so the probe finds out.
+            Kind::Unreachable => {
+                debug!(topic = %self.settings.topic, ?code, "{reason}");
+                self.unreachable.get_or_insert_with(Instant::now);
+            }
+            Kind::Other => warn!(topic = %self.settings.topic, ?code, "{reason}"),
+        }
+    }
+
+    /// Once a connection failed, asks from time to time whether any broker answers: a topic without new records would
+    /// never tell, and a partition that is fetched from a broker that is gone neither.
+    fn probe(&mut self) {
+        if self.unreachable.is_some_and(|last| last.elapsed() >= PROBE_PERIOD) {
+            self.unreachable = Some(Instant::now());
+            let answer = self
+                .queue
+                .consumer()
+                .fetch_metadata(Some(&self.settings.topic), PROBE_PERIOD);
+            match answer {
+                Ok(_) => self.reachable(),
+                Err(error) => self.tell_unreachable(error.to_string()),
+            }
+        }
+    }
+
+    fn tell_unreachable(&mut self, error: String) {
+        if !self.told {
+            self.told = true;
+            self.emit(KafkaEvent::Unreachable { error });
+        }
+    }
+
+    fn reachable(&mut self) {
+        self.unreachable = None;
+        if std::mem::take(&mut self.told) {
+            self.emit(KafkaEvent::Reachable);
+        }
+    }
+
+    /// Takes what has been fetched and makes a chunk or more of each partition in it.
+    fn fetch(&mut self) {
+        let context = Arc::clone(self.queue.consumer().context());
+        let mut assembly = Assembly::new(&held(&context.state), self.settings.chunk_bytes_max, self.sizes);
+        let mut errors = Vec::new();
+        // No lock is held meanwhile: librdkafka may call back.
+        self.queue.drain(ROUND, |entry| match entry {
+            Entry::Record(record) => assembly.push(&record),
+            Entry::End { partition, at } => assembly.end(partition, at),
+            Entry::Error {
+                partition,
+                code,
+                reason,
+            } => errors.push((partition, code, reason)),
+        });
+        assembly.close();
+        let mut state = held(&context.state);
+        for open in &assembly.open {
+            if let Some(reading) = state.partitions.get_mut(&open.partition) {
+                let at = open.position;
+                reading.phase = Phase::Reading { position: at };
+            }
+        }
+        drop(state);
+        self.sizes = assembly.sizes;
+        self.outgoing = assembly.out;
+        if !self.outgoing.is_empty() {
+            self.reachable();
+        }
+        for (partition, code, reason) in errors {
+            match code {
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                    let reading = held(&context.state).partitions.get(&partition).copied();
+                    let wanted = reading.and_then(|reading| match reading.phase {
+                        Phase::Reading { position } => Some(position),
+                        Phase::Waiting | Phase::Seeking { .. } => None,
+                    });
+                    warn!(topic = %self.settings.topic, %partition, ?wanted, "{reason}");
+                    self.emit(KafkaEvent::OffsetsGone { partition, wanted });
+                }
+                code => self.report_code(code, reason),
+            }
+        }
+    }
+
+    /// Sends what was fetched as far as the budget lets it, waiting up to [`ROUND`] for the first that doesn't fit.
+    fn send_on(&mut self) {
+        while let Some(next) = self.outgoing.pop_front() {
+            let Outgoing {
+                generation,
+                epoch,
+                partition,
+                ..
+            } = next;
+            let reading = held(&self.membership().state).partitions.get(&partition).copied();
+            if reading.is_none_or(|now| (now.generation, now.epoch) != (generation, epoch)) {
+                continue; // It left, or was sought elsewhere, while this waited.
+            }
+            match next.what {
+                What::Caught(at) => self.emit(KafkaEvent::Caught {
+                    generation,
+                    epoch,
+                    partition,
+                    at,
+                }),
+                What::Chunk(chunk, bytes) => match self.budget.acquire(bytes, ROUND) {
+                    Some(permit) => self.emit(KafkaEvent::Fetched {
+                        generation,
+                        epoch,
+                        chunk,
+                        permit,
+                    }),
+                    None => {
+                        let what = What::Chunk(chunk, bytes);
+                        self.outgoing.push_front(Outgoing {
+                            generation,
+                            epoch,
+                            partition,
+                            what,
+                        });
+                        return;
+                    }
+                },
+            }
+        }
+    }
+
+    fn emit(&self, event: KafkaEvent) {
+        self.membership().emit(event);
+    }
+}

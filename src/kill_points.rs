@@ -68,7 +68,7 @@ pub enum Place {
     PointsPublished,
     /// Partitions are being taken away, and the run hasn't heard it.
     RevokeHeard,
-    /// A file of a dropped window is deleted, others may not be.
+    /// A file of a dropped window or of a failed attempt is deleted, others may not be.
     FileDeleted,
 }
 

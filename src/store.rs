@@ -23,6 +23,10 @@ use object_store::path::Path;
 use object_store::{
     ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion,
 };
+use tracing::debug;
+
+use crate::error::chain;
+use crate::kill_points::{self, KillPoint, Place};
 
 pub use upload::{BlockingUpload, PART_BYTES, UploadSinks};
 
@@ -345,6 +349,16 @@ impl Store {
         }
     }
 
+    /// Deletes objects that nothing names any more; what can't be deleted is left to orphan cleanup.
+    pub async fn delete_unused(&self, locations: &[String]) {
+        for location in locations {
+            if let Err(error) = self.delete(location).await {
+                debug!(%location, error = chain(&error), "an unused file was left behind");
+            }
+            kill_points::pass(KillPoint::Inside(Place::FileDeleted));
+        }
+    }
+
     /// Lists the objects under a location, at any depth, in any order.
     ///
     /// # Errors
@@ -589,6 +603,15 @@ mod tests {
             assert!(!io.exists(&location).await.expect("exists"));
             io.delete_prefix(&warehouse).await.expect("nothing to do");
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_deleted_does_not_keep_the_others() {
+        let store = Store::in_memory("s3://b/w");
+        let unused = ["s3://other/w/x", "s3://b/w/gone", "s3://b/w/x"].map(str::to_owned);
+        store.put(&unused[2], "1".into()).await.expect("put");
+        store.delete_unused(&unused).await;
+        assert!(store.get(&unused[2]).await.expect("get").is_none());
     }
 
     #[tokio::test]

@@ -151,11 +151,7 @@ pub async fn stage(base: &LoadedTable, change: Change) -> Result<Staged, StageEr
             files: stage.files,
         }),
         Err(error) => {
-            for file in &stage.files {
-                if let Err(error) = base.file_io.delete(file).await {
-                    tracing::debug!(file, %error, "an unused metadata file was left behind");
-                }
-            }
+            base.store.delete_unused(&stage.files).await;
             Err(error)
         }
     }

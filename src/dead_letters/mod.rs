@@ -27,7 +27,7 @@ use crate::catalog::{Catalog, CatalogError, LoadedTable, NewTable, SwapAnswer};
 use crate::decode::DeadLetter;
 use crate::offsets::Offsets;
 use crate::place::Part;
-use crate::store::{Store, UploadSinks};
+use crate::store::UploadSinks;
 use crate::write::{ParquetSettings, WindowWriter, WriteError};
 
 /// Attempts of one call: with the delays below about 15 s. Beyond, the run's own retry asks again, knowing how long it may.
@@ -289,7 +289,7 @@ async fn attempt(catalog: &Catalog, base: &LoadedTable, letters: &[&DeadLetter])
     let staged = match stage(base, change).await {
         Ok(staged) => staged,
         Err(source) => {
-            delete(&base.store, &files).await;
+            base.store.delete_unused(&files).await;
             return Err(DeadLetterError::Stage {
                 table: base.ident.clone(),
                 source,
@@ -301,7 +301,7 @@ async fn attempt(catalog: &Catalog, base: &LoadedTable, letters: &[&DeadLetter])
         SwapAnswer::Committed(_) => Ok(Attempt::Stored(snapshot)),
         SwapAnswer::Conflict => {
             if catalog.left_behind(base, snapshot).await {
-                delete(&base.store, &files).await;
+                base.store.delete_unused(&files).await;
             }
             Ok(Attempt::Conflict)
         }
@@ -309,7 +309,7 @@ async fn attempt(catalog: &Catalog, base: &LoadedTable, letters: &[&DeadLetter])
         SwapAnswer::Unknown(error) => Ok(Attempt::Unknown(snapshot, error)),
         SwapAnswer::Rejected(source) => {
             if catalog.left_behind(base, snapshot).await {
-                delete(&base.store, &files).await;
+                base.store.delete_unused(&files).await;
             }
             Err(DeadLetterError::Catalog {
                 table: base.ident.clone(),
@@ -385,13 +385,5 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-async fn delete(store: &Store, files: &[String]) {
-    for file in files {
-        if let Err(error) = store.delete(file).await {
-            tracing::debug!(file, %error, "an unused file was left behind");
-        }
     }
 }

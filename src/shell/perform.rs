@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use iceberg::TableIdent;
 use tokio::sync::Mutex;
-use tracing::debug;
 use uuid::Uuid;
 
 use crate::catalog::stage::{Change, fresh_snapshot_id, stage};
@@ -20,7 +19,6 @@ use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::Swapped;
 use crate::shell::now;
 use crate::shell::open::World;
-use crate::store::Store;
 use crate::sync_points::{SyncPoint, SyncPoints};
 use crate::table::admit::CommitPlan;
 use crate::table::ledger::{self, History, LEDGER_KEY, Ledger};
@@ -66,7 +64,7 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
         },
         SwapAnswer::Conflict => {
             if world.catalog.refusals_are_final() || world.catalog.left_behind(&base, snapshot_id).await {
-                delete(base.store, staged.files).await;
+                base.store.delete_unused(&staged.files).await;
                 return (Swapped::Conflict, None);
             }
             // It may be the echo of this very commit, and then the table names the windows' files.
@@ -225,16 +223,6 @@ fn record(letter: &DeadLetter) -> DeadLetterRecord {
             header("stage", letter.stage.to_owned()),
             header("error", letter.error.clone()),
         ],
-    }
-}
-
-/// Deletes files that no snapshot can name any more; what stays is left to orphan cleanup.
-pub(super) async fn delete(store: Store, files: Vec<String>) {
-    for file in files {
-        if let Err(error) = store.delete(&file).await {
-            debug!(%file, error = chain(&error), "an abandoned file stays");
-        }
-        kill_points::pass(KillPoint::Inside(Place::FileDeleted));
     }
 }
 

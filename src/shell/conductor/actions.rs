@@ -1,5 +1,6 @@
 //! The run's actions, handed out: to Kafka, to the line, or as effects that run beside the conductor.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::ViewError;
@@ -14,7 +15,6 @@ use crate::shell::conductor::Conductor;
 use crate::shell::conductor::answers::Answer;
 use crate::shell::report::TableReport;
 use crate::shell::{open, perform};
-use crate::store::Store;
 use crate::table::WindowId;
 use crate::table::ledger::Ledger;
 use crate::units::Millis;
@@ -103,7 +103,8 @@ impl Conductor {
                     self.sealed.remove(&window);
                     self.order(Order::Drop(window));
                 }
-                tokio::spawn(perform::delete(Store::clone(&self.store), files));
+                let store = Arc::clone(&self.store);
+                tokio::spawn(async move { store.delete_unused(&files).await });
             }
             Action::Pause => self.consumer.iter().for_each(Consumer::pause),
             Action::Resume => self.consumer.iter().for_each(Consumer::resume),

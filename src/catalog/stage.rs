@@ -16,6 +16,8 @@ use uuid::Uuid;
 use super::LoadedTable;
 use super::error::store_error;
 use super::summary::{Tally, is_vector};
+use crate::table::admit::CommitPlan;
+use crate::table::ledger::LEDGER_KEY;
 
 /// Manifests read at once; each is some megabytes at most.
 const READS_AT_ONCE: usize = 8;
@@ -46,6 +48,31 @@ pub struct Change {
     pub commit_uuid: Uuid,
     /// Now, in milliseconds since 1970, UTC; held back to what the table has already seen.
     pub now_ms: i64,
+}
+
+impl Change {
+    /// What a plan does to the table: its files are added, and the ledger is written into the snapshot's summary and into
+    /// the table property that names the snapshot.
+    ///
+    /// - `snapshot_id`, `commit_uuid`, `now_ms`: as the fields of these names.
+    pub fn of(plan: CommitPlan, snapshot_id: i64, commit_uuid: Uuid, now_ms: i64) -> Self {
+        let mut summary = BTreeMap::from([(LEDGER_KEY.to_owned(), plan.ledger.to_text())]);
+        if let Some(last) = plan.windows.last() {
+            summary.insert("aperio.window".to_owned(), last.to_string());
+        }
+        let property = plan.ledger.to_property_text(snapshot_id, plan.base_uuid);
+        Change {
+            added_data: plan.files.into_iter().map(|file| (file.spec_id, file.file)).collect(),
+            added_deletes: Vec::new(),
+            removed_data: BTreeSet::new(),
+            removed_deletes: BTreeSet::new(),
+            summary,
+            properties: HashMap::from([(LEDGER_KEY.to_owned(), property)]),
+            snapshot_id,
+            commit_uuid,
+            now_ms,
+        }
+    }
 }
 
 /// A commit whose files are written and which waits for its swap.

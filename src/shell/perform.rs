@@ -1,8 +1,6 @@
 //! The effects: what [`Action`](crate::run::Action)s do to foreign systems. No decision is taken here and nothing is
 //! retried: what can't be known goes back to the run as such.
 
-use std::collections::{BTreeMap, HashMap};
-
 use iceberg::TableIdent;
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -21,7 +19,7 @@ use crate::shell::now;
 use crate::shell::open::World;
 use crate::sync_points::{SyncPoint, SyncPoints};
 use crate::table::admit::CommitPlan;
-use crate::table::ledger::{self, History, LEDGER_KEY, Ledger};
+use crate::table::ledger::{self, History, Ledger};
 
 /// How often one publication starts over because other instances published meanwhile; each time means that one of them
 /// made progress.
@@ -33,22 +31,7 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
         return (Swapped::Conflict, None);
     }
     let snapshot_id = fresh_snapshot_id(&base.metadata);
-    let mut summary = BTreeMap::from([(LEDGER_KEY.to_owned(), plan.ledger.to_text())]);
-    if let Some(last) = plan.windows.last() {
-        summary.insert("aperio.window".to_owned(), last.to_string());
-    }
-    let property = plan.ledger.to_property_text(snapshot_id, base.metadata.uuid());
-    let change = Change {
-        added_data: plan.files.into_iter().map(|file| (file.spec_id, file.file)).collect(),
-        added_deletes: Vec::new(),
-        removed_data: Default::default(),
-        removed_deletes: Default::default(),
-        summary,
-        properties: HashMap::from([(LEDGER_KEY.to_owned(), property)]),
-        snapshot_id,
-        commit_uuid: Uuid::new_v4(),
-        now_ms: now().0,
-    };
+    let change = Change::of(plan, snapshot_id, Uuid::new_v4(), now().0);
     let staged = match stage(&base, change).await {
         Ok(staged) => staged,
         // Nothing was sent to the catalog.

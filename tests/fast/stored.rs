@@ -15,7 +15,7 @@ use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
 use aperio::place::partition_spec;
 use aperio::schema::{KafkaColumn, UnknownFields, evolve};
 use aperio::sync_points::{SyncPoint, SyncPoints};
-use aperio::table::admit::{Source, admit, admit_start, plan};
+use aperio::table::admit::{CommitPlan, Source, admit, admit_start, plan};
 use aperio::table::ledger::LEDGER_KEY;
 use aperio::table::{SealedWindow, WindowId};
 use aperio::write::{MemorySinks, ParquetSettings};
@@ -139,24 +139,14 @@ async fn swap(catalog: &Catalog, base: &LoadedTable, change: Change) -> LoadedTa
     }
 }
 
-/// The change of a plan, as the shell makes it, with ids and times that don't change.
-fn change(base: &LoadedTable, plan: aperio::table::admit::CommitPlan, snapshot_id: i64) -> Change {
-    let mut summary = BTreeMap::from([(LEDGER_KEY.to_owned(), plan.ledger.to_text())]);
-    if let Some(last) = plan.windows.last() {
-        summary.insert("aperio.window".to_owned(), last.to_string());
-    }
-    let property = plan.ledger.to_property_text(snapshot_id, base.metadata.uuid());
-    Change {
-        added_data: plan.files.into_iter().map(|file| (file.spec_id, file.file)).collect(),
-        added_deletes: Vec::new(),
-        removed_data: Default::default(),
-        removed_deletes: Default::default(),
-        summary,
-        properties: HashMap::from([(LEDGER_KEY.to_owned(), property)]),
+/// The change of a plan, with ids and times that don't change.
+fn change(plan: CommitPlan, snapshot_id: i64) -> Change {
+    Change::of(
+        plan,
         snapshot_id,
-        commit_uuid: Uuid::from_u128(snapshot_id.unsigned_abs().into()),
-        now_ms: NOW_MS,
-    }
+        Uuid::from_u128(snapshot_id.unsigned_abs().into()),
+        NOW_MS,
+    )
 }
 
 /// A table after its first commit, which only says where partitions start, and a second one, which adds the window.
@@ -169,7 +159,7 @@ async fn committed(directory: &tempfile::TempDir, version: FormatVersion) -> Loa
     let start = admit_start(view, &source(), &starts)
         .expect("fits")
         .expect("there is something to add");
-    let table = swap(&catalog, &table, change(&table, plan(start), SNAPSHOT_AT_START)).await;
+    let table = swap(&catalog, &table, change(plan(start), SNAPSHOT_AT_START)).await;
     let id = WindowId {
         run: Uuid::from_u128(7),
         sequence: 3,
@@ -184,7 +174,7 @@ async fn committed(directory: &tempfile::TempDir, version: FormatVersion) -> Loa
     };
     let view = table.view().await.expect("a ledger");
     let admitted = admit(view, &source(), vec![sealed]).expect("the window starts where the ledger ends");
-    swap(&catalog, &table, change(&table, plan(admitted), SNAPSHOT)).await
+    swap(&catalog, &table, change(plan(admitted), SNAPSHOT)).await
 }
 
 /// Replaces what differs from run to run or with the version of the Parquet library.

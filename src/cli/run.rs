@@ -17,7 +17,9 @@ use super::progress::Bars;
 use super::{Refused, block_on};
 use crate::config::{self, Pipeline};
 use crate::error::{Exit, Failure};
-use crate::shell::report::{Counters, RunReport, TableOutcome, TableReport};
+use crate::memory::Memory;
+use crate::resident::resident;
+use crate::shell::report::{Counters, MemoryReport, RunReport, TableOutcome, TableReport};
 use crate::shell::{self, RunOptions};
 use crate::units::Millis;
 
@@ -56,6 +58,7 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
     let started = Instant::now();
     let id = Uuid::now_v7();
+    let memory = Memory::new(args.memory.as_u64());
     let loaded = config::load(&args.files)
         .map_err(Refused::from)
         .and_then(|pipelines| chosen(pipelines, &args.tables).map_err(Refused::from));
@@ -64,7 +67,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
         Err(refused) => {
             // A script that reads the report gets one also then; what is wrong is told on standard error.
             if args.output == OutputFormat::Json {
-                say_json(&report(id, Vec::new(), Exit::Config as u8, started));
+                say_json(&report(id, Vec::new(), Exit::Config as u8, started, &memory));
             }
             return Err(refused);
         }
@@ -79,7 +82,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
     let options = RunOptions {
         run: id,
         once: args.once,
-        memory: args.memory.as_u64(),
+        memory: memory.clone(),
         retry_for: args.retry_for,
     };
     let (tables, stopped_by) = block_on(until_done(pipelines, options, bars))??;
@@ -89,7 +92,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
     }
     match args.output {
         OutputFormat::Text => tables.iter().for_each(|table| say(&summary(table))),
-        OutputFormat::Json => say_json(&report(id, tables, code, started)),
+        OutputFormat::Json => say_json(&report(id, tables, code, started, &memory)),
     }
     Ok(code)
 }
@@ -198,12 +201,14 @@ fn tell_failure(table: &TableReport, tables: usize) {
     complain(error);
 }
 
-fn report(id: Uuid, tables: Vec<TableReport>, exit_code: u8, started: Instant) -> RunReport {
+fn report(id: Uuid, tables: Vec<TableReport>, exit_code: u8, started: Instant, memory: &Memory) -> RunReport {
+    let peak_resident = resident().map(|resident| resident.peak);
     RunReport {
         run: id.simple().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         exit_code,
         millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        memory: MemoryReport::new(memory, peak_resident),
         tables,
     }
 }

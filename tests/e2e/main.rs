@@ -11,6 +11,7 @@ mod aperio;
 mod every_step;
 mod history;
 mod json_table;
+mod load;
 mod produce;
 mod readers;
 mod rebalance;

@@ -45,7 +45,7 @@ pub(super) struct RunArgs {
     /// The most memory for the whole process
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = size)]
     memory: ByteSize,
-    /// Threads per table that decode and encode, at most; more than one work only while they are behind [default: the cores]
+    /// Threads per table that decode and encode, at most; more than one work only while they are behind [default: the cores but one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     lines: Option<u16>,
     /// How long something remote may be down before the run gives up
@@ -87,7 +87,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
         run: id,
         once: args.once,
         memory: memory.clone(),
-        lines: args.lines.map_or_else(cores, usize::from),
+        lines: args.lines.map_or_else(default_lines, usize::from),
         retry_for: args.retry_for,
     };
     let (tables, stopped_by) = block_on(until_done(pipelines, options, bars))??;
@@ -255,9 +255,10 @@ pub(super) fn summary(table: &TableReport) -> String {
     text
 }
 
-/// How many threads the operating system lets work at once.
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZero::get)
+/// One line for each core, and a core for the Kafka thread and the uploads.
+fn default_lines() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    cores.saturating_sub(1).max(1)
 }
 
 fn size(text: &str) -> Result<ByteSize, String> {

@@ -16,7 +16,7 @@ use super::consumer::{Consumer, ConsumerSettings, KafkaEvent};
 use super::error::KafkaError;
 use super::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::chunk::Chunk;
-use crate::memory::Memory;
+use crate::memory::{Memory, Purpose};
 use crate::offsets::{Offset, Offsets, Partition};
 
 const TOPIC: &str = "orders";
@@ -537,4 +537,25 @@ fn a_budget_is_returned_on_drop_and_never_overdrawn() {
     drop(rest);
     assert_eq!(budget.acquire(1000, Duration::ZERO).expect("alone").bytes(), 10);
     assert_eq!(budget.available(), 10);
+}
+
+#[test]
+fn letters_take_of_the_budget_and_are_told_when_they_alone_are_in_the_way() {
+    let memory = Memory::new(1 << 30);
+    let budget = Budget::new(10, &memory);
+    let mut letters = memory.hold(Purpose::Letters);
+    letters.set(6);
+    assert_eq!(budget.available(), 4);
+    let chunk = budget.acquire(4, Duration::ZERO).expect("what letters leave");
+    assert!(budget.acquire(1, Duration::ZERO).is_none());
+    assert!(
+        !budget.is_held_by_letters(),
+        "a chunk is on its way, whose end gives bytes back"
+    );
+    drop(chunk);
+    assert!(budget.acquire(5, Duration::ZERO).is_none());
+    assert!(budget.is_held_by_letters());
+    drop(letters);
+    assert!(!budget.is_held_by_letters());
+    assert_eq!(budget.acquire(5, Duration::ZERO).map(|permit| permit.bytes()), Some(5));
 }

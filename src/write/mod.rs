@@ -6,6 +6,7 @@ mod bounds;
 mod data_file;
 mod dictionary;
 mod encoder;
+mod error;
 mod loose;
 mod open_file;
 mod settings;
@@ -14,74 +15,22 @@ mod sink;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::error::ArrowError;
 use iceberg::spec::{DataFile, PartitionSpecRef, SortOrderRef, Struct};
-use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnPath;
 
 use self::data_file::{NanCounts, Written, data_file};
 use self::dictionary::plain_columns;
 use self::encoder::{Encoder, RowBuffer, RowOrder, STEP_ROWS_MAX, encode, encoder, finish};
+pub use self::error::WriteError;
 use self::loose::Loose;
 use self::open_file::{FileBytes, FileState, OpenFile};
 pub use self::settings::{MetricsMode, ParquetSettings};
 pub use self::sink::{FileSink, FileSinks, Finishing, MemorySinks};
 use crate::place::{Part, Scattered, leaves};
 use crate::schema::{RowPlan, RowPlanRef};
-
-/// Why a window's files can't be written. Its other files may exist; the window is dropped and re-read.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The store didn't take a new file.
-    #[error("could not start `{path}`")]
-    Open {
-        /// The file's location.
-        path: String,
-        /// What the store said.
-        source: io::Error,
-    },
-    /// Rows couldn't be encoded, or their bytes couldn't be sent.
-    #[error("could not write `{path}`")]
-    Encode {
-        /// The file's location.
-        path: String,
-        /// What the encoder or, below it, the store said.
-        source: ParquetError,
-    },
-    /// Rows couldn't be sorted.
-    #[error("could not sort the rows of `{path}`")]
-    Sort {
-        /// The file's location.
-        path: String,
-        /// Why.
-        source: ArrowError,
-    },
-    /// Rows that waited couldn't be brought together by their partition values.
-    #[error("could not split rows by their partition values")]
-    Gather(#[source] ArrowError),
-    /// The file couldn't be completed.
-    #[error("could not complete `{path}`")]
-    Finish {
-        /// The file's location.
-        path: String,
-        /// What the store said.
-        source: io::Error,
-    },
-    /// The store holds another number of bytes than were written.
-    #[error("`{path}` has {stored} bytes in the store, but {written} were written")]
-    Size {
-        /// The file's location.
-        path: String,
-        /// Bytes handed to the sink.
-        written: u64,
-        /// Bytes that the sink reports.
-        stored: u64,
-    },
-}
 
 /// Rows of one partition value in a chunk, from which on they go to an encoder of their own at once.
 const RUN_ROWS_MIN: usize = 256;

@@ -6,6 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What the program holds before it reads a record: its code, its clients, their threads and tables.
+const PROGRAM_BYTES: u64 = 64 << 20;
+
 /// What counted memory is held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -102,9 +105,10 @@ impl Memory {
 
     /// Divides the limit between `pipelines` of one process, and within each.
     ///
-    /// Three eighths of the limit stay undivided: see the module.
+    /// What the program itself needs is set aside first, and three eighths of the rest stay undivided: see the module.
     pub fn share_of_one_in(&self, pipelines: usize) -> Shares {
-        let own = usize::try_from(self.0.limit / pipelines.max(1) as u64).unwrap_or(usize::MAX);
+        let data = self.0.limit.saturating_sub(PROGRAM_BYTES).max(self.0.limit / 4);
+        let own = usize::try_from(data / pipelines.max(1) as u64).unwrap_or(usize::MAX);
         Shares {
             queues: own / 8,
             chunks: own / 8,
@@ -189,5 +193,15 @@ mod tests {
         drop(rows);
         drop(letters);
         assert_eq!((memory.held(), memory.held_peak()), (0, 350));
+    }
+
+    #[test]
+    fn shares_leave_room_for_what_is_not_counted() {
+        for (limit_mib, pipelines) in [(16, 1), (64, 1), (128, 2), (512, 1), (512, 10), (16_384, 3)] {
+            let Shares { queues, chunks, files } = Memory::new(limit_mib << 20).share_of_one_in(pipelines);
+            let all = ((queues + chunks + files) * pipelines) as u64;
+            assert!(queues > 0 && chunks > 0 && files > 0, "{limit_mib} MiB");
+            assert!(all <= (limit_mib << 20) * 5 / 8, "{limit_mib} MiB: {all}");
+        }
     }
 }

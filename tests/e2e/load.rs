@@ -9,7 +9,7 @@ use crate::produce::{self, Record};
 use crate::readers::{self, Catalog};
 use crate::servers::Kafka;
 
-/// A pipeline `load` with one table of its topic's name.
+/// A pipeline file of one table, named like its topic.
 fn workspace(kafka: &Kafka, topic: &str, source: &str, rest: &str) -> Workspace {
     let brokers = kafka.brokers();
     Workspace::new(&format!(

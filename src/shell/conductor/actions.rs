@@ -65,9 +65,10 @@ impl Conductor {
                 return None;
             }
             Action::Load { after } => {
+                let known = self.table.clone();
                 self.begin(effect, async move {
                     wait(after).await;
-                    Answer::Loaded(match world.catalog.load(&world.ident).await {
+                    Answer::Loaded(match world.catalog.reload(&known).await {
                         Err(error) => Err(chain(&error)),
                         Ok(None) => {
                             let failure = Failure::new(Exit::Data, format!("table `{}` is gone", world.ident))

@@ -172,6 +172,7 @@ async fn run_once(pipeline: Pipeline, stop_after: Option<u64>) -> TableReport {
         once: true,
         memory: MEMORY_BYTES,
         retry_for: RETRY_FOR,
+        observed: false,
     };
     let counters = Arc::new(Counters::default());
     let (stop, stopping) = watch::channel(false);

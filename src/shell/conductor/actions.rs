@@ -1,7 +1,7 @@
 //! The run's actions, handed out: to Kafka, to the line, or as effects that run beside the conductor.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::catalog::ViewError;
 use crate::chunk::Chunk;
@@ -47,6 +47,7 @@ impl Conductor {
             }
             Action::Read { epoch, offsets } => self.read(epoch, offsets),
             Action::Take(window) => {
+                self.deadlines.fetched(true, self.clock());
                 let (chunk, permit) = hand.take().expect("a chunk is at hand when it is taken");
                 self.order(Order::Take {
                     window,
@@ -54,8 +55,12 @@ impl Conductor {
                     ticket: Box::new(permit),
                 });
             }
-            Action::Discard => drop(hand.take()),
+            Action::Discard => {
+                self.deadlines.fetched(false, self.clock());
+                drop(hand.take());
+            }
             Action::Seal { window, ranges, reason } => {
+                self.deadlines.seals(window, self.clock());
                 self.sealing.insert(window, (ranges, reason));
                 self.order(Order::Seal(window));
             }
@@ -86,6 +91,7 @@ impl Conductor {
                 return None;
             }
             Action::Swap(plan) => {
+                self.commit_began.get_or_insert_with(Instant::now);
                 let (base, windows) = (self.table.clone(), plan.windows.clone());
                 self.begin(effect, async move {
                     let (swapped, table) = perform::swap(&world, base, *plan).await;
@@ -94,11 +100,14 @@ impl Conductor {
                 return None;
             }
             Action::Publish { ledger, after } => {
+                self.note_committed();
                 self.count_committed(report);
                 self.publish(ledger, after);
                 return None;
             }
             Action::Drop { windows, files } => {
+                self.commit_began = None;
+                self.deadlines.commit_ended();
                 for window in windows {
                     self.sealed.remove(&window);
                     self.order(Order::Drop(window));

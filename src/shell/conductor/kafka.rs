@@ -41,6 +41,7 @@ impl Conductor {
             max_poll_records: source.max_poll_records as usize,
             chunk_bytes_max: CHUNK_BYTES_MAX,
             client,
+            meter: self.counters.table.metrics.consumer.clone(),
         };
         let budget = Budget::new(
             usize::try_from(self.memory / CHUNK_SHARE)
@@ -105,6 +106,7 @@ impl Conductor {
                 epoch, chunk, permit, ..
             } => {
                 self.unreachable_since = None;
+                self.count_fetched(&chunk);
                 let event = Event::Fetched {
                     epoch,
                     partition: chunk.partition,
@@ -160,6 +162,9 @@ impl Conductor {
     }
 
     pub(super) fn ticked(&mut self, report: &mut TableReport) -> Option<Outcome> {
+        if let Some(failure) = self.watch() {
+            return self.tell(Event::Failed(failure), None, report);
+        }
         let patience = self.world.retry_for;
         if let Some((_, error)) = self
             .unreachable_since

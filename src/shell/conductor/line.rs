@@ -25,6 +25,7 @@ impl Conductor {
         match reply {
             Reply::Staged(tally) => {
                 self.counters.records_read.fetch_add(tally.records, Ordering::Relaxed);
+                self.deadlines.staged(self.clock());
                 None
             }
             Reply::Unseen { shape, schema_id, plan } => {
@@ -54,6 +55,7 @@ impl Conductor {
     }
 
     fn line_sealed(&mut self, window: LineWindow, report: &mut TableReport) -> Option<Outcome> {
+        self.deadlines.sealed(window.id, self.clock());
         let (ranges, reason) = self
             .sealing
             .remove(&window.id)

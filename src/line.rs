@@ -9,6 +9,7 @@ use crate::chunk::Chunk;
 use crate::config::EventTime;
 use crate::decode::json::JsonDecoder;
 use crate::decode::{DeadLetter, Decoded, Decoder};
+use crate::memory::{Held, Memory, Purpose};
 use crate::offsets::Partition;
 use crate::place::{PlaceError, Placer};
 use crate::schema::infer::Shape;
@@ -39,6 +40,8 @@ pub struct LineSettings {
     pub event_time: Option<EventTime>,
     /// No file holds more rows than this.
     pub rows_per_file_max: u64,
+    /// Where the line counts what it holds.
+    pub memory: Memory,
     /// The memory that open files may hold between two chunks; above it the largest is flushed.
     pub open_bytes_max: usize,
     /// `onDecodeError: deadLetter`: rejects are kept, to be stored.
@@ -133,6 +136,7 @@ pub struct Line {
     sinks: SinkMaker,
     /// What the table was asked to take and can't, under the plan's schema: it isn't asked again.
     refused: Shape,
+    held: Held,
     open: Option<Open>,
 }
 
@@ -149,7 +153,9 @@ impl Line {
     /// [`LineError::Place`] if the spec doesn't fit the plan.
     pub fn new(settings: LineSettings, plan: LinePlan, sinks: SinkMaker) -> Result<Self, LineError> {
         let (decoder, placer) = Line::tools(&settings, &plan)?;
+        let held = settings.memory.hold(Purpose::Files);
         Ok(Line {
+            held,
             settings,
             plan,
             decoder,
@@ -173,7 +179,9 @@ impl Line {
                 }
                 Order::Seal(window) => self.seal(window).map(|sealed| answer(Reply::Sealed(Box::new(sealed)))),
                 Order::Drop(window) => {
-                    self.open.take_if(|open| open.window.id == window);
+                    if self.open.take_if(|open| open.window.id == window).is_some() {
+                        self.held.set(0);
+                    }
                     Ok(())
                 }
             };
@@ -209,6 +217,7 @@ impl Line {
         open.writer.write(placed.parts)?;
         // Ends: each flush leaves less, down to nothing.
         while open.writer.open_bytes() > self.settings.open_bytes_max && open.writer.flush_largest()? > 0 {}
+        self.held.set(open.writer.open_bytes());
         open.window.tally.add(tally);
         open.window.fields_dropped += fields_dropped;
         if let Some(time) = placed.event_time_max_us {
@@ -285,6 +294,7 @@ impl Line {
             None => self.open_window(id),
         };
         let Open { mut window, writer } = open;
+        self.held.set(0);
         let spec_id = self.plan.spec.spec_id();
         window.files = writer
             .seal()?

@@ -21,7 +21,8 @@ use crate::error::{Exit, Failure};
 use crate::memory::Memory;
 use crate::observe::metrics::Metrics;
 use crate::observe::{Observed, Table, server};
-use crate::shell::report::{Counters, RunReport, TableOutcome, TableReport};
+use crate::resident::resident;
+use crate::shell::report::{Counters, MemoryReport, RunReport, TableOutcome, TableReport};
 use crate::shell::{self, RunOptions};
 use crate::units::Millis;
 
@@ -66,6 +67,7 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
     let started = Instant::now();
     let id = Uuid::now_v7();
+    let memory = Memory::new(args.memory.as_u64());
     let loaded = config::load(&args.files)
         .map_err(Refused::from)
         .and_then(|pipelines| chosen(pipelines, &args.tables).map_err(Refused::from));
@@ -74,7 +76,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
         Err(refused) => {
             // A script that reads the report gets one also then; what is wrong is told on standard error.
             if args.output == OutputFormat::Json {
-                say_json(&report(id, Vec::new(), Exit::Config as u8, started));
+                say_json(&report(id, Vec::new(), Exit::Config as u8, started, &memory));
             }
             return Err(refused);
         }
@@ -90,19 +92,18 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
     let options = RunOptions {
         run: id,
         once: args.once,
-        memory: args.memory.as_u64(),
+        memory: memory.clone(),
         retry_for: args.retry_for,
         observed: listen.is_some(),
     };
-    let memory = Memory::new(options.memory);
-    let (tables, stopped_by) = block_on(until_done(pipelines, options, listen, memory, bars))??;
+    let (tables, stopped_by) = block_on(until_done(pipelines, options, listen, bars))??;
     let code = exit_code(&tables, args.once, stopped_by);
     for table in &tables {
         tell_failure(table, tables.len());
     }
     match args.output {
         OutputFormat::Text => tables.iter().for_each(|table| say(&summary(table))),
-        OutputFormat::Json => say_json(&report(id, tables, code, started)),
+        OutputFormat::Json => say_json(&report(id, tables, code, started, &memory)),
     }
     Ok(code)
 }
@@ -129,10 +130,9 @@ async fn until_done(
     pipelines: Vec<Pipeline>,
     options: RunOptions,
     listen: Option<SocketAddr>,
-    memory: Memory,
     bars: Option<MultiProgress>,
 ) -> Result<(Vec<TableReport>, Option<StopSignal>), Failure> {
-    let observed = observe(&pipelines, &options, memory);
+    let observed = observe(&pipelines, &options);
     let counters = observed
         .tables
         .iter()
@@ -185,14 +185,14 @@ async fn until_done(
 }
 
 /// Makes what others may see of the run.
-fn observe(pipelines: &[Pipeline], options: &RunOptions, memory: Memory) -> Arc<Observed> {
+fn observe(pipelines: &[Pipeline], options: &RunOptions) -> Arc<Observed> {
     let metrics = Metrics::new();
     let tables = pipelines.iter().map(|pipeline| Table::new(&metrics, pipeline));
     Arc::new(Observed {
         run: options.run.simple().to_string(),
         tables: tables.collect(),
         metrics,
-        memory,
+        memory: options.memory.clone(),
         started: Instant::now(),
     })
 }
@@ -236,12 +236,14 @@ fn tell_failure(table: &TableReport, tables: usize) {
     complain(error);
 }
 
-fn report(id: Uuid, tables: Vec<TableReport>, exit_code: u8, started: Instant) -> RunReport {
+fn report(id: Uuid, tables: Vec<TableReport>, exit_code: u8, started: Instant, memory: &Memory) -> RunReport {
+    let peak_resident = resident().map(|resident| resident.peak);
     RunReport {
         run: id.simple().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         exit_code,
         millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        memory: MemoryReport::new(memory, peak_resident),
         tables,
     }
 }

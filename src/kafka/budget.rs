@@ -1,7 +1,9 @@
 //! The bytes that chunks may hold between the Kafka thread and the lines.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::memory::{Held, Memory, Purpose};
 
 /// A number of bytes that may be in flight; clones share it.
 ///
@@ -13,7 +15,7 @@ pub struct Budget(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     total: usize,
-    available: Mutex<usize>,
+    taken: Mutex<Held>,
     returned: Condvar,
 }
 
@@ -25,15 +27,15 @@ pub struct Permit {
 }
 
 impl Budget {
-    /// Makes a budget of `bytes`.
+    /// Makes a budget of `bytes`; what is taken of it counts as chunks in `memory`.
     ///
     /// # Panics
     /// If `bytes` is 0: nothing could ever be fetched.
-    pub fn new(bytes: usize) -> Self {
+    pub fn new(bytes: usize, memory: &Memory) -> Self {
         assert!(bytes > 0, "a budget of no bytes lets nothing through");
         Budget(Arc::new(Inner {
             total: bytes,
-            available: Mutex::new(bytes),
+            taken: Mutex::new(memory.hold(Purpose::Chunks)),
             returned: Condvar::new(),
         }))
     }
@@ -45,20 +47,22 @@ impl Budget {
     pub fn acquire(&self, bytes: usize, timeout: Duration) -> Option<Permit> {
         let bytes = bytes.min(self.0.total);
         let deadline = Instant::now() + timeout;
-        let mut available = self.0.available.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.0.taken();
         // Ends: each round either has the bytes or comes closer to the deadline.
-        while *available < bytes {
+        while self.0.total - taken.bytes() < bytes {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return None;
             }
-            (available, _) = self
+            (taken, _) = self
                 .0
                 .returned
-                .wait_timeout(available, left)
+                .wait_timeout(taken, left)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        *available -= bytes;
+        let more = taken.bytes() + bytes;
+        taken.set(more);
+        drop(taken);
         Some(Permit {
             budget: Arc::clone(&self.0),
             bytes,
@@ -67,7 +71,13 @@ impl Budget {
 
     /// Returns the bytes that nobody holds.
     pub fn available(&self) -> usize {
-        *self.0.available.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.total - self.0.taken().bytes()
+    }
+}
+
+impl Inner {
+    fn taken(&self) -> MutexGuard<'_, Held> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -80,7 +90,10 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        *self.budget.available.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
+        let mut taken = self.budget.taken();
+        let less = taken.bytes() - self.bytes;
+        taken.set(less);
+        drop(taken);
         self.budget.returned.notify_all();
     }
 }

@@ -16,18 +16,19 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::config::Pipeline;
+use crate::memory::Memory;
 use crate::shell::report::{Counters, TableReport};
 use crate::units::Millis;
 
 /// What the command line says about a run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RunOptions {
     /// The run's id: the first part of its windows' names, and `run` in its report.
     pub run: Uuid,
     /// End when the tables reach the ends that the topics had at the start.
     pub once: bool,
-    /// The most memory the process should use, in bytes, shared by its pipelines.
-    pub memory: u64,
+    /// The memory of the process, shared by its pipelines.
+    pub memory: Memory,
     /// How long something remote may fail.
     pub retry_for: Millis,
     /// Somebody may ask how the run is: remotes are asked from time to time.
@@ -50,7 +51,7 @@ pub async fn run_all(
     counters: Vec<Arc<Counters>>,
     stop: watch::Receiver<bool>,
 ) -> Vec<TableReport> {
-    let share = options.memory / pipelines.len().max(1) as u64;
+    let shares = options.memory.share_of_one_in(pipelines.len());
     let watched = counters.iter().filter(|_| options.once);
     let mut silent = silence::watch(
         watched.map(|counters| Arc::clone(&counters.table)).collect(),
@@ -62,12 +63,8 @@ pub async fn run_all(
         .zip(counters)
         .map(|(pipeline, counters)| {
             let name = pipeline.full_name();
-            let options = RunOptions {
-                memory: share,
-                ..options
-            };
-            let task = tokio::spawn(conductor::conduct(pipeline, options, counters, stop.clone()));
-            (name, task, silent.next())
+            let conducted = conductor::conduct(pipeline, options.clone(), shares, counters, stop.clone());
+            (name, tokio::spawn(conducted), silent.next())
         })
         .collect();
     let mut reports = Vec::with_capacity(tasks.len());

@@ -11,6 +11,7 @@ use aperio::catalog::{Catalog, LoadedTable, NewTable, SwapAnswer};
 use aperio::chunk::Chunk;
 use aperio::config::PartitionField;
 use aperio::line::{Line, LinePlan, LineSettings, LineWindow, Order, Reply};
+use aperio::memory::Memory;
 use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
 use aperio::place::partition_spec;
 use aperio::schema::{KafkaColumn, UnknownFields, evolve};
@@ -93,6 +94,7 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
         data_location: "/warehouse/sales/events/data".to_owned(),
     };
     let settings = LineSettings {
+        memory: Memory::new(1 << 30),
         topic: source().topic,
         event_time: None,
         rows_per_file_max: 1_000,

@@ -23,6 +23,7 @@ use super::run::summary;
 use super::{Refused, block_on};
 use crate::config::{self, Pipeline};
 use crate::error::{Exit, Failure};
+use crate::memory::Memory;
 use crate::shell::report::{Counters, TableOutcome, TableReport};
 use crate::shell::{self, RunOptions};
 use crate::units::Millis;
@@ -170,7 +171,7 @@ async fn run_once(pipeline: Pipeline, stop_after: Option<u64>) -> TableReport {
     let options = RunOptions {
         run: Uuid::now_v7(),
         once: true,
-        memory: MEMORY_BYTES,
+        memory: Memory::new(MEMORY_BYTES),
         retry_for: RETRY_FOR,
         observed: false,
     };

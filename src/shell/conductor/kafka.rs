@@ -13,8 +13,8 @@ use crate::kafka::consumer::{Consumer, ConsumerSettings, KafkaEvent};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::{Event, Outcome};
+use crate::shell::conductor::Conductor;
 use crate::shell::conductor::answers::Answer;
-use crate::shell::conductor::{CHUNK_SHARE, Conductor, QUEUE_SHARE};
 use crate::shell::now;
 use crate::shell::report::TableReport;
 use crate::units::Millis;
@@ -29,7 +29,7 @@ impl Conductor {
     pub(super) fn join(&mut self, report: &mut TableReport) -> Option<Outcome> {
         let source = &self.world.pipeline.source;
         let mut client = source.client.clone();
-        let queue_kbytes = (self.memory / QUEUE_SHARE / 1024).max(1024).to_string();
+        let queue_kbytes = (self.shares.queues / 1024).max(1024).to_string();
         client
             .entry("queued.max.messages.kbytes".into())
             .or_insert(queue_kbytes);
@@ -43,14 +43,11 @@ impl Conductor {
             client,
             meter: self.counters.table.metrics.consumer.clone(),
         };
-        let budget = Budget::new(
-            usize::try_from(self.memory / CHUNK_SHARE)
-                .unwrap_or(usize::MAX)
-                .max(2 * CHUNK_BYTES_MAX),
-        );
+        let budget = Budget::new(self.shares.chunks.max(2 * CHUNK_BYTES_MAX), &self.memory);
         match Consumer::start(settings, budget, self.kafka.0.clone()) {
             Ok(consumer) => {
                 self.consumer = Some(consumer);
+                self.queues.set(self.shares.queues);
                 self.unassigned_since = Some(now());
                 None
             }

@@ -39,6 +39,7 @@ use crate::kafka::budget::Permit;
 use crate::kafka::consumer::{Consumer, KafkaEvent};
 use crate::kill_points::{self, Effect, KillPoint};
 use crate::line::{Line, LineSettings, LineWindow, Order, Reply};
+use crate::memory::{Held, Memory, Purpose, Shares};
 use crate::observe::Phase;
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use crate::run::deadline::{Deadlines, Patience};
@@ -68,25 +69,17 @@ const GRACE: Millis = Millis(25_000);
 /// How long leaving the group may hold up the end of a run.
 const LEAVE_WAIT: Duration = Duration::from_secs(20);
 
-/// The part of `--memory` that chunks may hold between Kafka and the lines.
-const CHUNK_SHARE: u64 = 8;
-
-/// The part of `--memory` that librdkafka may hold in its queues.
-const QUEUE_SHARE: u64 = 8;
-
-/// The part of `--memory` that open files may hold.
-const FILES_SHARE: u64 = 4;
-
 /// Runs one pipeline from its first look at the world to its report.
 pub(super) async fn conduct(
     pipeline: Pipeline,
     options: RunOptions,
+    shares: Shares,
     counters: Arc<Counters>,
     stop: watch::Receiver<bool>,
 ) -> TableReport {
     let started = now();
     let mut report = TableReport::new(pipeline.full_name());
-    let outcome = match play(pipeline, options, &counters, stop, &mut report).await {
+    let outcome = match play(pipeline, options, shares, &counters, stop, &mut report).await {
         Ok(outcome) => outcome,
         Err(failure) => Outcome::Failed(failure),
     };
@@ -101,6 +94,7 @@ pub(super) async fn conduct(
 async fn play(
     pipeline: Pipeline,
     options: RunOptions,
+    shares: Shares,
     counters: &Arc<Counters>,
     mut stop: watch::Receiver<bool>,
     report: &mut TableReport,
@@ -139,7 +133,7 @@ async fn play(
         );
         return Ok(Outcome::Done);
     };
-    Conductor::new(world, options, counters.clone(), &topic, table)?
+    Conductor::new(world, options, shares, counters.clone(), &topic, table)?
         .play(topic, view, stop, report)
         .await
 }
@@ -157,7 +151,10 @@ struct Conductor {
     world: Arc<World>,
     run: Run,
     once: bool,
-    memory: u64,
+    memory: Memory,
+    shares: Shares,
+    /// What librdkafka may hold in its queues.
+    queues: Held,
     counters: Arc<Counters>,
     table: LoadedTable,
     store: Arc<Store>,
@@ -198,6 +195,7 @@ impl Conductor {
     fn new(
         world: Arc<World>,
         options: RunOptions,
+        shares: Shares,
         counters: Arc<Counters>,
         topic: &Topic,
         table: LoadedTable,
@@ -220,7 +218,8 @@ impl Conductor {
             topic: source.topic.clone(),
             event_time: source.event_time.clone(),
             rows_per_file_max: source.batch_size,
-            open_bytes_max: usize::try_from(options.memory / FILES_SHARE).unwrap_or(usize::MAX),
+            memory: options.memory.clone(),
+            open_bytes_max: shares.files,
             keeps_rejects: matches!(world.pipeline.errors.on_decode_error, OnDecodeError::DeadLetter { .. }),
         };
         let store = Arc::new(table.store.clone());
@@ -250,7 +249,9 @@ impl Conductor {
         Ok(Conductor {
             run: Run::new(config),
             once: options.once,
+            queues: options.memory.hold(Purpose::Queues),
             memory: options.memory,
+            shares,
             counters,
             store,
             points: Arc::new(points),

@@ -153,7 +153,7 @@ impl Conductor {
                             known.unwrap_or_default(),
                             found.unwrap_or_default()
                         ))
-                        .hint("nothing of the window was stored; to read the new topic, use another table");
+                        .hint("nothing of the window was stored. To read the new topic into this table, move its offsets with `aperio sync-points reset`; or use another table");
                     return Answer::Event(Event::Failed(failure));
                 }
                 Ok(_) => {}

@@ -53,7 +53,8 @@ pub(super) struct RunArgs {
     /// How long something remote may be down before the run gives up
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
     retry_for: Millis,
-    /// Where metrics, health and status are served; `--once` serves them only with this [a service: 127.0.0.1:9464]
+    /// Where /metrics, /health/live, /health/ready and /status are served; --once serves them only with this [default of a
+    /// service: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// The report on standard output at the end

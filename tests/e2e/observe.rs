@@ -43,7 +43,9 @@ impl Service {
         let port = setup::free_port();
         let listen = format!("127.0.0.1:{port}");
         let aperio = Aperio::start(work.path(), &["run", "pipeline.yaml", "--listen", &listen]);
-        Service { aperio, port }
+        let service = Service { aperio, port };
+        service.wait_for("/health/live", 200, &[]);
+        service
     }
 
     /// The status and the body of a page; `None` where nobody listens.
@@ -75,27 +77,28 @@ impl Service {
         );
     }
 
-    /// The value of the series of this name, summed over its labels.
-    fn metric(&self, name: &str) -> f64 {
-        let (_, text) = self.get("/metrics").expect("it listens");
+    /// The values of the series of this name, summed over their labels; `None` before there is one.
+    fn read(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics")?;
         let values = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
-            let value = rest
-                .strip_prefix(' ')
-                .or_else(|| rest.strip_prefix('{')?.split_once("} ").map(|(_, value)| value));
-            value?.parse::<f64>().ok()
+            let labelled = || Some(rest.strip_prefix('{')?.split_once("} ")?.1);
+            rest.strip_prefix(' ').or_else(labelled)?.parse::<f64>().ok()
         });
-        let values: Vec<_> = values.collect();
-        assert!(!values.is_empty(), "no `{name}` in:\n{text}");
-        values.iter().sum()
+        values.reduce(|a, b| a + b)
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        self.read(name)
+            .unwrap_or_else(|| panic!("no `{name}` in {:#?}", self.get("/metrics")))
     }
 
     fn wait_metric(&self, name: &str, holds: impl Fn(f64) -> bool) {
-        let seen = setup::wait_until(LIMIT, || holds(self.metric(name)));
+        let seen = setup::wait_until(LIMIT, || self.read(name).is_some_and(&holds));
         assert!(
             seen,
-            "{name} stays at {}: {:#?}",
-            self.metric(name),
+            "{name} stays at {:?}: {:#?}",
+            self.read(name),
             self.aperio.printed()
         );
     }
@@ -278,6 +281,20 @@ fn a_catalog_that_never_answers_is_seen_by_a_service_and_ends_a_run() {
     gate.shut(false);
     let report = work.start_once(&["--output", "json"]).wait().expect_code(0).report();
     assert_eq!(report["tables"][0]["lag"], 0, "{report:#}");
+}
+
+#[test]
+fn a_thread_that_hangs_ends_a_run_and_the_next_one_does_its_work() {
+    let (kafka, topic) = (Kafka::shared(), "observe-hangs");
+    produce::create_topic(kafka, topic, 2, &[]);
+    produce::produce(kafka, topic, (0..10).map(event));
+    let work = Workspace::new(&pipeline(&kafka.brokers(), topic, None));
+    let args = ["run", "--once", "pipeline.yaml", "--retry-for", "1s"];
+    let hang = [("FAILPOINTS", "Inside(FileUploaded)=sleep(3600000)")];
+    let told = Aperio::start_with(work.path(), &args, &hang).wait().expect_code(4);
+    assert!(told.stderr.contains("its files aren't completed"), "{told:#?}");
+    let report = work.start_once(&["--output", "json"]).wait().expect_code(0).report();
+    assert_eq!(report["tables"][0]["rowsWritten"], 10, "{report:#}");
 }
 
 // --- check -------------------------------------------------------------------------------------------------------------

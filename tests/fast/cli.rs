@@ -64,6 +64,8 @@ fn help() {
         text.push_str("\n\n");
         text.push_str(&seen(directory.path(), &[command, "--help"]));
     }
+    text.push_str("\n\n");
+    text.push_str(&seen(directory.path(), &["sync-points", "reset", "--help"]));
     insta::assert_snapshot!(text);
 }
 

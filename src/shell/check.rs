@@ -1,6 +1,6 @@
 //! `aperio check`: one thing that a run needs, reached with its credentials. Nothing is left behind.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -15,6 +15,10 @@ use crate::store::{Store, StoreError};
 
 /// How long a broker may take for one answer; somebody is waiting in front of the screen.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a question that wasn't answered is put again, and the wait before that.
+const ASK_AGAIN_FOR: Duration = Duration::from_secs(5);
+const ASK_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long the catalog or the store may take for one answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
@@ -133,16 +137,27 @@ async fn ask(
     answer.map_err(|error| error.failure(&source.brokers, &source.topic))
 }
 
-/// Asks the brokers once, on a thread that may block.
-async fn asking<T: Send + 'static>(
+/// Asks the brokers for somebody who waits in front of the screen, on a thread that may block. What passes by itself within
+/// some seconds, such as a coordinator that isn't chosen yet, is asked again.
+///
+/// # Errors
+/// As the brokers answered last.
+pub async fn asking<T: Send + 'static>(
     pipeline: &Pipeline,
-    question: impl FnOnce(&Admin, &Pipeline) -> Result<T, KafkaError> + Send + 'static,
+    question: impl Fn(&Admin, &Pipeline) -> Result<T, KafkaError> + Send + 'static,
 ) -> Result<T, KafkaError> {
     let pipeline = pipeline.clone();
     let asked = tokio::task::spawn_blocking(move || {
         let source = &pipeline.source;
         let admin = Admin::new(&source.brokers, source.read_committed, &source.client, QUESTION_TIMEOUT)?;
-        question(&admin, &pipeline)
+        let since = Instant::now();
+        // Ends: by the answer, or when the time is over.
+        loop {
+            match question(&admin, &pipeline) {
+                Err(error) if error.passes() && since.elapsed() < ASK_AGAIN_FOR => std::thread::sleep(ASK_PAUSE),
+                answer => return answer,
+            }
+        }
     });
     asked.await.expect("a question to a broker doesn't panic")
 }

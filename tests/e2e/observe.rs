@@ -39,13 +39,22 @@ struct Service {
 }
 
 impl Service {
+    /// Starts it and waits until it serves.
     fn start(work: &Workspace) -> Self {
+        Self::begin(work, &[]).serving()
+    }
+
+    /// Starts it with these environment variables.
+    fn begin(work: &Workspace, variables: &[(&str, &str)]) -> Self {
         let port = setup::free_port();
-        let listen = format!("127.0.0.1:{port}");
-        let aperio = Aperio::start(work.path(), &["run", "pipeline.yaml", "--listen", &listen]);
-        let service = Service { aperio, port };
-        service.wait_for("/health/live", 200, &[]);
-        service
+        let args = ["run", "pipeline.yaml", "--listen", &format!("127.0.0.1:{port}")];
+        let aperio = Aperio::start_with(work.path(), &args, variables);
+        Service { aperio, port }
+    }
+
+    fn serving(self) -> Self {
+        self.wait_for("/health/live", 200, &[]);
+        self
     }
 
     /// The status and the body of a page; `None` where nobody listens.
@@ -113,10 +122,27 @@ fn every_metric_moves_and_readiness_follows_the_brokers_and_the_lag() {
     let warehouse = tempfile::tempdir().expect("a temporary folder");
     let catalog = RestCatalog::start(warehouse.path());
     let proxy = Proxy::start(catalog.address());
-    proxy.on_commit(1, Fault::Refuse(409));
-    proxy.on_commit(2, Fault::Refuse(500));
+    proxy.on_commit(1, Fault::Refuse(500));
     let work = Workspace::new(&pipeline(&kafka.brokers(), topic, Some(&proxy.uri())));
-    let service = Service::start(&work);
+    // The start is tried twice; before its first window is swapped somebody moves the table: that is a conflict.
+    let stop = [("FAILPOINTS", "Inside(ManifestsStaged)=2*off->1*return(stop)")];
+    let Service { aperio, port } = Service::begin(&work, &stop);
+    aperio.wait_stopped();
+    let reset = [
+        "sync-points",
+        "reset",
+        "pipeline.yaml",
+        "--table",
+        topic,
+        "--to",
+        "1",
+        "--partition",
+        "0",
+        "--yes",
+    ];
+    Aperio::run(work.path(), &reset).expect_code(0);
+    let aperio = aperio.go_on();
+    let service = Service { aperio, port }.serving();
     service.wait_metric("aperio_records_rejected_total", |count| count == 1.0);
     service.wait_for("/health/ready", 200, &["\"ready\": true"]);
     service.wait_for("/health/live", 200, &["\"live\": true"]);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, SecondsFormat};
 use serde::Serialize;
 
 use super::metrics::{Metrics, Shown, TableMetrics};
@@ -85,8 +86,8 @@ pub(super) struct TableStatus {
     /// Why it isn't ready.
     reasons: Vec<String>,
     snapshot: Option<i64>,
-    /// Seconds since 1970; `None` before the first one.
-    last_commit_seconds: Option<f64>,
+    /// ISO 8601; `None` before the first one.
+    last_commit: Option<String>,
     commits: u64,
     rejected: u64,
     /// Sum over the partitions that this instance reads, where it is known.
@@ -244,13 +245,19 @@ impl Table {
             ready: reasons.is_empty(),
             reasons,
             snapshot: known.snapshot,
-            last_commit_seconds: (last_commit > 0.0).then_some(last_commit),
+            last_commit: iso(last_commit),
             commits: self.metrics.commits.get(),
             rejected: self.metrics.rejected.get(),
             lag: known.lag(),
             partitions: partitions.collect(),
         }
     }
+}
+
+/// A time in seconds since 1970 as ISO 8601; `None` for 0, which stands for never.
+fn iso(seconds: f64) -> Option<String> {
+    let time = DateTime::from_timestamp_millis((seconds * 1e3) as i64).filter(|_| seconds > 0.0)?;
+    Some(time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 impl Known {

@@ -23,7 +23,7 @@ pub(in crate::cli) struct ResetArgs {
     /// The table whose offsets are moved
     #[arg(long, value_name = "NAME")]
     table: String,
-    /// Where to: earliest, latest, a time as 2024-01-01T00:00:00Z, an offset, or group:NAME
+    /// Where to: earliest, latest, a time as 2024-01-01T00:00:00Z (of Kafka's record timestamps), an offset, or group:NAME
     #[arg(long, value_name = "WHERE", value_parser = target)]
     to: Target,
     /// Only this partition; may be repeated
@@ -108,11 +108,11 @@ fn text(preview: &Preview) -> String {
     let mut lines = vec![columns.text(2)];
     let sum = |of: fn(&Move) -> u64| reset.moves.values().map(of).sum::<u64>();
     let (doubled, skipped) = (sum(|found| found.doubled), sum(|found| found.skipped));
-    lines.push(format!(
-        "in all up to {} will be in the table twice, and up to {} will not be read",
-        counted(doubled, "record"),
-        grouped(skipped)
-    ));
+    for (count, what) in [(doubled, "in the table twice"), (skipped, "skipped")] {
+        if count > 0 {
+            lines.push(format!("in all up to {} will be {what}", counted(count, "record")));
+        }
+    }
     if let Some(other) = &preview.other_source {
         lines.push(format!(
             "note: the offsets in the table are those of another topic ({}); its rows stay, and it is read on from {}",

@@ -42,6 +42,8 @@ pub struct Memory(Arc<Counts>);
 
 #[derive(Debug)]
 struct Counts {
+    /// What counts too whatever is counted here.
+    whole: Option<Memory>,
     limit: u64,
     of: [AtomicU64; Purpose::ALL.len()],
     all: AtomicU64,
@@ -51,12 +53,22 @@ struct Counts {
 impl Memory {
     /// Makes the memory of a process that may use `limit` bytes.
     pub fn new(limit: u64) -> Memory {
+        Memory::counting(None, limit)
+    }
+
+    fn counting(whole: Option<Memory>, limit: u64) -> Memory {
         Memory(Arc::new(Counts {
+            whole,
             limit,
             of: Default::default(),
             all: AtomicU64::new(0),
             peak: AtomicU64::new(0),
         }))
+    }
+
+    /// Begins to count one part of the process, such as a pipeline, by itself; it counts here as well.
+    pub fn part(&self) -> Memory {
+        Memory::counting(Some(self.clone()), self.0.limit)
     }
 
     /// The limit, `--memory`, in bytes.
@@ -90,13 +102,13 @@ impl Memory {
 
     /// Divides the limit between `pipelines` of one process, and within each.
     ///
-    /// Half of the limit stays undivided: see the module.
+    /// Three eighths of the limit stay undivided: see the module.
     pub fn share_of_one_in(&self, pipelines: usize) -> Shares {
         let own = usize::try_from(self.0.limit / pipelines.max(1) as u64).unwrap_or(usize::MAX);
         Shares {
             queues: own / 8,
             chunks: own / 8,
-            files: own / 4,
+            files: own / 8 * 3,
         }
     }
 }
@@ -124,16 +136,23 @@ impl Held {
     /// Says how much is held now, in bytes.
     pub fn set(&mut self, bytes: usize) {
         let bytes = bytes as u64;
-        let Counts { of, all, peak, .. } = &*self.memory.0;
-        let of = &of[self.purpose as usize];
-        if bytes >= self.bytes {
-            let more = bytes - self.bytes;
-            of.fetch_add(more, Ordering::Relaxed);
-            peak.fetch_max(all.fetch_add(more, Ordering::Relaxed) + more, Ordering::Relaxed);
-        } else {
-            let less = self.bytes - bytes;
-            of.fetch_sub(less, Ordering::Relaxed);
-            all.fetch_sub(less, Ordering::Relaxed);
+        let mut next = Some(&self.memory);
+        // Ends: a part is made of what was there before it.
+        while let Some(memory) = next {
+            let Counts {
+                whole, of, all, peak, ..
+            } = &*memory.0;
+            let of = &of[self.purpose as usize];
+            if bytes >= self.bytes {
+                let more = bytes - self.bytes;
+                of.fetch_add(more, Ordering::Relaxed);
+                peak.fetch_max(all.fetch_add(more, Ordering::Relaxed) + more, Ordering::Relaxed);
+            } else {
+                let less = self.bytes - bytes;
+                of.fetch_sub(less, Ordering::Relaxed);
+                all.fetch_sub(less, Ordering::Relaxed);
+            }
+            next = whole.as_ref();
         }
         self.bytes = bytes;
     }
@@ -156,7 +175,8 @@ mod tests {
 
     #[test]
     fn what_is_held_is_counted_by_purpose_and_at_its_peak() {
-        let memory = Memory::new(1_000);
+        let process = Memory::new(1_000);
+        let memory = process.part();
         let mut rows = memory.hold(Purpose::Files);
         let mut letters = memory.hold(Purpose::Letters);
         rows.set(300);
@@ -164,6 +184,8 @@ mod tests {
         rows.set(100);
         assert_eq!((memory.held(), memory.held_peak()), (150, 350));
         assert_eq!(memory.held_for(Purpose::Files), 100);
+        assert_eq!((process.held(), process.held_for(Purpose::Letters)), (150, 50));
+        assert_eq!(process.part().held(), 0);
         drop(rows);
         drop(letters);
         assert_eq!((memory.held(), memory.held_peak()), (0, 350));

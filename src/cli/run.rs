@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,6 +51,9 @@ pub(super) struct RunArgs {
     /// The most memory for the whole process
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = size)]
     memory: ByteSize,
+    /// Threads per table that decode and encode, at most; more than one work only while they are behind [default: the cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    lines: Option<u16>,
     /// How long something remote may be down before the run gives up
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
     retry_for: Millis,
@@ -94,6 +98,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
         run: id,
         once: args.once,
         memory: memory.clone(),
+        lines: args.lines.map_or_else(cores, usize::from),
         retry_for: args.retry_for,
         observed: listen.is_some(),
     };
@@ -284,6 +289,11 @@ pub(super) fn summary(table: &TableReport) -> String {
     }
     text.push_str(&format!(", {:.1} s", table.millis as f64 / 1000.0));
     text
+}
+
+/// How many threads the operating system lets work at once.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 fn size(text: &str) -> Result<ByteSize, String> {

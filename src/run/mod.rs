@@ -108,6 +108,8 @@ pub enum Event {
         /// Its records; fewer than offsets where there are holes.
         records: u64,
     },
+    /// The dead letters of a window hold as much memory as they may: it is closed, if it isn't already.
+    Crowded(WindowId),
     /// The files of a window are complete.
     Sealed(SealedWindow),
     /// Answer to [`Action::Prepare`].
@@ -317,6 +319,11 @@ impl Run {
         self.ledger.as_ref()
     }
 
+    /// The window that takes chunks now.
+    pub fn filling(&self) -> Option<WindowId> {
+        self.filling.as_ref().map(|filling| filling.id)
+    }
+
     /// The ends that a `--once` run works towards; empty in a service.
     pub fn ends(&self) -> &Offsets {
         &self.ends
@@ -378,6 +385,11 @@ impl Run {
                 range,
                 records,
             } => self.fetched(epoch, partition, range, records, now),
+            Event::Crowded(window) => {
+                if let Some(filling) = self.filling.take_if(|filling| filling.id == window) {
+                    self.seal(filling, SealReason::Memory);
+                }
+            }
             Event::Sealed(window) => self.window_sealed(window),
             Event::Prepared { windows, answer } => self.prepared(&windows, answer, now),
             Event::Loaded(answer) => self.loaded(answer, now),

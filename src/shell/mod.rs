@@ -29,6 +29,8 @@ pub struct RunOptions {
     pub once: bool,
     /// The memory of the process, shared by its pipelines.
     pub memory: Memory,
+    /// Threads per pipeline that decode and encode, at most; at least one.
+    pub lines: usize,
     /// How long something remote may fail.
     pub retry_for: Millis,
     /// Somebody may ask how the run is: remotes are asked from time to time.

@@ -81,7 +81,7 @@ pub struct SyncPointAhead {
 pub struct WindowReport {
     /// Its name, `run/sequence`.
     pub id: String,
-    /// What closed it: size, age, end, revoke or stop.
+    /// What closed it: size, age, memory, end, revoke or stop.
     pub reason: String,
     /// Records taken from Kafka.
     pub records: u64,

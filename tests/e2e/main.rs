@@ -6,6 +6,7 @@ mod aperio;
 mod every_step;
 mod history;
 mod json_table;
+mod load;
 mod observe;
 mod produce;
 mod readers;

@@ -98,7 +98,10 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
         topic: source().topic,
         event_time: None,
         rows_per_file_max: 1_000,
+        number: 0,
+        lines: 1,
         open_bytes_max: usize::MAX,
+        letters_bytes_max: usize::MAX,
         keeps_rejects: true,
     };
     let line = Line::new(settings, plan, Box::new(|| Box::new(MemorySinks::default()))).expect("a line");
@@ -124,7 +127,7 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
     let mut sealed = None;
     line.work(inbox, |reply| match reply {
         Reply::Sealed(window) => sealed = Some(*window),
-        Reply::Staged(_) => {}
+        Reply::Staged(_) | Reply::Crowded(_) => {}
         Reply::Unseen { .. } => panic!("the table has every column"),
         Reply::Failed(error) => panic!("{error}"),
     });

@@ -172,6 +172,7 @@ async fn run_once(pipeline: Pipeline, stop_after: Option<u64>) -> TableReport {
         run: Uuid::now_v7(),
         once: true,
         memory: Memory::new(MEMORY_BYTES),
+        lines: 1,
         retry_for: RETRY_FOR,
         observed: false,
     };

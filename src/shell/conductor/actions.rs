@@ -9,10 +9,9 @@ use crate::error::{Exit, Failure, chain};
 use crate::kafka::budget::Permit;
 use crate::kafka::consumer::Consumer;
 use crate::kill_points::{self, Effect, KillPoint};
-use crate::line::Order;
 use crate::run::{Action, Event, Outcome};
-use crate::shell::conductor::Conductor;
 use crate::shell::conductor::answers::Answer;
+use crate::shell::conductor::{Conductor, Sealing};
 use crate::shell::report::TableReport;
 use crate::shell::{open, perform};
 use crate::table::WindowId;
@@ -49,11 +48,8 @@ impl Conductor {
             Action::Take(window) => {
                 self.deadlines.fetched(true, self.clock());
                 let (chunk, permit) = hand.take().expect("a chunk is at hand when it is taken");
-                self.order(Order::Take {
-                    window,
-                    chunk,
-                    ticket: Box::new(permit),
-                });
+                let behind = self.behind();
+                self.lines.take(window, chunk, Box::new(permit), behind);
             }
             Action::Discard => {
                 self.deadlines.fetched(false, self.clock());
@@ -61,8 +57,13 @@ impl Conductor {
             }
             Action::Seal { window, ranges, reason } => {
                 self.deadlines.seals(window, self.clock());
-                self.sealing.insert(window, (ranges, reason));
-                self.order(Order::Seal(window));
+                let sealing = Sealing {
+                    ranges,
+                    reason,
+                    lines_open: self.lines.seal(window),
+                    sealed: None,
+                };
+                self.sealing.insert(window, sealing);
             }
             Action::Prepare { windows, after } => {
                 self.prepare(windows, after);
@@ -110,7 +111,7 @@ impl Conductor {
                 self.deadlines.commit_ended();
                 for window in windows {
                     self.sealed.remove(&window);
-                    self.order(Order::Drop(window));
+                    self.lines.forget(window);
                 }
                 let store = Arc::clone(&self.store);
                 tokio::spawn(async move { store.delete_unused(&files).await });
@@ -130,7 +131,7 @@ impl Conductor {
         let letters: Vec<_> = windows
             .iter()
             .filter_map(|id| self.sealed.get(id))
-            .flat_map(|(window, _)| window.aside.clone())
+            .flat_map(|(window, _)| window.letters.clone())
             .collect();
         let ledger = self
             .run

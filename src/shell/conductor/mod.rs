@@ -10,7 +10,7 @@
 //!   actions::perform ──an effect beside the conductor──▶ answers::answered ──what came of it──▶ tell
 //! ```
 //!
-//! Along the way of a record: [`kafka`] brings chunks, [`line`](mod@line) makes sealed windows of them, [`actions`]
+//! Along the way of a record: [`kafka`] brings chunks, [`lines`] deals them out, [`line`](mod@line) takes sealed windows back, [`actions`]
 //! hands out what the run says, [`answers`] takes in what came of it, [`counts`] notes it for the report.
 
 mod actions;
@@ -18,6 +18,7 @@ mod answers;
 mod counts;
 mod kafka;
 mod line;
+mod lines;
 mod overdue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,10 +36,10 @@ use crate::catalog::LoadedTable;
 use crate::chunk::Chunk;
 use crate::config::{MaxRejected, OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure, chain};
-use crate::kafka::budget::Permit;
+use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::consumer::{Consumer, KafkaEvent};
 use crate::kill_points::{self, Effect, KillPoint};
-use crate::line::{Line, LineSettings, LineWindow, Order, Reply};
+use crate::line::{LineError, LineSettings, LineWindow, Reply, SinkMaker};
 use crate::memory::{Held, Memory, Purpose, Shares};
 use crate::observe::Phase;
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
@@ -47,6 +48,7 @@ use crate::run::window::{RejectLimit, SealReason};
 use crate::run::{Event, Outcome, Run, RunConfig};
 use crate::shell::conductor::answers::Answer;
 pub(in crate::shell) use crate::shell::conductor::counts::close;
+use crate::shell::conductor::lines::Lines;
 use crate::shell::open::{self, Topic, World};
 use crate::shell::perform::Aside;
 use crate::shell::probe::probe;
@@ -147,6 +149,16 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// A window whose files are being completed.
+struct Sealing {
+    ranges: OffsetRanges,
+    reason: SealReason,
+    /// Lines that haven't answered yet.
+    lines_open: usize,
+    /// What the others filled.
+    sealed: Option<LineWindow>,
+}
+
 struct Conductor {
     world: Arc<World>,
     run: Run,
@@ -165,12 +177,16 @@ struct Conductor {
     kafka: (UnboundedSender<KafkaEvent>, UnboundedReceiver<KafkaEvent>),
     answers: (UnboundedSender<Answer>, UnboundedReceiver<Answer>),
     replies: UnboundedReceiver<Reply>,
-    orders: mpsc::Sender<Order>,
+    lines: Lines,
+    /// The chunks on their way, once there is a consumer.
+    budget: Option<Budget>,
+    /// One change of the table's schema at a time: the next line to ask may find what it needs.
+    evolving: Arc<tokio::sync::Mutex<()>>,
     /// The rebalance that brought each partition, and whether it has been started in librdkafka.
     generations: BTreeMap<Partition, u64>,
     started: BTreeSet<Partition>,
     revoke: Option<mpsc::SyncSender<()>>,
-    sealing: HashMap<WindowId, (OffsetRanges, SealReason)>,
+    sealing: HashMap<WindowId, Sealing>,
     /// Windows that wait for their commit, or for its end.
     sealed: HashMap<WindowId, (LineWindow, SealReason)>,
     /// The windows of the commit under way.
@@ -214,43 +230,45 @@ impl Conductor {
                 MaxRejected::Count(most) => RejectLimit::Count(most),
             },
         };
+        let lines_max = options.lines.clamp(1, topic.partitions.len().max(1));
+        // Counted by itself: its letters take the place of its own chunks, and its lines share one memory.
+        let memory = options.memory.part();
         let settings = LineSettings {
+            number: 0,
+            lines: lines_max,
             topic: source.topic.clone(),
             event_time: source.event_time.clone(),
             rows_per_file_max: source.batch_size,
-            memory: options.memory.clone(),
+            memory: memory.clone(),
             open_bytes_max: shares.files,
+            letters_bytes_max: shares.chunks / 2,
             keeps_rejects: matches!(world.pipeline.errors.on_decode_error, OnDecodeError::DeadLetter { .. }),
         };
         let store = Arc::new(table.store.clone());
         let (handle, line_store) = (Handle::current(), table.store.clone());
-        let sinks = Box::new(move || {
-            let sinks = UploadSinks {
-                store: line_store.clone(),
-                handle: handle.clone(),
-            };
-            Box::new(sinks) as Box<dyn crate::write::FileSinks>
-        });
-        let line = Line::new(settings, world.line_plan(&table)?, sinks).map_err(|error| {
-            Failure::new(Exit::Config, format!("table `{}` can't be written", world.ident)).detail(chain(&error))
-        })?;
-        let (orders, inbox) = mpsc::channel();
-        let (outbox, replies) = unbounded_channel();
-        std::thread::Builder::new()
-            .name("line-0".into())
-            .spawn(move || {
-                // A conductor that is gone wants no answers.
-                line.work(inbox, |reply| drop(outbox.send(reply)));
+        let sinks = || -> SinkMaker {
+            let sinks = (line_store.clone(), handle.clone());
+            Box::new(move || {
+                let (store, handle) = sinks.clone();
+                Box::new(UploadSinks { store, handle })
             })
-            .map_err(|error| Failure::new(Exit::Remote, format!("no thread for the line: {error}")))?;
+        };
+        let (outbox, replies) = unbounded_channel();
+        let lines = Lines::start(lines_max, &settings, &world.line_plan(&table)?, sinks, &outbox).map_err(|error| {
+            let exit = match &error {
+                LineError::Thread(_) => Exit::Remote,
+                _ => Exit::Config,
+            };
+            Failure::new(exit, format!("table `{}` can't be written", world.ident)).detail(chain(&error))
+        })?;
         let points = open::sync_points(&world.pipeline, Some(table.metadata.location()))?
             .expect("the table's location is known");
         let aside = Aside::open(&world)?;
         Ok(Conductor {
             run: Run::new(config),
             once: options.once,
-            queues: options.memory.hold(Purpose::Queues),
-            memory: options.memory,
+            queues: memory.hold(Purpose::Queues),
+            memory,
             shares,
             counters,
             store,
@@ -261,7 +279,9 @@ impl Conductor {
             kafka: unbounded_channel(),
             answers: unbounded_channel(),
             replies,
-            orders,
+            lines,
+            budget: None,
+            evolving: Arc::default(),
             generations: BTreeMap::new(),
             started: BTreeSet::new(),
             revoke: None,

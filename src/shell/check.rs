@@ -181,11 +181,8 @@ async fn table_found(pipeline: &Pipeline) -> Result<String, Failure> {
     let failed = |error| catalog_failure(&pipeline.catalog, &error);
     let ident = ident(pipeline, &pipeline.name)?;
     let shown = pipeline.catalog.shown();
-    // Before the SQLite file is there, asking for a sign of life would make it; loading doesn't.
+    catalog.reach().await.map_err(failed)?;
     let Some(table) = catalog.load(&ident).await.map_err(failed)? else {
-        if !catalog.refusals_are_final() {
-            catalog.reach().await.map_err(failed)?;
-        }
         return Ok(format!("{shown}: table `{ident}` is made by the first run"));
     };
     let view = table.view().await.map_err(|error| match error {

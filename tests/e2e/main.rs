@@ -2,19 +2,17 @@
 //!
 //! `make setup` gets them, `make test` does that first. What isn't there fails a test; nothing is skipped.
 
-#![expect(
-    dead_code,
-    reason = "helpers for the tests to come; the benches use some of these modules too"
-)]
-
 mod aperio;
 mod every_step;
 mod history;
 mod json_table;
+mod load;
+mod observe;
 mod produce;
 mod readers;
 mod rebalance;
 mod records;
+mod reset;
 mod servers;
 mod setup;
 mod smoke;

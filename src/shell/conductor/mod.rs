@@ -209,8 +209,7 @@ impl Conductor {
                 line.work(inbox, |reply| drop(outbox.send(reply)));
             })
             .map_err(|error| Failure::new(Exit::Remote, format!("no thread for the line: {error}")))?;
-        let points = open::sync_points(&world.pipeline, Some(table.metadata.location()))?
-            .expect("the table's location is known");
+        let points = open::sync_points(&world.pipeline, Some(&table))?.expect("the table's location is known");
         let aside = Aside::open(&world)?;
         Ok(Conductor {
             run: Run::new(config),

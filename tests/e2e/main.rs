@@ -7,11 +7,14 @@
     reason = "helpers for the tests to come; the benches use some of these modules too"
 )]
 
+mod access;
 mod aperio;
 mod every_step;
+mod faults;
 mod history;
 mod json_table;
 mod produce;
+mod proxy;
 mod readers;
 mod rebalance;
 mod records;

@@ -82,7 +82,7 @@ pub(super) async fn of_pipeline(
     pipeline: &Pipeline,
     table: Option<&crate::catalog::LoadedTable>,
 ) -> Result<Vec<PointShown>, Failure> {
-    let Some(points) = sync_points(pipeline, table.map(|table| table.metadata.location()))? else {
+    let Some(points) = sync_points(pipeline, table)? else {
         return Ok(Vec::new());
     };
     let rows = points

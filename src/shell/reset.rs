@@ -145,8 +145,7 @@ impl Preview {
                 now.snapshot
             }
         };
-        let location = self.base.metadata.location();
-        let points = sync_points(&world.pipeline, Some(location))?.expect("the table's location is known");
+        let points = sync_points(&world.pipeline, Some(&self.base))?.expect("the table's location is known");
         match perform::publish(world, &points, &ledger).await {
             Ok(_) => Ok(snapshot),
             Err(error) => {

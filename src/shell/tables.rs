@@ -10,7 +10,7 @@ use crate::catalog::stage::schema_change;
 use crate::catalog::{LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
 use crate::config::types;
 use crate::config::{Evolution, PartitionField, Pipeline, StartOffset};
-use crate::error::{Exit, Failure};
+use crate::error::{Exit, Failure, chain};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::line::LinePlan;
 use crate::place;
@@ -37,6 +37,7 @@ impl World {
         (|| self.catalog.load(&self.ident))
             .retry(backoff(self.retry_for))
             .when(|error| error.retryable())
+            .notify(|error, _| warn!(table = %self.ident, error = chain(error), "asking the catalog again"))
             .await
             .map_err(|error| catalog_failure(&self.pipeline.catalog, &error))
     }
@@ -46,8 +47,7 @@ impl World {
     pub async fn table(&self) -> Result<Option<(LoadedTable, TableView)>, Failure> {
         let mut found = self.load_view().await?;
         if found.as_ref().is_none_or(|(_, view)| view.ledger.is_none()) {
-            let location = found.as_ref().map(|(table, _)| table.metadata.location());
-            let kept = self.rows_kept(location).await?;
+            let kept = self.rows_kept(found.as_ref().map(|(table, _)| table)).await?;
             if kept > 0 {
                 // Whoever published them had committed before: if that was another instance just now, it shows.
                 found = self.load_view().await?;
@@ -230,9 +230,9 @@ impl World {
         })
     }
 
-    /// Counts the sync points of this pipeline, given where its table lies.
-    async fn rows_kept(&self, table_location: Option<&str>) -> Result<usize, Failure> {
-        let Some(points) = sync_points(&self.pipeline, table_location)? else {
+    /// Counts the sync points of this pipeline, given its table.
+    async fn rows_kept(&self, table: Option<&LoadedTable>) -> Result<usize, Failure> {
+        let Some(points) = sync_points(&self.pipeline, table)? else {
             return Ok(0);
         };
         let rows = points

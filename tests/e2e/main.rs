@@ -2,13 +2,16 @@
 //!
 //! `make setup` gets them, `make test` does that first. What isn't there fails a test; nothing is skipped.
 
+mod access;
 mod aperio;
 mod every_step;
+mod faults;
 mod history;
 mod json_table;
 mod load;
 mod observe;
 mod produce;
+mod proxy;
 mod readers;
 mod rebalance;
 mod records;

@@ -261,8 +261,7 @@ impl Conductor {
             };
             Failure::new(exit, format!("table `{}` can't be written", world.ident)).detail(chain(&error))
         })?;
-        let points = open::sync_points(&world.pipeline, Some(table.metadata.location()))?
-            .expect("the table's location is known");
+        let points = open::sync_points(&world.pipeline, Some(&table))?.expect("the table's location is known");
         let aside = Aside::open(&world)?;
         Ok(Conductor {
             run: Run::new(config),

@@ -24,7 +24,7 @@
 //! 3. the exactly-once core: [`table`] decides over Iceberg metadata, [`run`] is the run as a state machine;
 //! 4. the path of a record: [`chunk`], [`json`], [`schema`], [`decode`], [`place`], [`write`], and in one function: [`line`];
 //! 5. the world, one foreign system each: [`resident`], [`kafka`], [`store`], [`catalog`], [`sync_points`], [`dead_letters`];
-//! 6. the shell that feeds events to the run and does what it says: [`shell`]; the command line: [`cli`].
+//! 6. those who watch: [`observe`]; feeding events to the run and doing what it says: [`shell`]; the command line: [`cli`].
 
 pub mod units;
 
@@ -67,6 +67,8 @@ pub mod catalog;
 pub mod sync_points;
 
 pub mod dead_letters;
+
+pub mod observe;
 
 pub mod shell;
 

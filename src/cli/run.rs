@@ -1,6 +1,7 @@
 //! `aperio run`: materializes until it is stopped, or with `--once` up to the ends that the topics have now.
 
 use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,10 +20,15 @@ use super::{Refused, block_on};
 use crate::config::{self, Pipeline};
 use crate::error::{Exit, Failure};
 use crate::memory::Memory;
+use crate::observe::metrics::Metrics;
+use crate::observe::{Observed, Table, server};
 use crate::resident::resident;
 use crate::shell::report::{Counters, MemoryReport, RunReport, TableOutcome, TableReport};
 use crate::shell::{self, RunOptions};
 use crate::units::Millis;
+
+/// Where a service serves its metrics.
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
 /// What is logged where nothing else is seen.
 const LOG_FILTER: &str = "info";
@@ -51,6 +57,10 @@ pub(super) struct RunArgs {
     /// How long something remote may be down before the run gives up
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
     retry_for: Millis,
+    /// Where /metrics, /health/live, /health/ready and /status are served; --once serves them only with this [default of a
+    /// service: 127.0.0.1:9464]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
     /// The report on standard output at the end
     #[arg(long, value_enum, default_value_t)]
     output: OutputFormat,
@@ -83,14 +93,16 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
         LOG_FILTER
     };
     logs::start(args.log_format.unwrap_or(LogFormat::Text), filter, bars.clone());
+    let listen = args.listen.or((!args.once).then_some(LISTEN_DEFAULT));
     let options = RunOptions {
         run: id,
         once: args.once,
         memory: memory.clone(),
         lines: args.lines.map_or_else(default_lines, usize::from),
         retry_for: args.retry_for,
+        observed: listen.is_some(),
     };
-    let (tables, stopped_by) = block_on(until_done(pipelines, options, bars))??;
+    let (tables, stopped_by) = block_on(until_done(pipelines, options, listen, bars))??;
     let code = exit_code(&tables, args.once, stopped_by);
     for table in &tables {
         tell_failure(table, tables.len());
@@ -123,9 +135,20 @@ impl StopSignal {
 async fn until_done(
     pipelines: Vec<Pipeline>,
     options: RunOptions,
+    listen: Option<SocketAddr>,
     bars: Option<MultiProgress>,
 ) -> Result<(Vec<TableReport>, Option<StopSignal>), Failure> {
-    let counters: Vec<_> = pipelines.iter().map(|_| Arc::new(Counters::default())).collect();
+    let observed = observe(&pipelines, &options);
+    let counters = observed
+        .tables
+        .iter()
+        .map(|table| Arc::new(Counters::of(Arc::clone(table))));
+    let counters: Vec<_> = counters.collect();
+    if let Some(address) = listen
+        && let Err(error) = server::start(address, Arc::clone(&observed)).await
+    {
+        tracing::warn!(%address, %error, "metrics and health can't be served there; going on without: `--listen` names another address");
+    }
     let names: Vec<_> = pipelines.iter().map(Pipeline::full_name).collect();
     let bars = bars.map(|all| Bars::new(all, &names, &counters));
     let (stop, stopping) = watch::channel(false);
@@ -167,6 +190,19 @@ async fn until_done(
     Ok((tables, stopped_by))
 }
 
+/// Makes what others may see of the run.
+fn observe(pipelines: &[Pipeline], options: &RunOptions) -> Arc<Observed> {
+    let metrics = Metrics::new();
+    let tables = pipelines.iter().map(|pipeline| Table::new(&metrics, pipeline));
+    Arc::new(Observed {
+        run: options.run.simple().to_string(),
+        tables: tables.collect(),
+        metrics,
+        memory: options.memory.clone(),
+        started: Instant::now(),
+    })
+}
+
 /// The smallest non-zero code of the tables; where none failed, the signal's if `--once` was stopped before its end.
 fn exit_code(tables: &[TableReport], once: bool, stopped_by: Option<StopSignal>) -> u8 {
     let failed = tables.iter().filter(|table| table.outcome == TableOutcome::Failed);
@@ -181,7 +217,7 @@ fn exit_code(tables: &[TableReport], once: bool, stopped_by: Option<StopSignal>)
 }
 
 /// Keeps the tables that `--table` names; all, where it names none.
-fn chosen(pipelines: Vec<Pipeline>, names: &[String]) -> Result<Vec<Pipeline>, Failure> {
+pub(super) fn chosen(pipelines: Vec<Pipeline>, names: &[String]) -> Result<Vec<Pipeline>, Failure> {
     let called = |pipeline: &Pipeline, name: &String| *name == pipeline.name || *name == pipeline.full_name();
     for name in names {
         if !pipelines.iter().any(|pipeline| called(pipeline, name)) {
@@ -270,7 +306,7 @@ fn size(text: &str) -> Result<ByteSize, String> {
     size.ok_or_else(|| "write a number and its unit, like `512MiB`".to_owned())
 }
 
-fn span(text: &str) -> Result<Millis, String> {
+pub(super) fn span(text: &str) -> Result<Millis, String> {
     humantime::parse_duration(text)
         .map(Millis::from)
         .map_err(|_| "write a number and its unit, like `60s` or `5 minutes`".to_owned())

@@ -79,6 +79,11 @@ impl KnownKeys {
         Ok(known)
     }
 
+    /// Counts the keys.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Says whether these are the keys of the table as it was loaded, of this topic, and from these offsets on.
     ///
     /// Only the same snapshot will do: any other may hold letters of another run, or have lost some to a rollback.

@@ -242,6 +242,25 @@ impl DeadLetterTable {
         })
     }
 
+    /// Counts the letters of `topic` that the table holds at or above `from`; none where there is no table.
+    ///
+    /// # Errors
+    /// [`DeadLetterError::Catalog`] and [`DeadLetterError::Keys`].
+    pub async fn count_from(&self, topic: &str, from: &Offsets) -> Result<usize, DeadLetterError> {
+        let loaded = self.catalog.load(&self.ident).await;
+        let loaded = loaded.map_err(|source| DeadLetterError::Catalog {
+            table: self.ident.clone(),
+            source,
+        })?;
+        let Some(table) = loaded else { return Ok(0) };
+        let known = KnownKeys::read(&table, topic, from).await;
+        let known = known.map_err(|source| DeadLetterError::Keys {
+            table: self.ident.clone(),
+            source,
+        })?;
+        Ok(known.len())
+    }
+
     async fn load_or_create(&self) -> Result<LoadedTable, DeadLetterError> {
         let failed = |source| DeadLetterError::Catalog {
             table: self.ident.clone(),

@@ -79,6 +79,7 @@ impl World {
 
     fn member(&self, budget: &Budget) -> Member {
         let settings = ConsumerSettings {
+            meter: std::sync::Arc::default(),
             brokers: self.cluster.bootstrap_servers(),
             topic: TOPIC.to_owned(),
             group: "aperio-orders".to_owned(),

@@ -17,6 +17,7 @@
 //! - where nothing else is to be committed, the ledger is written again once its snapshot is older than a day.
 
 mod commit;
+pub mod deadline;
 pub mod start;
 pub mod window;
 
@@ -27,6 +28,7 @@ use uuid::Uuid;
 use crate::error::{Exit, Failure};
 use crate::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
 use crate::run::commit::Commit;
+use crate::run::deadline::Look;
 use crate::run::window::{Filling, RejectLimit, SealReason};
 use crate::table::admit::{self, CommitPlan, Source};
 use crate::table::ledger::Ledger;
@@ -325,6 +327,31 @@ impl Run {
     /// The ends that a `--once` run works towards; empty in a service.
     pub fn ends(&self) -> &Offsets {
         &self.ends
+    }
+
+    /// The partitions that this member was given.
+    pub fn assigned(&self) -> impl Iterator<Item = Partition> + '_ {
+        self.assigned.iter().copied()
+    }
+
+    /// What this run waits for, as far as its own state tells.
+    ///
+    /// - `ends`: the topic's; empty where they aren't known.
+    pub fn look(&self, ends: &Offsets) -> Look {
+        let ledger = self.ledger.as_ref().map(|ledger| &ledger.offsets);
+        let held = |partition| ledger.and_then(|held| held.get(partition));
+        let works = self.joined && self.outcome.is_none() && self.stop_deadline.is_none();
+        let unread = |(partition, at)| ends.get(partition).is_some_and(|end| at < end);
+        // A service answers for its own partitions; one that was given none, for the group that gives none.
+        let counts = |partition| self.config.once || self.assigned.is_empty() || self.assigned.contains(&partition);
+        Look {
+            commits: self.commit.is_some(),
+            records_due: works && !self.paused && self.revoke.is_none() && self.positions.iter().any(unread),
+            behind: works
+                && ends
+                    .iter()
+                    .any(|(partition, end)| counts(partition) && held(partition).is_none_or(|held| held < end)),
+        }
     }
 
     /// Takes in one thing that happened; returns what to do about it, in order. Same inputs, same answer.

@@ -1,9 +1,13 @@
 //! The shell: async tasks that feed what happens to [`crate::run::Run`] and do what it says, one conductor a pipeline.
 
+pub mod check;
 mod conductor;
 pub(crate) mod open;
 mod perform;
+mod probe;
 pub mod report;
+pub mod reset;
+mod silence;
 mod tables;
 
 use std::sync::Arc;
@@ -29,12 +33,17 @@ pub struct RunOptions {
     pub lines: usize,
     /// How long something remote may fail.
     pub retry_for: Millis,
+    /// Somebody may ask how the run is: remotes are asked from time to time.
+    pub observed: bool,
 }
 
 /// Runs all pipelines at once, each failing alone, until they are done or `stop` says so.
 ///
 /// - `counters`: one per pipeline, in their order.
 /// - returns one report per pipeline, in their order.
+///
+/// With `once`, a pipeline whose task doesn't stir any more is given up and reported as failed; a service tells that by
+/// its health.
 ///
 /// # Panics
 /// If a pipeline's task panicked: a bug, which ends the process.
@@ -45,17 +54,37 @@ pub async fn run_all(
     stop: watch::Receiver<bool>,
 ) -> Vec<TableReport> {
     let shares = options.memory.share_of_one_in(pipelines.len());
+    let watched = counters.iter().filter(|_| options.once);
+    let mut silent = silence::watch(
+        watched.map(|counters| Arc::clone(&counters.table)).collect(),
+        silence::limit(options.retry_for),
+    )
+    .into_iter();
     let tasks: Vec<_> = pipelines
         .into_iter()
         .zip(counters)
         .map(|(pipeline, counters)| {
+            let name = pipeline.full_name();
             let conducted = conductor::conduct(pipeline, options.clone(), shares, counters, stop.clone());
-            tokio::spawn(conducted)
+            (name, tokio::spawn(conducted), silent.next())
         })
         .collect();
     let mut reports = Vec::with_capacity(tasks.len());
-    for task in tasks {
-        reports.push(task.await.expect("a pipeline's task ends with a report"));
+    for (name, task, silent) in tasks {
+        let gone_silent = async {
+            let told = match silent {
+                Some(silent) => silent.await.is_ok(),
+                None => false,
+            };
+            if !told {
+                std::future::pending::<()>().await;
+            }
+        };
+        reports.push(tokio::select! {
+            biased;
+            report = task => report.expect("a pipeline's task ends with a report"),
+            () = gone_silent => silence::report(name, silence::limit(options.retry_for)),
+        });
     }
     reports
 }

@@ -7,13 +7,14 @@ use backon::ExponentialBuilder;
 use iceberg::{NamespaceIdent, TableIdent};
 use tracing::warn;
 
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{Catalog, CatalogError, LoadedTable};
 use crate::config::{CatalogConfig, CatalogKind, Pipeline, StartOffset};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offsets, Partition};
 use crate::run::start;
+use crate::store::Access;
 use crate::sync_points::{SyncPoints, SyncPointsError};
 use crate::table::admit::Source;
 use crate::table::ledger::{Ledger, LedgerProblem};
@@ -48,7 +49,11 @@ pub(super) struct Topic {
 impl World {
     /// Sets up the clients; nothing is contacted yet.
     pub fn new(pipeline: Pipeline, retry_for: Millis) -> Result<World, Failure> {
-        let catalog = catalog(&pipeline.catalog)?;
+        let access = Access {
+            retry_for: Duration::from_millis(retry_for.0.unsigned_abs()),
+            ..Access::from(&pipeline.catalog.properties)
+        };
+        let catalog = catalog_with(&pipeline.catalog, access)?;
         let source = &pipeline.source;
         let (least, most) = QUESTION_TIMEOUT_S;
         let timeout = Duration::from_secs((retry_for.0.unsigned_abs() / 1000).clamp(least, most));
@@ -155,6 +160,48 @@ impl World {
             .await
     }
 
+    /// Returns the end of each partition, as the pipeline's `isolationLevel` sees it.
+    pub async fn ends(&self) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.ends(&topic)).await
+    }
+
+    /// Returns the end of each partition, open transactions included.
+    pub async fn high_watermarks(&self) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.high_watermarks(&topic)).await
+    }
+
+    /// Returns for each partition the offset of its first record at or after `time`.
+    pub async fn offsets_at(&self, time: Millis) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.offsets_for_time(&topic, time)).await
+    }
+
+    /// Returns what a consumer group has committed.
+    pub async fn group_offsets(&self, group: String) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.group_offsets(&group, &topic)).await
+    }
+
+    /// Counts the members of the pipeline's group; `None` if nobody tells.
+    pub async fn group_members(&self) -> Option<usize> {
+        let (admin, group) = (self.admin.clone(), self.pipeline.source.group.clone());
+        let asked = tokio::task::spawn_blocking(move || admin.group_members(&group));
+        asked.await.expect("a question to a broker doesn't panic").ok()
+    }
+
+    /// Asks once, without patience, for the topic's ends.
+    ///
+    /// # Errors
+    /// In words: what the brokers said.
+    pub async fn ends_now(&self) -> Result<Offsets, String> {
+        let (admin, topic) = (self.admin.clone(), self.pipeline.source.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || admin.ends(&topic)).await;
+        let answer = asked.expect("a question to a broker doesn't panic");
+        answer.map_err(|error| chain(&error))
+    }
+
     /// Asks the brokers on a thread that may block, again and again until `--retry-for` is over.
     async fn ask<T, F>(&self, question: F) -> Result<T, Failure>
     where
@@ -224,16 +271,21 @@ pub(super) fn backoff(retry_for: Millis) -> ExponentialBuilder {
         .without_max_times()
 }
 
-/// Sets up the client of a catalog; nothing is contacted yet.
+/// Sets up the client of a catalog for one look at it; nothing is contacted yet.
 ///
 /// # Errors
 /// Exit code 2 for what the configuration says, 4 if the store of a SQL catalog can't be opened.
 pub(crate) fn catalog(config: &CatalogConfig) -> Result<Catalog, Failure> {
+    catalog_with(config, Access::from(&config.properties))
+}
+
+/// Sets up the client of a catalog; `access` says how long it, and the store of its tables, may be away.
+fn catalog_with(config: &CatalogConfig, access: Access) -> Result<Catalog, Failure> {
     let opened = match config.kind {
-        CatalogKind::Sql => Catalog::sql(&config.name, &config.uri, &config.warehouse, &config.properties),
+        CatalogKind::Sql => Catalog::sql(&config.name, &config.uri, &config.warehouse, access),
         CatalogKind::Rest => {
             let warehouse = Some(config.warehouse.as_str()).filter(|warehouse| !warehouse.is_empty());
-            Catalog::rest(&config.uri, warehouse, &config.properties)
+            Catalog::rest(&config.uri, warehouse, access)
         }
     };
     opened.map_err(|error| catalog_failure(config, &error))
@@ -251,18 +303,32 @@ pub(crate) fn ident(pipeline: &Pipeline, name: &str) -> Result<TableIdent, Failu
     Ok(TableIdent::new(namespace, name.to_owned()))
 }
 
-/// Opens the sync points of a pipeline, given where its table lies; `None` where only that would tell where they are, and
-/// there is no table.
+/// Opens the sync points of a pipeline, given its table; `None` where only that would tell where they are, and there is
+/// no table.
+///
+/// Those under the table's own location are reached with the table's own access: credentials that a catalog lends reach
+/// nothing else, and nothing else may reach the table.
 ///
 /// # Errors
 /// Exit code 2 if `stateDir` names no store.
-pub(crate) fn sync_points(pipeline: &Pipeline, table_location: Option<&str>) -> Result<Option<SyncPoints>, Failure> {
-    let directory = match (&pipeline.state_dir, table_location) {
+pub(crate) fn sync_points(pipeline: &Pipeline, table: Option<&LoadedTable>) -> Result<Option<SyncPoints>, Failure> {
+    let directory = match (&pipeline.state_dir, table) {
         (Some(directory), _) => directory.clone(),
-        (None, Some(location)) => format!("{location}/.aperio"),
+        (None, Some(table)) => format!("{}/.aperio", table.metadata.location().trim_end_matches('/')),
         (None, None) => return Ok(None),
     };
-    let opened = SyncPoints::open(&directory, &pipeline.schema, &pipeline.catalog.properties);
+    let within = |table: &&LoadedTable| {
+        let below = directory.strip_prefix(table.metadata.location().trim_end_matches('/'));
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let opened = match table.filter(within) {
+        Some(table) => table
+            .store
+            .rooted(&directory)
+            .map(|store| SyncPoints::within(store, &pipeline.schema))
+            .map_err(SyncPointsError::from),
+        None => SyncPoints::open(&directory, &pipeline.schema, &pipeline.catalog.properties),
+    };
     let refused = |error| {
         Failure::new(
             Exit::Config,

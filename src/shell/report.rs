@@ -3,12 +3,14 @@
 //! The report's JSON is a contract with users' scripts: keys are added, never renamed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
 
 use crate::error::Exit;
 use crate::memory::Memory;
+use crate::observe::Table;
 
 /// Live counts of one pipeline, shared with the progress bar.
 ///
@@ -27,6 +29,18 @@ pub struct Counters {
     pub position_done: AtomicU64,
     /// Offsets between where this run started and the ends it goes to; 0 in a service, and before they are known.
     pub position_total: AtomicU64,
+    /// What others see of it over HTTP.
+    pub table: Arc<Table>,
+}
+
+impl Counters {
+    /// Starts at zero for a pipeline that is observed as `table`.
+    pub fn of(table: Arc<Table>) -> Self {
+        Counters {
+            table,
+            ..Counters::default()
+        }
+    }
 }
 
 /// How a pipeline's part of a run ended.

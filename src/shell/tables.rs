@@ -10,7 +10,7 @@ use crate::catalog::stage::schema_change;
 use crate::catalog::{LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
 use crate::config::types;
 use crate::config::{Evolution, PartitionField, Pipeline, StartOffset};
-use crate::error::{Exit, Failure};
+use crate::error::{Exit, Failure, chain};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::line::LinePlan;
 use crate::place;
@@ -37,6 +37,7 @@ impl World {
         (|| self.catalog.load(&self.ident))
             .retry(backoff(self.retry_for))
             .when(|error| error.retryable())
+            .notify(|error, _| warn!(table = %self.ident, error = chain(error), "asking the catalog again"))
             .await
             .map_err(|error| catalog_failure(&self.pipeline.catalog, &error))
     }
@@ -46,8 +47,7 @@ impl World {
     pub async fn table(&self) -> Result<Option<(LoadedTable, TableView)>, Failure> {
         let mut found = self.load_view().await?;
         if found.as_ref().is_none_or(|(_, view)| view.ledger.is_none()) {
-            let location = found.as_ref().map(|(table, _)| table.metadata.location());
-            let kept = self.rows_kept(location).await?;
+            let kept = self.rows_kept(found.as_ref().map(|(table, _)| table)).await?;
             if kept > 0 {
                 // Whoever published them had committed before: if that was another instance just now, it shows.
                 found = self.load_view().await?;
@@ -230,9 +230,9 @@ impl World {
         })
     }
 
-    /// Counts the sync points of this pipeline, given where its table lies.
-    async fn rows_kept(&self, table_location: Option<&str>) -> Result<usize, Failure> {
-        let Some(points) = sync_points(&self.pipeline, table_location)? else {
+    /// Counts the sync points of this pipeline, given its table.
+    async fn rows_kept(&self, table: Option<&LoadedTable>) -> Result<usize, Failure> {
+        let Some(points) = sync_points(&self.pipeline, table)? else {
             return Ok(0);
         };
         let rows = points
@@ -245,18 +245,22 @@ impl World {
     /// A table that is gone while sync points speak of it was dropped or lost, and so was one in whose place another
     /// stands, without offsets: starting over would double or lose rows.
     fn refuse_lost_table(&self, found: Option<&(LoadedTable, TableView)>, kept: usize) -> Result<(), Failure> {
-        let detail = match found {
+        let (detail, hint) = match found {
             Some((_, view)) if view.ledger.is_some() => return Ok(()),
-            Some(_) => "a table of that name exists, but holds no commit of aperio: it was dropped and made again",
-            None => "it was dropped, renamed, or `catalog` now names another catalog or warehouse",
+            Some(_) => (
+                "a table of that name exists, but holds no commit of aperio: it was dropped and made again",
+                "restore the table; or choose with `aperio sync-points reset` where the one that is there goes on; or, to start over at `startOffset`, delete the rows of this source from sync_points.parquet",
+            ),
+            None => (
+                "it was dropped, renamed, or `catalog` now names another catalog or warehouse",
+                "restore the table; or, to start over, delete the rows of this source from sync_points.parquet",
+            ),
         };
         let what = format!(
             "table `{}` is gone, but sync points have {kept} rows for it",
             self.ident
         );
-        Err(Failure::new(Exit::Data, what)
-            .detail(detail)
-            .hint("restore the table; or, to start over, delete the rows of this source from sync_points.parquet"))
+        Err(Failure::new(Exit::Data, what).detail(detail).hint(hint))
     }
 
     /// The declared columns, or those that samples show; `None` where there is nothing to go by and nothing to keep.

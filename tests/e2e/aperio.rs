@@ -45,16 +45,30 @@ pub struct Aperio {
 }
 
 impl Aperio {
-    /// Starts it in `dir` with `args`; no variable named APERIO_* or RUST_LOG reaches it.
+    /// Starts it in `dir` with `args`; no variable named APERIO_*, AWS_* or RUST_LOG reaches it.
     pub fn start(dir: &Path, args: &[&str]) -> Self {
         Self::start_with(dir, args, &[])
     }
 
     /// The same with these environment variables.
     pub fn start_with(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aperio"));
+        Self::start_under(&[], dir, args, variables)
+    }
+
+    /// The same, started by another program: `under` and its arguments, to which the binary and `args` are added.
+    pub fn start_under(under: &[&str], dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let binary = env!("CARGO_BIN_EXE_aperio");
+        let mut command = match under {
+            [] => Command::new(binary),
+            [program, more @ ..] => {
+                let mut command = Command::new(program);
+                command.args(more).arg(binary);
+                command
+            }
+        };
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("APERIO_") || name == "RUST_LOG" {
+            let text = name.to_string_lossy();
+            if text.starts_with("APERIO_") || text.starts_with("AWS_") || name == "RUST_LOG" {
                 command.env_remove(name);
             }
         }

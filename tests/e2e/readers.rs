@@ -29,6 +29,8 @@ pub enum Catalog {
     },
     /// The address of a REST catalog.
     Rest { uri: String },
+    /// Whatever PyIceberg takes, which alone reads it.
+    Properties(Value),
 }
 
 impl Catalog {
@@ -54,6 +56,7 @@ impl Catalog {
                 "warehouse": format!("file://{}", warehouse.display()),
             }),
             Self::Rest { uri } => json!({"type": "rest", "uri": uri}),
+            Self::Properties(properties) => properties.clone(),
         }
     }
 }

@@ -174,6 +174,7 @@ async fn run_once(pipeline: Pipeline, stop_after: Option<u64>) -> TableReport {
         memory: Memory::new(MEMORY_BYTES),
         lines: 1,
         retry_for: RETRY_FOR,
+        observed: false,
     };
     let counters = Arc::new(Counters::default());
     let (stop, stopping) = watch::channel(false);

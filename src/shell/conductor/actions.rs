@@ -1,7 +1,7 @@
 //! The run's actions, handed out: to Kafka, to the line, or as effects that run beside the conductor.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::catalog::ViewError;
 use crate::chunk::Chunk;
@@ -46,12 +46,17 @@ impl Conductor {
             }
             Action::Read { epoch, offsets } => self.read(epoch, offsets),
             Action::Take(window) => {
+                self.deadlines.fetched(true, self.clock());
                 let (chunk, permit) = hand.take().expect("a chunk is at hand when it is taken");
                 let behind = self.behind();
                 self.lines.take(window, chunk, Box::new(permit), behind);
             }
-            Action::Discard => drop(hand.take()),
+            Action::Discard => {
+                self.deadlines.fetched(false, self.clock());
+                drop(hand.take());
+            }
             Action::Seal { window, ranges, reason } => {
+                self.deadlines.seals(window, self.clock());
                 let sealing = Sealing {
                     ranges,
                     reason,
@@ -88,6 +93,7 @@ impl Conductor {
                 return None;
             }
             Action::Swap(plan) => {
+                self.commit_began.get_or_insert_with(Instant::now);
                 let (base, windows) = (self.table.clone(), plan.windows.clone());
                 self.begin(effect, async move {
                     let (swapped, table) = perform::swap(&world, base, *plan).await;
@@ -96,11 +102,14 @@ impl Conductor {
                 return None;
             }
             Action::Publish { ledger, after } => {
+                self.note_committed();
                 self.count_committed(report);
                 self.publish(ledger, after);
                 return None;
             }
             Action::Drop { windows, files } => {
+                self.commit_began = None;
+                self.deadlines.commit_ended();
                 for window in windows {
                     self.sealed.remove(&window);
                     self.lines.forget(window);
@@ -146,7 +155,7 @@ impl Conductor {
                             known.unwrap_or_default(),
                             found.unwrap_or_default()
                         ))
-                        .hint("nothing of the window was stored; to read the new topic, use another table");
+                        .hint("nothing of the window was stored. To read the new topic into this table, move its offsets with `aperio sync-points reset`; or use another table");
                     return Answer::Event(Event::Failed(failure));
                 }
                 Ok(_) => {}

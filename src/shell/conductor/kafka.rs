@@ -55,6 +55,7 @@ impl Conductor {
             max_poll_records: source.max_poll_records as usize,
             chunk_bytes_max: CHUNK_BYTES_MAX,
             client,
+            meter: self.counters.table.metrics.consumer.clone(),
         };
         let budget = Budget::new(self.shares.chunks.max(2 * CHUNK_BYTES_MAX), &self.memory);
         self.budget = Some(budget.clone());
@@ -117,6 +118,7 @@ impl Conductor {
                 epoch, chunk, permit, ..
             } => {
                 self.unreachable_since = None;
+                self.count_fetched(&chunk);
                 let event = Event::Fetched {
                     epoch,
                     partition: chunk.partition,
@@ -172,6 +174,9 @@ impl Conductor {
     }
 
     pub(super) fn ticked(&mut self, report: &mut TableReport) -> Option<Outcome> {
+        if let Some(failure) = self.watch() {
+            return self.tell(Event::Failed(failure), None, report);
+        }
         let patience = self.world.retry_for;
         if let Some((_, error)) = self
             .unreachable_since

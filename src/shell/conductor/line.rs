@@ -19,6 +19,7 @@ impl Conductor {
         match reply {
             Reply::Staged(tally) => {
                 self.counters.records_read.fetch_add(tally.records, Ordering::Relaxed);
+                self.deadlines.staged(self.clock());
                 None
             }
             Reply::Unseen { shape, schema_id, plan } => {
@@ -66,6 +67,7 @@ impl Conductor {
             self.sealing.insert(id, sealing);
             return None;
         }
+        self.deadlines.sealed(window.id, self.clock());
         let Sealing { ranges, reason, .. } = sealing;
         for reason in &window.reasons {
             warn!(table = %self.world.ident, reason, "rejected");

@@ -19,17 +19,18 @@ mod counts;
 mod kafka;
 mod line;
 mod lines;
+mod overdue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::catalog::LoadedTable;
 use crate::chunk::Chunk;
@@ -40,14 +41,17 @@ use crate::kafka::consumer::{Consumer, KafkaEvent};
 use crate::kill_points::{self, Effect, KillPoint};
 use crate::line::{LineError, LineSettings, LineWindow, Reply, SinkMaker};
 use crate::memory::{Held, Memory, Purpose, Shares};
+use crate::observe::Phase;
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
+use crate::run::deadline::{Deadlines, Patience};
 use crate::run::window::{RejectLimit, SealReason};
 use crate::run::{Event, Outcome, Run, RunConfig};
 use crate::shell::conductor::answers::Answer;
-use crate::shell::conductor::counts::close;
+pub(in crate::shell) use crate::shell::conductor::counts::close;
 use crate::shell::conductor::lines::Lines;
 use crate::shell::open::{self, Topic, World};
 use crate::shell::perform::Aside;
+use crate::shell::probe::probe;
 use crate::shell::report::{Counters, OffsetSpan, TableReport};
 use crate::shell::{RunOptions, now};
 use crate::store::{Store, UploadSinks};
@@ -64,6 +68,9 @@ const EMPTY_TOPIC_WAIT: Duration = Duration::from_secs(2);
 /// How long a stop waits for the window under way: Kubernetes kills after 30 s.
 const GRACE: Millis = Millis(25_000);
 
+/// How long leaving the group may hold up the end of a run.
+const LEAVE_WAIT: Duration = Duration::from_secs(20);
+
 /// Runs one pipeline from its first look at the world to its report.
 pub(super) async fn conduct(
     pipeline: Pipeline,
@@ -79,6 +86,10 @@ pub(super) async fn conduct(
         Err(failure) => Outcome::Failed(failure),
     };
     close(&mut report, &outcome, now().since(started));
+    counters.table.enters(match &outcome {
+        Outcome::Done | Outcome::Stopped => Phase::Done,
+        Outcome::Failed(failure) => Phase::Failed(failure.to_string()),
+    });
     report
 }
 
@@ -91,11 +102,17 @@ async fn play(
     report: &mut TableReport,
 ) -> Result<Outcome, Failure> {
     let world = Arc::new(World::new(pipeline, options.retry_for)?);
+    let _probes = options
+        .observed
+        .then(|| AbortOnDrop(tokio::spawn(probe(world.clone(), counters.table.clone()))));
     let opening = async {
         // Ends: a topic that stays empty is looked at until the service is stopped.
         loop {
             let topic = world.topic().await?;
-            match world.table().await? {
+            counters.table.stir();
+            let found = world.table().await?;
+            counters.table.stir();
+            match found {
                 Some((table, view)) => {
                     if let Some(ledger) = &view.ledger {
                         world.continues(ledger, &topic).await?;
@@ -121,6 +138,15 @@ async fn play(
     Conductor::new(world, options, shares, counters.clone(), &topic, table)?
         .play(topic, view, stop, report)
         .await
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// A window whose files are being completed.
@@ -168,6 +194,15 @@ struct Conductor {
     unreachable_since: Option<(Millis, String)>,
     /// Since when this member waits for its first assignment, or was last told that its group is well.
     unassigned_since: Option<Millis>,
+    deadlines: Deadlines,
+    /// What the deadlines' clock counts from.
+    born: Instant,
+    /// When the commit under way was first tried.
+    commit_began: Option<Instant>,
+    /// When the state was last shown to those who watch, and what it was.
+    shown: Option<Instant>,
+    held: Offsets,
+    overdue: bool,
     /// Somebody looks already why Kafka says that the topic, or offsets in it, are gone.
     diagnosing: bool,
 }
@@ -226,8 +261,7 @@ impl Conductor {
             };
             Failure::new(exit, format!("table `{}` can't be written", world.ident)).detail(chain(&error))
         })?;
-        let points = open::sync_points(&world.pipeline, Some(table.metadata.location()))?
-            .expect("the table's location is known");
+        let points = open::sync_points(&world.pipeline, Some(&table))?.expect("the table's location is known");
         let aside = Aside::open(&world)?;
         Ok(Conductor {
             run: Run::new(config),
@@ -255,6 +289,18 @@ impl Conductor {
             committing: Vec::new(),
             unreachable_since: None,
             unassigned_since: None,
+            deadlines: Deadlines::new(
+                Patience {
+                    batch_window: source.batch_window,
+                    retry_for: options.retry_for,
+                },
+                Millis(0),
+            ),
+            born: Instant::now(),
+            commit_began: None,
+            shown: None,
+            held: Offsets::default(),
+            overdue: false,
             diagnosing: false,
             table,
             world,
@@ -282,6 +328,10 @@ impl Conductor {
             })
             .sum();
         self.counters.position_total.store(total, Ordering::Relaxed);
+        if let Some(at) = view.ledger_at {
+            self.counters.table.metrics.last_commit.set(at.0 as f64 / 1e3);
+        }
+        self.counters.table.enters(Phase::Running);
         let opened = Event::Opened {
             view,
             partitions: topic.partitions,
@@ -296,6 +346,7 @@ impl Conductor {
                 biased;
                 changed = stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
+                    self.counters.table.enters(Phase::Stopping);
                     drop(changed);
                     self.tell(Event::Stop, None, report)
                 }
@@ -309,7 +360,10 @@ impl Conductor {
         drop(self.revoke.take());
         if let Some(consumer) = self.consumer.take() {
             // Leaving the group waits for brokers; the runtime must not.
-            let _ = tokio::task::spawn_blocking(move || consumer.stop()).await;
+            let left = tokio::task::spawn_blocking(move || consumer.stop());
+            if tokio::time::timeout(LEAVE_WAIT, left).await.is_err() {
+                warn!(table = %self.world.ident, "the group isn't left in time; it finds out by its session timeout");
+            }
         }
         if let Some(ledger) = self.run.ledger() {
             let begin = begin.unwrap_or_default();

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::info;
+
 use crate::catalog::ViewError;
 use crate::chunk::Chunk;
 use crate::error::{Exit, Failure, chain};
@@ -14,6 +16,7 @@ use crate::run::{Action, Event, Outcome};
 use crate::shell::conductor::Conductor;
 use crate::shell::conductor::answers::Answer;
 use crate::shell::report::TableReport;
+use crate::shell::tables::TableForm;
 use crate::shell::{open, perform};
 use crate::table::WindowId;
 use crate::table::ledger::Ledger;
@@ -64,9 +67,18 @@ impl Conductor {
                 return None;
             }
             Action::Load { after } => {
+                let planned = self.planned.clone();
                 self.begin(effect, async move {
                     wait(after).await;
-                    Answer::Loaded(match world.catalog.load(&world.ident).await {
+                    let loaded = match world.catalog.load(&world.ident).await {
+                        // Others changed its columns: it must still take the declared ones.
+                        Ok(Some(table)) if planned != TableForm::of(&table) => match world.adopt(table).await {
+                            Ok(table) => Ok(Some(table)),
+                            Err(failure) => return Answer::Event(Event::Failed(failure)),
+                        },
+                        loaded => loaded,
+                    };
+                    Answer::Loaded(match loaded {
                         Err(error) => Err(chain(&error)),
                         Ok(None) => {
                             let failure = Failure::new(Exit::Data, format!("table `{}` is gone", world.ident))
@@ -99,6 +111,9 @@ impl Conductor {
                 return None;
             }
             Action::Drop { windows, files } => {
+                if !windows.is_empty() {
+                    info!(table = %world.ident, windows = windows.len(), "windows dropped: their records are read again");
+                }
                 for window in windows {
                     self.sealed.remove(&window);
                     self.order(Order::Drop(window));

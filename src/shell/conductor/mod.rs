@@ -46,6 +46,7 @@ use crate::shell::conductor::counts::close;
 use crate::shell::open::{self, Topic, World};
 use crate::shell::perform::Aside;
 use crate::shell::report::{Counters, OffsetSpan, TableReport};
+use crate::shell::tables::TableForm;
 use crate::shell::{RunOptions, now};
 use crate::store::{Store, UploadSinks};
 use crate::sync_points::SyncPoints;
@@ -155,6 +156,8 @@ struct Conductor {
     unreachable_since: Option<(Millis, String)>,
     /// Since when this member waits for its first assignment, or was last told that its group is well.
     unassigned_since: Option<Millis>,
+    /// The form of the table that the line was last given a plan for.
+    planned: TableForm,
     /// Somebody looks already why Kafka says that the topic, or offsets in it, are gone.
     diagnosing: bool,
 }
@@ -235,6 +238,7 @@ impl Conductor {
             unreachable_since: None,
             unassigned_since: None,
             diagnosing: false,
+            planned: TableForm::of(&table),
             table,
             world,
         })

@@ -2,15 +2,12 @@
 //!
 //! `make setup` gets them, `make test` does that first. What isn't there fails a test; nothing is skipped.
 
-#![expect(
-    dead_code,
-    reason = "helpers for the tests to come; the benches use some of these modules too"
-)]
-
 mod aperio;
 mod every_step;
 mod history;
+mod instances;
 mod json_table;
+mod neighbours;
 mod produce;
 mod readers;
 mod rebalance;
@@ -19,3 +16,4 @@ mod servers;
 mod setup;
 mod smoke;
 mod source;
+mod world;

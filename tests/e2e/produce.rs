@@ -110,6 +110,24 @@ pub fn create_topic(kafka: &Kafka, topic: &str, partitions: i32, settings: &[(&s
     });
 }
 
+/// Creates a topic whose partitions are on these brokers, the first of each its leader.
+pub fn create_topic_on(kafka: &Kafka, topic: &str, brokers: &[&[i32]]) {
+    let new = NewTopic::new(topic, brokers.len() as i32, TopicReplication::Variable(brokers));
+    let results = block_on(admin(kafka).create_topics([&new], &admin_options())).expect("the broker answers");
+    results.into_iter().for_each(|result| {
+        result.unwrap_or_else(|error| panic!("topic `{topic}` isn't created: {error:?}"));
+    });
+}
+
+/// Makes a group that commits nothing: the broker has its topic of groups then.
+pub fn join_group(kafka: &Kafka, group: &str) {
+    let consumer: BaseConsumer = config(kafka).set("group.id", group).create().expect("a consumer");
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition("any", 0);
+    let offsets = consumer.committed_offsets(asked, LIMIT);
+    offsets.expect("the broker knows its groups");
+}
+
 /// Deletes a topic.
 pub fn delete_topic(kafka: &Kafka, topic: &str) {
     block_on(admin(kafka).delete_topics(&[topic], &admin_options())).expect("the broker answers");

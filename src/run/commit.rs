@@ -20,8 +20,12 @@ const BACKOFF_MAX: Millis = Millis(10_000);
 /// that those that met don't meet again.
 const CONFLICT_WAIT_MIN: Millis = Millis(50);
 
-/// The longest wait after a conflict. Whoever waited longer than others would lose to them again and again.
+/// The longest wait after a conflict, where attempts are quick. Whoever waited longer than others would lose to them again
+/// and again.
 const CONFLICT_WAIT_MAX: Millis = Millis(1_000);
+
+/// Attempts that fit into the longest wait where they are slow: about as many instances can take turns.
+const TURNS: i64 = 8;
 
 /// A commit under way.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub(super) struct Commit {
     failures: u32,
     /// Attempts in a row that others were faster than.
     conflicts: u32,
+    /// When the last attempt began.
+    swapping_since: Millis,
     failing_since: Option<Millis>,
     /// An attempt was sent whose fate isn't known: its files must stay.
     unknown: bool,
@@ -66,6 +72,7 @@ impl Commit {
             step,
             failures: 0,
             conflicts: 0,
+            swapping_since: Millis(0),
             failing_since: None,
             unknown: false,
             attempted_at: None,
@@ -111,9 +118,11 @@ impl Commit {
     }
 
     /// How long to wait before the next attempt after a conflict; other runs wait otherwise.
-    fn wait_after_conflict(&self, run: Uuid) -> Millis {
+    fn wait_after_conflict(&self, run: Uuid, now: Millis) -> Millis {
+        let took = now.since(self.swapping_since).0;
+        let longest = took.saturating_mul(TURNS).clamp(CONFLICT_WAIT_MAX.0, BACKOFF_MAX.0);
         let doubled = CONFLICT_WAIT_MIN.0 << (self.conflicts - 1).min(10);
-        let most = doubled.min(CONFLICT_WAIT_MAX.0).unsigned_abs();
+        let most = doubled.min(longest).unsigned_abs();
         let (high, low) = run.as_u64_pair();
         // The constant spreads what are neighbours over all numbers. Source: Knuth, TAOCP 3, 6.4, multiplicative hashing.
         let spread = (high ^ low ^ u64::from(self.conflicts)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
@@ -272,6 +281,7 @@ impl Run {
             }
             Ok(Some(admitted)) => {
                 commit.step = Step::Swapping;
+                commit.swapping_since = now;
                 commit.attempted_at = Some(sequence);
                 self.commit = Some(commit);
                 self.actions.push_back(Action::Swap(Box::new(admit::plan(admitted))));
@@ -323,7 +333,7 @@ impl Run {
             Swapped::Conflict => {
                 commit.step = Step::Loading;
                 commit.conflicts += 1;
-                let after = commit.wait_after_conflict(self.config.run);
+                let after = commit.wait_after_conflict(self.config.run, now);
                 let error = "every swap met a conflict, and the table stays as it is".into();
                 if self.failed_attempt("the catalog takes no commit", error, now).is_some() {
                     self.load(after);

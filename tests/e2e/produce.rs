@@ -14,6 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::servers::Kafka;
+use super::setup;
 
 const LIMIT: Duration = Duration::from_secs(60); // a broker that just started is slow at its first transaction
 
@@ -124,8 +125,8 @@ pub fn join_group(kafka: &Kafka, group: &str) {
     let consumer: BaseConsumer = config(kafka).set("group.id", group).create().expect("a consumer");
     let mut asked = TopicPartitionList::new();
     asked.add_partition("any", 0);
-    let offsets = consumer.committed_offsets(asked, LIMIT);
-    offsets.expect("the broker knows its groups");
+    let known = setup::wait_until(LIMIT, || consumer.committed_offsets(asked.clone(), LIMIT).is_ok());
+    assert!(known, "the broker knows its groups");
 }
 
 /// Deletes a topic.

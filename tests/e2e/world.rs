@@ -147,7 +147,7 @@ fn a_right_that_goes_and_comes_back_is_waited_for_and_one_that_stays_away_is_not
     rights(&["--add", "--allow-principal", "User:reader", "--operation", "Describe"]);
     rights(&["--add", "--allow-principal", "User:reader", "--operation", "Read"]);
     let deny = ["--deny-principal", "User:reader", "--operation", "Read"];
-    let service = Aperio::start(work.path(), &["run", "pipeline.yaml", "--retry-for", "12s"]);
+    let service = Aperio::start(work.path(), &["run", "pipeline.yaml", "--retry-for", "20s"]);
     wait_for_rows(&service, &work, topic, 100);
     rights(&[&["--add"], &deny[..]].concat());
     produce::produce(&kafka, topic, [event(100)]);
@@ -160,7 +160,7 @@ fn a_right_that_goes_and_comes_back_is_waited_for_and_one_that_stays_away_is_not
     let refused = setup::wait_until(LIMIT, || times(&service, "uthorization") >= 2);
     assert!(refused, "{:#?}", service.printed());
     rights(&[&["--remove"], &deny[..]].concat());
-    std::thread::sleep(Duration::from_secs(14));
+    std::thread::sleep(Duration::from_secs(22));
     assert!(!service.ended(), "{:#?}", service.printed());
     rights(&[&["--add"], &deny[..]].concat());
     let told = service.wait().expect_code(4);

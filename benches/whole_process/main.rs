@@ -3,12 +3,14 @@
 //! - `make bench`, or `cargo bench --bench whole_process -- [RECORDS]` (5 million unless given): everything. What the
 //!   table holds afterwards is counted and summed by DuckDB, else nothing is printed.
 //! - `… -- path [RECORDS]`: decode, place and write alone, in memory; no broker. The one to profile.
+//! - `… -- commits [COMMITS]`: what the 50th, the 500th and the last commit cost (5,000 unless given); no broker.
 //!
 //! It prints a table, and one line of JSON at its end. The broker runs on the same machine, so records/s is a lower bound;
 //! CPU is aperio's alone.
 
 #![allow(dead_code, reason = "the modules are the end-to-end tests', which use more of them")]
 
+mod commits;
 mod events;
 mod process;
 #[path = "../../tests/e2e/produce.rs"]
@@ -33,6 +35,8 @@ use produce::Record;
 use servers::Kafka;
 
 const RECORDS: u64 = 5_000_000;
+/// The commits whose cost is told.
+const COMMITS: [usize; 3] = [50, 500, 5000];
 const TOPIC: &str = "bench-events";
 const PIPELINE: &str = r#"
 partitionedTables:
@@ -54,17 +58,19 @@ fn main() {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let number = |word: &str| word.parse().expect("the number of records");
     match *words {
-        [] => whole(RECORDS),
+        [] => whole(RECORDS, &COMMITS),
+        ["commits"] => drop(commits::commits(&COMMITS)),
+        ["commits", last] => drop(commits::commits(&[50, 500, number(last) as usize])),
         ["path"] => drop(path(RECORDS)),
         ["path", records] => drop(path(number(records))),
         // Of its own, so that its CPU can be told from the rest.
         ["consume", brokers, records] => stages::consume(brokers, TOPIC, number(records)),
-        [records] => whole(number(records)),
-        _ => panic!("one word, the number of records, or `path` and that number: {words:?}"),
+        [records] => whole(number(records), &COMMITS),
+        _ => panic!("the number of records, or `path` and that number, or `commits` and theirs: {words:?}"),
     }
 }
 
-fn whole(records: u64) {
+fn whole(records: u64, marks: &[usize]) {
     let kafka = Kafka::start();
     produce::create_topic(&kafka, TOPIC, PARTITIONS as i32, &[("compression.type", "zstd")]);
     let start = Instant::now();
@@ -112,6 +118,7 @@ fn whole(records: u64) {
         "bare_write_us": rounded(per_record(path.write_s)),
         "place_us": rounded(per_record(path.place_s)),
         "cpu_ratio": rounded(ratio),
+        "commits": commits::commits(marks),
     });
     println!("{figures}");
 }

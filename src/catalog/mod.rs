@@ -63,6 +63,22 @@ pub struct NewTable {
     pub format_version: FormatVersion,
 }
 
+/// Completes the properties of a table that is about to be created with what suits one that is committed to for ever:
+/// metadata files that the table's log lets go of are deleted, else each commit leaves one behind.
+///
+/// - `given`: by the pipeline file; they win.
+///
+/// Source: Iceberg 1.12 `TableProperties.java`, `METADATA_DELETE_AFTER_COMMIT_ENABLED`, false by default; the log holds
+/// `write.metadata.previous-versions-max` files, 100 by default.
+pub fn creation_properties(given: BTreeMap<String, String>) -> HashMap<String, String> {
+    let mut properties = HashMap::from([(DELETE_AFTER_COMMIT.to_owned(), "true".to_owned())]);
+    properties.extend(given);
+    properties
+}
+
+/// Whether a commit deletes the metadata file that drops out of the table's log.
+const DELETE_AFTER_COMMIT: &str = "write.metadata.delete-after-commit.enabled";
+
 /// What became of one attempt to swap a table's metadata.
 #[must_use]
 #[derive(Debug)]
@@ -122,6 +138,18 @@ impl Catalog {
         match self {
             Catalog::Sql(sql) => sql.load(ident).await,
             Catalog::Rest(rest) => rest.load(ident).await,
+        }
+    }
+
+    /// Loads a table again. Where the catalog still names the metadata file of `known`, that is `known`: such a file is
+    /// never changed, so on SQLite nothing but a row is read, however long the table's history is.
+    ///
+    /// # Errors
+    /// Any [`CatalogError`].
+    pub async fn reload(&self, known: &LoadedTable) -> Result<Option<LoadedTable>, CatalogError> {
+        match self {
+            Catalog::Sql(sql) => sql.reload(known).await,
+            Catalog::Rest(rest) => rest.load(&known.ident).await,
         }
     }
 

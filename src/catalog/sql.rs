@@ -15,7 +15,7 @@ use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::OnceCell;
 
-use super::{CatalogError, LoadedTable, NewTable, SwapAnswer};
+use super::{CatalogError, DELETE_AFTER_COMMIT, LoadedTable, NewTable, SwapAnswer};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::store::Store;
 
@@ -126,22 +126,35 @@ impl SqlCatalog {
         if !self.layout.initialized() && !tokio::fs::try_exists(&self.file).await.unwrap_or(true) {
             return Ok(None);
         }
-        let Some(location) = self.current(ident).await? else {
-            return Ok(None);
-        };
+        match self.current(ident).await? {
+            None => Ok(None),
+            Some(location) => self.read(ident, location).await.map(Some),
+        }
+    }
+
+    pub(super) async fn reload(&self, known: &LoadedTable) -> Result<Option<LoadedTable>, CatalogError> {
+        match self.current(&known.ident).await? {
+            None => Ok(None),
+            Some(location) if location == known.metadata_location => Ok(Some(known.clone())),
+            Some(location) => self.read(&known.ident, location).await.map(Some),
+        }
+    }
+
+    /// Reads the metadata file that the table's row names.
+    async fn read(&self, ident: &TableIdent, location: String) -> Result<LoadedTable, CatalogError> {
         let store = self.store.serving(&location)?;
         let file_io = store.file_io();
         let metadata = TableMetadata::read_from(&file_io, &location)
             .await
             .map_err(|error| CatalogError::of_iceberg(&format!("metadata of `{ident}` at {location}"), &error))?;
         let store = store.serving(metadata.location())?;
-        Ok(Some(LoadedTable {
+        Ok(LoadedTable {
             ident: ident.clone(),
             metadata: Arc::new(metadata),
             metadata_location: location,
             file_io: store.file_io(),
             store,
-        }))
+        })
     }
 
     pub(super) async fn create(&self, ident: &TableIdent, creation: NewTable) -> Result<LoadedTable, CatalogError> {
@@ -404,7 +417,7 @@ fn apply(
     };
     let delete = next
         .properties()
-        .get("write.metadata.delete-after-commit.enabled")
+        .get(DELETE_AFTER_COMMIT)
         .is_some_and(|v| v.eq_ignore_ascii_case("true"));
     let expired = if delete {
         built.expired_metadata_logs

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use self::keys::KnownKeys;
 use crate::catalog::stage::{Change, StageError, fresh_snapshot_id, stage};
-use crate::catalog::{Catalog, CatalogError, LoadedTable, NewTable, SwapAnswer};
+use crate::catalog::{Catalog, CatalogError, LoadedTable, NewTable, SwapAnswer, creation_properties};
 use crate::decode::DeadLetter;
 use crate::offsets::Offsets;
 use crate::place::Part;
@@ -242,12 +242,10 @@ impl DeadLetterTable {
             return Ok(table);
         }
         let schema = columns::schema().map_err(|error| failed(CatalogError::Broken(error.to_string())))?;
-        // A commit per window with rejects would fill the metadata folder; snapshots remain for time travel.
-        let properties = [("write.metadata.delete-after-commit.enabled", "true")];
         let creation = NewTable {
             schema,
             spec: UnboundPartitionSpec::default(),
-            properties: properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            properties: creation_properties(BTreeMap::new()),
             format_version: FormatVersion::V2,
         };
         self.catalog.create(&self.ident, creation).await.map_err(failed)

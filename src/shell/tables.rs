@@ -1,6 +1,6 @@
 //! The table of a pipeline: found and adopted, or inferred and created; evolved when records bring new fields.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::catalog::stage::schema_change;
-use crate::catalog::{CatalogError, LoadedTable, NewTable, SwapAnswer, ViewError};
+use crate::catalog::{CatalogError, LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
 use crate::config::types;
 use crate::config::{Evolution, PartitionField, Pipeline, StartOffset};
 use crate::error::{Exit, Failure};
@@ -356,7 +356,7 @@ impl World {
                 .detail(reason)
                 .hint("name an existing column, or declare `columns` so that the table can be created before its topic has records")
         })?;
-        let properties: HashMap<_, _> = pipeline.materialize.properties.clone().into_iter().collect();
+        let properties = creation_properties(pipeline.materialize.properties.clone());
         let format_version = if pipeline.materialize.format_version == 3 {
             FormatVersion::V3
         } else {

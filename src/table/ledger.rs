@@ -44,12 +44,44 @@ pub struct Ledger {
     pub cluster_id: Option<String>,
     /// For each partition the offset to read next.
     pub offsets: Offsets,
-    /// For each partition the last window that moved it; absent while it is where the first run put it.
-    #[serde(default)]
+    /// For each partition the last window that moved it; absent while it is where the first run put it. Stored by window,
+    /// with the list of its partitions: each snapshot keeps its ledger, and one window moves most partitions at once.
+    #[serde(default, with = "by_window")]
     pub windows: BTreeMap<Partition, WindowId>,
     /// For each partition the greatest event time so far, in microseconds UTC.
     #[serde(default)]
     pub event_times: BTreeMap<Partition, i64>,
+}
+
+mod by_window {
+    //! `{window: [partitions]}` in the stored form for the `{partition: window}` of the program.
+
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::offsets::Partition;
+    use crate::table::WindowId;
+
+    type Windows = BTreeMap<Partition, WindowId>;
+
+    pub(super) fn serialize<S: Serializer>(windows: &Windows, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut stored: BTreeMap<WindowId, Vec<i32>> = BTreeMap::new();
+        for (partition, window) in windows {
+            stored.entry(*window).or_default().push(partition.0);
+        }
+        stored.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Windows, D::Error> {
+        let stored = BTreeMap::<WindowId, Vec<i32>>::deserialize(deserializer)?;
+        let pairs = stored.into_iter().flat_map(|(window, partitions)| {
+            partitions
+                .into_iter()
+                .map(move |partition| (Partition(partition), window))
+        });
+        Ok(pairs.collect())
+    }
 }
 
 /// The ledger as the table property stores it: bound to a snapshot and a table.
@@ -395,11 +427,13 @@ mod tests {
             offsets: [(Partition(0), Offset::new(8812)), (Partition(1), Offset::ZERO)]
                 .into_iter()
                 .collect(),
-            windows: [(Partition(0), WindowId { run, sequence: 3 })].into(),
+            windows: [(0, 3), (1, 4), (2, 3)]
+                .map(|(partition, sequence)| (Partition(partition), WindowId { run, sequence }))
+                .into(),
             event_times: BTreeMap::new(),
         };
         let text = ledger.to_text();
-        insta::assert_snapshot!(text, @r#"{"version":1,"topic":"user-events","topicId":"abc","clusterId":"c1","offsets":{"0":8812,"1":0},"windows":{"0":"00000000000000000000000000000007/3"},"eventTimes":{}}"#);
+        insta::assert_snapshot!(text, @r#"{"version":1,"topic":"user-events","topicId":"abc","clusterId":"c1","offsets":{"0":8812,"1":0},"windows":{"00000000000000000000000000000007/3":[0,2],"00000000000000000000000000000007/4":[1]},"eventTimes":{}}"#);
         assert_eq!(serde_json::from_str::<Ledger>(&text).expect("reads back"), ledger);
     }
 

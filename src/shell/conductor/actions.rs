@@ -67,10 +67,10 @@ impl Conductor {
                 return None;
             }
             Action::Load { after } => {
-                let planned = self.planned.clone();
+                let (known, planned) = (self.table.clone(), self.planned.clone());
                 self.begin(effect, async move {
                     wait(after).await;
-                    let loaded = match world.catalog.load(&world.ident).await {
+                    let loaded = match world.catalog.reload(&known).await {
                         // Others changed its columns: it must still take the declared ones.
                         Ok(Some(table)) if planned != TableForm::of(&table) => match world.adopt(table).await {
                             Ok(table) => Ok(Some(table)),

@@ -1,0 +1,232 @@
+//! What a commit costs as a table grows: the load, the manifests and the swap of one small window after another, on a
+//! SQLite catalog on this disk, the way a service that holds the table does them.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use aperio::catalog::stage::{Change, fresh_snapshot_id, stage};
+use aperio::catalog::{Catalog, LoadedTable, NewTable, SwapAnswer};
+use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Partition};
+use aperio::table::admit::{Source, admit, admit_start, plan};
+use aperio::table::{SealedWindow, Tally, WindowFile, WindowId};
+use iceberg::TableIdent;
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, FormatVersion, Literal, NestedField,
+    PrimitiveType, Schema, Struct, Transform, Type, UnboundPartitionSpec,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// Kafka partitions that the ledger in each summary holds.
+const PARTITIONS: i32 = 12;
+/// Columns of the table, each with bounds in the manifests.
+const COLUMNS: i32 = 13;
+/// Rows of each window's one file.
+const ROWS: u64 = 10_000;
+/// Commits around a mark whose median is its cost: a merge of manifests among them doesn't count as the usual.
+const AROUND: usize = 21;
+
+/// One commit's cost.
+#[derive(Clone, Copy)]
+struct Cost {
+    seconds: f64,
+    read_bytes: u64,
+    written_bytes: u64,
+}
+
+/// Makes commits up to the last of `marks` and prints what they cost there.
+///
+/// # Panics
+/// If a commit isn't a yes, or the table doesn't hold the rows of all of them at the end.
+pub fn commits(marks: &[usize]) -> Value {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().to_str().expect("a path in UTF-8");
+    let _inside = runtime.enter();
+    let catalog = Catalog::sql("aperio", &format!("sqlite://{path}/catalog.db"), path, &BTreeMap::new());
+    let catalog = catalog.expect("a catalog");
+    let last = marks.iter().copied().max().expect("at least one mark") + AROUND / 2;
+    let (costs, table) = runtime.block_on(async {
+        let mut table = create(&catalog).await;
+        let run = Uuid::new_v4();
+        let mut costs = Vec::with_capacity(last);
+        for sequence in 0..last as u64 {
+            let before = io();
+            let start = Instant::now();
+            table = commit(&catalog, table, WindowId { run, sequence }).await;
+            let (seconds, after) = (start.elapsed().as_secs_f64(), io());
+            costs.push(Cost {
+                seconds,
+                read_bytes: after.0 - before.0,
+                written_bytes: after.1 - before.1,
+            });
+        }
+        (costs, table)
+    });
+    let summary = table.metadata.current_snapshot().expect("commits").summary();
+    let total = summary.additional_properties.get("total-records");
+    assert_eq!(total, Some(&(last as u64 * ROWS).to_string()), "rows of all commits");
+
+    println!("\ncommits on SQLite, one file each: median of the {AROUND} around, and the dearest of the 100 before");
+    let mut figures = serde_json::Map::new();
+    for &mark in marks {
+        let around = &costs[mark.saturating_sub(AROUND / 2)..(mark + AROUND / 2 + 1).min(costs.len())];
+        let (ms, read, written) = (
+            median(around.iter().map(|cost| cost.seconds * 1e3)),
+            median(around.iter().map(|cost| cost.read_bytes as f64)),
+            median(around.iter().map(|cost| cost.written_bytes as f64)),
+        );
+        let before = &costs[mark.saturating_sub(100)..mark];
+        let dearest = before.iter().map(|cost| cost.seconds * 1e3).fold(0.0, f64::max);
+        println!(
+            "  {mark:>6}: {ms:>7.1} ms, {:>8.1} KiB read, {:>8.1} KiB written; dearest {dearest:.1} ms",
+            read / 1024.0,
+            written / 1024.0
+        );
+        let figure = json!({"ms": ms, "read_bytes": read, "written_bytes": written, "dearest_ms": dearest});
+        figures.insert(mark.to_string(), figure);
+    }
+    Value::Object(figures)
+}
+
+async fn create(catalog: &Catalog) -> LoadedTable {
+    let fields = (1..=COLUMNS).map(|id| {
+        let of = if id == 1 {
+            PrimitiveType::Timestamptz
+        } else {
+            PrimitiveType::Long
+        };
+        NestedField::optional(id, format!("column_{id}"), Type::Primitive(of)).into()
+    });
+    let schema = Schema::builder().with_fields(fields).build().expect("a schema");
+    let spec = UnboundPartitionSpec::builder()
+        .add_partition_field(1, "hour", Transform::Hour)
+        .expect("a partition field")
+        .build();
+    let ident = TableIdent::from_strs(["default", "events"]).expect("a table's name");
+    let new = NewTable {
+        schema,
+        spec,
+        properties: aperio::catalog::creation_properties(BTreeMap::new()),
+        format_version: FormatVersion::V2,
+    };
+    let table = catalog.create(&ident, new).await.expect("a table");
+    let starts = (0..PARTITIONS)
+        .map(|partition| (Partition(partition), Offset::ZERO))
+        .collect();
+    let view = table.view().await.expect("a view");
+    let admitted = admit_start(view, &source(), &starts)
+        .expect("a new table")
+        .expect("a start");
+    swap(catalog, table, Change::of(plan(admitted), 1, Uuid::new_v4(), now_ms())).await
+}
+
+/// Admits a window to the table as the catalog has it now, and commits it.
+async fn commit(catalog: &Catalog, known: LoadedTable, id: WindowId) -> LoadedTable {
+    let table = catalog.reload(&known).await.expect("a load").expect("the table");
+    let view = table.view().await.expect("a view");
+    let start = Offset::new(id.sequence as i64 * 1000);
+    let end = Offset::new(start.get() + 1000);
+    let mut ranges = OffsetRanges::default();
+    for partition in 0..PARTITIONS {
+        let range = OffsetRange::new(start, end);
+        ranges.extend(Partition(partition), range).expect("a fresh range");
+    }
+    let window = SealedWindow {
+        id,
+        ranges,
+        files: vec![WindowFile {
+            spec_id: table.metadata.default_partition_spec_id(),
+            file: data_file(table.metadata.location(), id),
+        }],
+        tally: Tally {
+            records: ROWS,
+            rows: ROWS,
+            ..Tally::default()
+        },
+        schemas: vec![table.metadata.current_schema().clone()],
+        event_times: (0..PARTITIONS)
+            .map(|partition| (Partition(partition), now_ms() * 1000))
+            .collect(),
+    };
+    let admitted = admit(view, &source(), vec![window]).expect("nobody else commits");
+    let snapshot = fresh_snapshot_id(&table.metadata);
+    swap(
+        catalog,
+        table,
+        Change::of(plan(admitted), snapshot, Uuid::new_v4(), now_ms()),
+    )
+    .await
+}
+
+async fn swap(catalog: &Catalog, base: LoadedTable, change: Change) -> LoadedTable {
+    let staged = stage(&base, change).await.expect("manifests");
+    match catalog.swap(&base, staged.requirements, staged.updates).await {
+        SwapAnswer::Committed(table) => table,
+        other => panic!("a commit that nobody disturbs: {other:?}"),
+    }
+}
+
+/// An entry as a real file's; the file itself isn't there, since nobody reads it.
+fn data_file(location: &str, id: WindowId) -> DataFile {
+    let hour = 480_000 + (id.sequence / 60) as i32;
+    let bounds = |from: i64| {
+        (1..=COLUMNS)
+            .map(|id| (id, Datum::long(from + i64::from(id))))
+            .collect()
+    };
+    let counts = |of: u64| (1..=COLUMNS).map(|id| (id, of)).collect();
+    DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path(format!(
+            "{location}/data/hour={hour}/{}-{:05}-0.parquet",
+            id.run.simple(),
+            id.sequence
+        ))
+        .file_format(DataFileFormat::Parquet)
+        .partition(Struct::from_iter([Some(Literal::int(hour))]))
+        .partition_spec_id(0)
+        .record_count(ROWS)
+        .file_size_in_bytes(700_000)
+        .column_sizes(counts(50_000))
+        .value_counts(counts(ROWS))
+        .null_value_counts(counts(0))
+        .lower_bounds(bounds(id.sequence as i64))
+        .upper_bounds(bounds(id.sequence as i64 + 1_000_000))
+        .split_offsets(Some(vec![4]))
+        .build()
+        .expect("a data file")
+}
+
+fn source() -> Source {
+    Source {
+        topic: "events".to_owned(),
+        topic_id: Some("AAAAAAAAAAAAAAAAAAAAAA".to_owned()),
+        cluster_id: Some("BBBBBBBBBBBBBBBBBBBBBB".to_owned()),
+    }
+}
+
+/// Bytes that this process has read and written so far, by system calls of any kind. Source: proc(5), `/proc/pid/io`.
+fn io() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/self/io").expect("Linux counts what a process reads");
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.trim().parse::<u64>().ok())
+            .expect("a number of bytes")
+    };
+    (field("rchar:"), field("wchar:"))
+}
+
+fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
+fn median(of: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = of.collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}

@@ -113,6 +113,10 @@ impl SqlCatalog {
     }
 
     pub(super) async fn reach(&self) -> Result<(), CatalogError> {
+        // As in `load`: looking makes no file. Where there is none yet, the first table makes it.
+        if !self.layout.initialized() && !tokio::fs::try_exists(&self.file).await.unwrap_or(true) {
+            return Ok(());
+        }
         self.layout().await?;
         sqlx::query("SELECT 1")
             .execute(&self.pool)

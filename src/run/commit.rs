@@ -465,7 +465,7 @@ mod tests {
 
     use super::*;
     use crate::offsets::{Offset, OffsetRange};
-    use crate::run::window::RejectLimit;
+    use crate::run::window::{RejectLimit, SealReason};
     use crate::run::{Event, RunConfig};
     use crate::table::admit::Source;
     use crate::table::ledger::LEDGER_VERSION;
@@ -505,19 +505,8 @@ mod tests {
         WindowId { run: ID, sequence }
     }
 
-    /// Fills and seals the window `sequence` with one record; it is being prepared then.
-    fn prepare(run: &mut Run, sequence: u64) {
-        let range = OffsetRange::new(Offset::ZERO, Offset::new(1));
-        run.on(Event::Assigned(vec![ONLY]), Millis(0));
-        run.on(Event::Loaded(Ok(table())), Millis(0));
-        let fetched = Event::Fetched {
-            epoch: sequence,
-            partition: ONLY,
-            range,
-            records: 1,
-        };
-        run.on(fetched, Millis(0));
-        let sealed = SealedWindow {
+    fn sealed(sequence: u64, range: OffsetRange) -> SealedWindow {
+        SealedWindow {
             id: id(sequence),
             ranges: [(ONLY, range)].into_iter().collect(),
             files: Vec::new(),
@@ -528,20 +517,15 @@ mod tests {
             },
             event_times: BTreeMap::new(),
             schemas: vec![layout(&[]).schema.clone()],
-        };
-        let actions = run.on(Event::Sealed(sealed), Millis(0));
-        assert!(
-            matches!(&actions[..], [Action::Prepare { windows, .. }] if *windows == [id(sequence)]),
-            "{actions:?}"
-        );
+        }
     }
 
-    /// A service whose partition is read from the table's offset.
-    fn service() -> Run {
+    /// A run that has published what the table holds, and fills windows of `batch_size` records.
+    fn opened(batch_size: u64) -> Run {
         let mut run = Run::new(RunConfig {
             run: ID,
             once: false,
-            batch_size: 1,
+            batch_size,
             batch_window: Millis(60_000),
             retry_for: Millis(60_000),
             grace: Millis(1_000),
@@ -562,9 +546,28 @@ mod tests {
         run
     }
 
+    /// Fills and seals the window `sequence` with one record; it is being prepared then.
+    fn prepare(run: &mut Run, sequence: u64) {
+        let range = OffsetRange::new(Offset::ZERO, Offset::new(1));
+        run.on(Event::Assigned(vec![ONLY]), Millis(0));
+        run.on(Event::Loaded(Ok(table())), Millis(0));
+        let fetched = Event::Fetched {
+            epoch: sequence,
+            partition: ONLY,
+            range,
+            records: 1,
+        };
+        run.on(fetched, Millis(0));
+        let actions = run.on(Event::Sealed(sealed(sequence, range)), Millis(0));
+        assert!(
+            matches!(&actions[..], [Action::Prepare { windows, .. }] if *windows == [id(sequence)]),
+            "{actions:?}"
+        );
+    }
+
     #[test]
     fn an_answer_about_dropped_windows_is_none_about_those_that_follow() {
-        let mut run = service();
+        let mut run = opened(1);
         prepare(&mut run, 0);
         let lost = Event::Revoked {
             partitions: vec![ONLY],
@@ -610,7 +613,7 @@ mod tests {
 
     /// A service whose first window is being swapped.
     fn swapping() -> Run {
-        let mut run = service();
+        let mut run = opened(1);
         prepare(&mut run, 0);
         run.on(prepared(0), Millis(0));
         let actions = run.on(Event::Loaded(Ok(table())), Millis(0));
@@ -670,7 +673,7 @@ mod tests {
 
     #[test]
     fn a_window_written_for_columns_that_are_gone_is_read_again() {
-        let mut run = service();
+        let mut run = opened(1);
         prepare(&mut run, 0);
         run.on(prepared(0), Millis(0));
         let column = NestedField::required(1, "id", Type::Primitive(PrimitiveType::Long));
@@ -685,6 +688,56 @@ mod tests {
         assert_eq!(
             (&windows[..], &offsets[..]),
             (&[id(0)][..], &[(ONLY, Offset::ZERO)][..])
+        );
+    }
+
+    #[test]
+    fn crowded_windows_close_early_and_those_sealed_during_a_commit_share_the_next() {
+        let mut run = opened(1_000);
+        run.on(Event::Assigned(vec![ONLY]), Millis(0));
+        run.on(Event::Loaded(Ok(table())), Millis(0));
+        let mut fill = |sequence: u64| {
+            let start = Offset::new(sequence.cast_signed());
+            let range = OffsetRange::new(start, start.next());
+            let fetched = Event::Fetched {
+                epoch: 0,
+                partition: ONLY,
+                range,
+                records: 1,
+            };
+            run.on(fetched, Millis(0));
+            let actions = run.on(Event::Crowded(id(sequence + 1)), Millis(0));
+            assert!(actions.is_empty(), "that window isn't open: {actions:?}");
+            let actions = run.on(Event::Crowded(id(sequence)), Millis(0));
+            assert!(
+                matches!(&actions[..], [Action::Seal { window, reason: SealReason::Memory, .. }] if *window == id(sequence)),
+                "{actions:?}"
+            );
+            run.on(Event::Sealed(sealed(sequence, range)), Millis(0))
+        };
+        let actions = fill(0);
+        assert!(matches!(&actions[..], [Action::Prepare { .. }]), "{actions:?}");
+        assert!(fill(1).is_empty(), "one commit is under way");
+        assert!(fill(2).is_empty(), "one commit is under way");
+        let prepared = Event::Prepared {
+            windows: vec![id(0)],
+            answer: Ok(()),
+        };
+        run.on(prepared, Millis(0));
+        run.on(Event::Loaded(Ok(table())), Millis(0));
+        let mut after = table();
+        if let Some(ledger) = &mut after.ledger {
+            ledger.offsets = [(ONLY, Offset::new(1))].into_iter().collect();
+        }
+        let swapped = Event::Swapped {
+            windows: vec![id(0)],
+            answer: Swapped::Committed(after),
+        };
+        run.on(swapped, Millis(0));
+        let actions = run.on(Event::Published(Ok(())), Millis(0));
+        assert!(
+            matches!(&actions[..], [Action::Prepare { windows, .. }] if *windows == [id(1), id(2)]),
+            "{actions:?}"
         );
     }
 }

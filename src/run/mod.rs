@@ -17,6 +17,7 @@
 //! - where nothing else is to be committed, the ledger is written again once its snapshot is older than a day.
 
 mod commit;
+pub mod deadline;
 mod end;
 pub mod start;
 pub mod window;
@@ -28,6 +29,7 @@ use uuid::Uuid;
 use crate::error::{Exit, Failure};
 use crate::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
 use crate::run::commit::Commit;
+use crate::run::deadline::Look;
 use crate::run::window::{Filling, RejectLimit, SealReason};
 use crate::table::admit::{self, CommitPlan, Source};
 use crate::table::ledger::Ledger;
@@ -107,6 +109,8 @@ pub enum Event {
         /// Its records; fewer than offsets where there are holes.
         records: u64,
     },
+    /// The dead letters of a window hold as much memory as they may: it is closed, if it isn't already.
+    Crowded(WindowId),
     /// The files of a window are complete.
     Sealed(SealedWindow),
     /// Answer to [`Action::Prepare`].
@@ -322,9 +326,39 @@ impl Run {
         self.ledger.as_ref()
     }
 
+    /// The window that takes chunks now.
+    pub fn filling(&self) -> Option<WindowId> {
+        self.filling.as_ref().map(|filling| filling.id)
+    }
+
     /// The ends that a `--once` run works towards; empty in a service.
     pub fn ends(&self) -> &Offsets {
         &self.ends
+    }
+
+    /// The partitions that this member was given.
+    pub fn assigned(&self) -> impl Iterator<Item = Partition> + '_ {
+        self.assigned.iter().copied()
+    }
+
+    /// What this run waits for, as far as its own state tells.
+    ///
+    /// - `ends`: the topic's; empty where they aren't known.
+    pub fn look(&self, ends: &Offsets) -> Look {
+        let ledger = self.ledger.as_ref().map(|ledger| &ledger.offsets);
+        let held = |partition| ledger.and_then(|held| held.get(partition));
+        let works = self.joined && self.outcome.is_none() && self.stop_deadline.is_none();
+        let unread = |(partition, at)| ends.get(partition).is_some_and(|end| at < end);
+        // A service answers for its own partitions; one that was given none, for the group that gives none.
+        let counts = |partition| self.config.once || self.assigned.is_empty() || self.assigned.contains(&partition);
+        Look {
+            commits: self.commit.is_some(),
+            records_due: works && !self.paused && self.revoke.is_none() && self.positions.iter().any(unread),
+            behind: works
+                && ends
+                    .iter()
+                    .any(|(partition, end)| counts(partition) && held(partition).is_none_or(|held| held < end)),
+        }
     }
 
     /// Takes in one thing that happened; returns what to do about it, in order. Same inputs, same answer.
@@ -359,6 +393,11 @@ impl Run {
                 range,
                 records,
             } => self.fetched(epoch, partition, range, records, now),
+            Event::Crowded(window) => {
+                if let Some(filling) = self.filling.take_if(|filling| filling.id == window) {
+                    self.seal(filling, SealReason::Memory);
+                }
+            }
             Event::Sealed(window) => self.window_sealed(window),
             Event::Prepared { windows, answer } => self.prepared(&windows, answer, now),
             Event::Loaded(answer) => self.loaded(answer, now),

@@ -158,6 +158,48 @@ impl World {
             .await
     }
 
+    /// Returns the end of each partition, as the pipeline's `isolationLevel` sees it.
+    pub async fn ends(&self) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.ends(&topic)).await
+    }
+
+    /// Returns the end of each partition, open transactions included.
+    pub async fn high_watermarks(&self) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.high_watermarks(&topic)).await
+    }
+
+    /// Returns for each partition the offset of its first record at or after `time`.
+    pub async fn offsets_at(&self, time: Millis) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.offsets_for_time(&topic, time)).await
+    }
+
+    /// Returns what a consumer group has committed.
+    pub async fn group_offsets(&self, group: String) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.group_offsets(&group, &topic)).await
+    }
+
+    /// Counts the members of the pipeline's group; `None` if nobody tells.
+    pub async fn group_members(&self) -> Option<usize> {
+        let (admin, group) = (self.admin.clone(), self.pipeline.source.group.clone());
+        let asked = tokio::task::spawn_blocking(move || admin.group_members(&group));
+        asked.await.expect("a question to a broker doesn't panic").ok()
+    }
+
+    /// Asks once, without patience, for the topic's ends.
+    ///
+    /// # Errors
+    /// In words: what the brokers said.
+    pub async fn ends_now(&self) -> Result<Offsets, String> {
+        let (admin, topic) = (self.admin.clone(), self.pipeline.source.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || admin.ends(&topic)).await;
+        let answer = asked.expect("a question to a broker doesn't panic");
+        answer.map_err(|error| chain(&error))
+    }
+
     /// Asks the brokers on a thread that may block, again and again until `--retry-for` is over.
     async fn ask<T, F>(&self, question: F) -> Result<T, Failure>
     where

@@ -1,6 +1,8 @@
 //! The effects: what [`Action`](crate::run::Action)s do to foreign systems. No decision is taken here and nothing is
 //! retried: what can't be known goes back to the run as such.
 
+use std::sync::Arc;
+
 use iceberg::TableIdent;
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -9,7 +11,7 @@ use crate::catalog::stage::{Change, fresh_snapshot_id, stage};
 use crate::catalog::{LoadedTable, SwapAnswer};
 use crate::config::OnDecodeError;
 use crate::dead_letters::DeadLetterTable;
-use crate::decode::DeadLetter;
+use crate::decode::{DeadLetter, Letters, steps};
 use crate::error::{Failure, chain};
 use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::kill_points::{self, KillPoint, Place};
@@ -24,6 +26,9 @@ use crate::table::ledger::{self, History, Ledger};
 /// How often one publication starts over because other instances published meanwhile; each time means that one of them
 /// made progress.
 const PUBLISH_ATTEMPTS_MAX: u32 = 10;
+
+/// Letters sent to a topic before their answers are awaited, and their bytes: they are copied for it.
+const SEND_MAX: (usize, usize) = (1_000, 8 << 20);
 
 /// Writes the manifests of a plan on exactly the base it was made for, and swaps once.
 pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> (Swapped, Option<LoadedTable>) {
@@ -168,7 +173,8 @@ impl Aside {
     }
 
     /// Stores letters; in the table each once, in the topic at least once.
-    pub async fn store(&self, ledger: &Offsets, letters: &[DeadLetter]) -> Result<(), String> {
+    pub async fn store(&self, ledger: &Offsets, windows: &[Arc<Letters>]) -> Result<(), String> {
+        let letters: Vec<&DeadLetter> = windows.iter().flat_map(|letters| letters.all()).collect();
         if letters.is_empty() {
             return Ok(());
         }
@@ -176,14 +182,17 @@ impl Aside {
             table
                 .lock()
                 .await
-                .store(ledger, letters)
+                .store(ledger, &letters)
                 .await
                 .map_err(|error| chain(&error))?;
         }
         kill_points::pass(KillPoint::Inside(Place::LettersStored));
         if let Some(topic) = &self.topic {
-            let records: Vec<_> = letters.iter().map(record).collect();
-            topic.send(&records).await.map_err(|error| chain(&error))?;
+            let (letters_max, bytes_max) = SEND_MAX;
+            for step in steps(&letters, letters_max, bytes_max) {
+                let records: Vec<_> = step.iter().copied().map(record).collect();
+                topic.send(&records).await.map_err(|error| chain(&error))?;
+            }
         }
         Ok(())
     }

@@ -272,18 +272,22 @@ impl World {
     /// A table that is gone while sync points speak of it was dropped or lost, and so was one in whose place another
     /// stands, without offsets: starting over would double or lose rows.
     fn refuse_lost_table(&self, found: Option<&(LoadedTable, TableView)>, kept: usize) -> Result<(), Failure> {
-        let detail = match found {
+        let (detail, hint) = match found {
             Some((_, view)) if view.ledger.is_some() => return Ok(()),
-            Some(_) => "a table of that name exists, but holds no commit of aperio: it was dropped and made again",
-            None => "it was dropped, renamed, or `catalog` now names another catalog or warehouse",
+            Some(_) => (
+                "a table of that name exists, but holds no commit of aperio: it was dropped and made again",
+                "restore the table; or choose with `aperio sync-points reset` where the one that is there goes on; or, to start over at `startOffset`, delete the rows of this source from sync_points.parquet",
+            ),
+            None => (
+                "it was dropped, renamed, or `catalog` now names another catalog or warehouse",
+                "restore the table; or, to start over, delete the rows of this source from sync_points.parquet",
+            ),
         };
         let what = format!(
             "table `{}` is gone, but sync points have {kept} rows for it",
             self.ident
         );
-        Err(Failure::new(Exit::Data, what)
-            .detail(detail)
-            .hint("restore the table; or, to start over, delete the rows of this source from sync_points.parquet"))
+        Err(Failure::new(Exit::Data, what).detail(detail).hint(hint))
     }
 
     /// The declared columns, or those that samples show; `None` where there is nothing to go by and nothing to keep.

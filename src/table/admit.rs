@@ -1,5 +1,7 @@
 //! Admission and the plan of a commit: may these windows be added to this view of the table, and if so, how exactly.
 
+pub mod reset;
+
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
@@ -61,7 +63,8 @@ pub enum Refusal {
     },
 }
 
-/// Permission to commit to exactly one view of the table. Only [`admit`], [`admit_start`] and [`admit_renewal`] make one.
+/// Permission to commit to exactly one view of the table. Only [`admit`], [`admit_start`],
+/// [`admit_renewal`] and [`reset::admit_reset`] make one.
 #[derive(Debug)]
 pub struct Admitted {
     base: TableView,

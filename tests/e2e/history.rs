@@ -181,6 +181,21 @@ fn the_offsets_follow_what_spark_does_to_the_history() {
         first_of("h_replaced")
     );
     refused(&work, "h_replaced", &["the table was replaced", &back]);
+    // Whatever the history says, a person can say where to go on.
+    for table in ["h_picked", "h_remade", "h_replaced"] {
+        let args = [
+            "sync-points",
+            "reset",
+            "pipeline.yaml",
+            "--table",
+            table,
+            "--to",
+            "latest",
+            "--yes",
+        ];
+        Aperio::run(work.path(), &args).expect_code(0);
+        assert_eq!(done(&work, table)["recordsRead"], 0, "{table}");
+    }
 }
 
 /// The table that was rolled back was read again from there on.

@@ -236,6 +236,7 @@ impl Reader {
     }
 
     fn report(&mut self, error: &Cause) {
+        self.settings.meter.failed();
         let reason = std::mem::take(&mut held(&self.membership().state).reason);
         let reason = if reason.is_empty() { error.to_string() } else { reason };
         match (error, error.rdkafka_error_code()) {
@@ -321,10 +322,13 @@ impl Reader {
     fn fetch(&mut self) {
         let context = Arc::clone(self.queue.consumer().context());
         let mut assembly = Assembly::new(&held(&context.state), self.settings.chunk_bytes_max, self.sizes);
-        let mut errors = Vec::new();
+        let (mut errors, mut records) = (Vec::new(), 0);
         // No lock is held meanwhile: librdkafka may call back.
         self.queue.drain(ROUND, |entry| match entry {
-            Entry::Record(record) => assembly.push(&record),
+            Entry::Record(record) => {
+                records += 1;
+                assembly.push(&record);
+            }
             Entry::End { partition, at } => assembly.end(partition, at),
             Entry::Error {
                 partition,
@@ -333,6 +337,7 @@ impl Reader {
             } => errors.push((partition, code, reason)),
         });
         assembly.close();
+        self.settings.meter.polled(records);
         let mut state = held(&context.state);
         for open in &assembly.open {
             if let Some(reading) = state.partitions.get_mut(&open.partition) {
@@ -348,6 +353,7 @@ impl Reader {
             self.reachable();
         }
         for (partition, code, reason) in errors {
+            self.settings.meter.failed();
             match code {
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                     let reading = held(&context.state).partitions.get(&partition).copied();

@@ -109,6 +109,7 @@ impl Conductor {
             }
             Answer::Swapped(windows, answer, table) => {
                 kill_points::pass(KillPoint::Inside(Place::AnswerHeld));
+                self.count_answer(&answer);
                 match &answer {
                     Swapped::Committed(view) => self.note_commit(view, report),
                     Swapped::Conflict => info!(table = %self.world.ident, "the table moved; admitting again"),

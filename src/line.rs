@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use iceberg::spec::{PartitionSpecRef, SortOrderRef};
+use iceberg::spec::{PartitionSpecRef, SchemaRef, SortOrderRef};
 
 use crate::chunk::Chunk;
 use crate::config::EventTime;
@@ -88,6 +88,8 @@ pub enum Order {
         /// What the chunk holds of the byte budget.
         ticket: Box<dyn Send>,
     },
+    /// Make the windows that are opened from now on by this plan: the table was changed.
+    Plan(Box<LinePlan>),
     /// Complete the files of a window and answer with [`Reply::Sealed`].
     Seal(WindowId),
     /// Forget a window.
@@ -134,6 +136,8 @@ pub struct LineWindow {
     pub reasons: Vec<String>,
     /// The greatest event time per partition, microseconds UTC.
     pub event_times: BTreeMap<Partition, i64>,
+    /// The schemas that its files were written under.
+    pub schemas: Vec<SchemaRef>,
 }
 
 impl LineWindow {
@@ -149,6 +153,11 @@ impl LineWindow {
         self.files.extend(other.files);
         self.tally.add(other.tally);
         self.letters.extend(other.letters);
+        for schema in other.schemas {
+            if !self.schemas.contains(&schema) {
+                self.schemas.push(schema);
+            }
+        }
         self.fields_dropped += other.fields_dropped;
         let room = REASONS_MAX.saturating_sub(self.reasons.len());
         self.reasons.extend(other.reasons.into_iter().take(room));
@@ -175,6 +184,8 @@ pub struct Line {
     sinks: SinkMaker,
     /// What the table was asked to take and can't, under the plan's schema: it isn't asked again.
     refused: Shape,
+    /// The plan for the next window, where it is another.
+    next: Option<Box<LinePlan>>,
     held: Held,
     open: Option<Open>,
 }
@@ -204,6 +215,7 @@ impl Line {
             placer,
             sinks,
             refused: Shape::Null,
+            next: None,
             open: None,
         })
     }
@@ -218,6 +230,10 @@ impl Line {
                         .map(|tally| answer(Reply::Staged(tally)));
                     drop(ticket);
                     taken
+                }
+                Order::Plan(plan) => {
+                    self.next = Some(plan);
+                    Ok(())
                 }
                 Order::Seal(window) => self.seal(window).map(|sealed| answer(Reply::Sealed(Box::new(sealed)))),
                 Order::Drop(window) => {
@@ -236,6 +252,15 @@ impl Line {
 
     /// Takes one chunk all the way into the window's open files.
     fn take(&mut self, id: WindowId, chunk: &Chunk, answer: &mut impl FnMut(Reply)) -> Result<Tally, LineError> {
+        if self.open.as_ref().is_none_or(|open| open.window.id != id)
+            && let Some(plan) = self.next.take()
+        {
+            if plan.rows.schema != self.plan.rows.schema {
+                self.refused = Shape::Null;
+            }
+            self.open = None;
+            self.replan(*plan)?;
+        }
         let decoded = self.decode(chunk, answer)?;
         let (filtered, decode_rejects) = (decoded.filtered, decoded.rejects.len());
         let fields_dropped = decoded.fields_dropped;
@@ -337,6 +362,7 @@ impl Line {
         if let Some(open) = &mut self.open {
             // All files of a window are of the spec that it was opened under; a table takes files of any spec it ever had.
             plan.spec = self.plan.spec.clone();
+            open.window.schemas.push(plan.rows.schema.clone());
             open.writer.replan(plan.rows.clone())?;
         }
         (self.decoder, self.placer) = Line::tools(&self.settings, &plan)?;
@@ -376,6 +402,7 @@ impl Line {
             fields_dropped: 0,
             reasons: Vec::new(),
             event_times: BTreeMap::new(),
+            schemas: vec![self.plan.rows.schema.clone()],
         };
         let stem = match self.settings.number {
             0 => format!("{}-{:05}", id.run.simple(), id.sequence),

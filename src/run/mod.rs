@@ -18,6 +18,7 @@
 
 mod commit;
 pub mod deadline;
+mod end;
 pub mod start;
 pub mod window;
 
@@ -263,7 +264,11 @@ pub struct Run {
     /// What the publication under way will bring them to.
     publishing: Offsets,
     loading: bool,
+    /// The load under way was asked for before an attempt that has been answered since: what it shows is out of date.
+    stale: bool,
     last_load: Millis,
+    /// When a `--once` run last had something to do, or saw that others did something.
+    progress_at: Millis,
     load_failing_since: Option<Millis>,
     paused: bool,
     revoke: Option<Revoke>,
@@ -303,6 +308,8 @@ impl Run {
             published: Offsets::default(),
             publishing: Offsets::default(),
             loading: false,
+            stale: false,
+            progress_at: Millis(0),
             last_load: Millis(0),
             load_failing_since: None,
             paused: false,
@@ -374,6 +381,7 @@ impl Run {
             Event::Opened { view, partitions, ends } => self.opened(view, partitions, ends, now),
             Event::StartResolved(starts) => self.start_resolved(starts),
             Event::Assigned(partitions) => {
+                self.progress_at = now;
                 self.assigned.extend(&partitions);
                 self.joining.extend(partitions);
                 self.load(Millis(0));
@@ -485,6 +493,7 @@ impl Run {
     }
 
     fn revoked(&mut self, partitions: Vec<Partition>, lost: bool, now: Millis) {
+        self.progress_at = now;
         let gone: BTreeSet<_> = partitions.into_iter().collect();
         self.assigned.retain(|partition| !gone.contains(partition));
         self.joining.retain(|partition| !gone.contains(partition));
@@ -572,6 +581,9 @@ impl Run {
 
     fn settle_end(&mut self, now: Millis) {
         let idle = self.idle();
+        if !(self.joined && idle) {
+            self.progress_at = now;
+        }
         if let Some(deadline) = self.stop_deadline {
             if idle || now >= deadline {
                 self.finish(Outcome::Stopped);
@@ -599,7 +611,13 @@ impl Run {
                 // Another run reached the ends and may have died before it published them.
                 self.publish_start();
             }
-        } else if self.joined && idle && !self.loading && now.since(self.last_load) >= IDLE_LOAD_INTERVAL {
+        } else if !(self.joined && idle) {
+            // Busy, or not there yet.
+        } else if now.since(self.progress_at) >= self.config.retry_for.after(self.config.batch_window) {
+            // A window that is filled elsewhere shows only when it is committed.
+            let failure = end::stuck(&self.config.source, self.ledger.as_ref(), &self.ends, &self.assigned);
+            self.finish(Outcome::Failed(failure));
+        } else if !self.loading && now.since(self.last_load) >= IDLE_LOAD_INTERVAL {
             self.load(Millis(0));
         }
     }

@@ -127,7 +127,7 @@ pub fn topic_gone(topic: &str, held: &Offsets) -> Failure {
     failure.hint("look at `source.brokers` and `source.topic`. A topic that is created anew under this name is another one and is refused until `aperio sync-points reset` moves the offsets; the table stays as it is")
 }
 
-fn named(topic: &str, partition: Partition) -> String {
+pub(super) fn named(topic: &str, partition: Partition) -> String {
     format!("{topic}/{partition}")
 }
 
@@ -141,13 +141,13 @@ fn shown(id: &Option<String>) -> &str {
 
 /// A few of many, for a message.
 #[derive(Default)]
-struct Listing {
+pub(super) struct Listing {
     text: String,
     count: usize,
 }
 
 impl Listing {
-    fn add(&mut self, entry: impl FnOnce() -> String) {
+    pub(super) fn add(&mut self, entry: impl FnOnce() -> String) {
         self.count += 1;
         if self.count <= LISTED_MAX {
             let between = if self.count > 1 { "; " } else { "" };
@@ -155,7 +155,7 @@ impl Listing {
         }
     }
 
-    fn text(mut self) -> Option<String> {
+    pub(super) fn text(mut self) -> Option<String> {
         let more = self.count.saturating_sub(LISTED_MAX);
         if more > 0 {
             write!(self.text, "; and {more} more").expect("a string takes everything");

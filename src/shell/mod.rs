@@ -10,7 +10,8 @@ pub mod reset;
 mod silence;
 mod tables;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -89,7 +90,15 @@ pub async fn run_all(
     reports
 }
 
-/// The time now.
+/// The time now, for deciding: it never goes back nor jumps when somebody sets the machine's clock, so that no window stays
+/// open, and no patience ends, because of that.
 pub(crate) fn now() -> Millis {
+    static START: OnceLock<(Millis, Instant)> = OnceLock::new();
+    let (wall, instant) = START.get_or_init(|| (wall_clock(), Instant::now()));
+    wall.after(instant.elapsed().into())
+}
+
+/// The time that the machine's clock shows, for others to read.
+pub(crate) fn wall_clock() -> Millis {
     Millis(chrono::Utc::now().timestamp_millis())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backon::ExponentialBuilder;
+use backon::{BackoffBuilder, ExponentialBuilder};
 use iceberg::{NamespaceIdent, TableIdent};
 use tracing::warn;
 
@@ -25,6 +25,9 @@ const QUESTION_TIMEOUT_S: (u64, u64) = (1, 10);
 
 /// The wait before a question is put again, doubled each time up to the second.
 const QUESTION_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// The wait before a catalog is asked again, doubled each time up to the second.
+const ATTEMPT_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// How long a topic that isn't there may take to appear: one that was just created isn't known to all brokers at once.
 const TOPIC_WAIT: Duration = Duration::from_secs(5);
@@ -261,14 +264,31 @@ impl World {
     }
 }
 
-/// Waits of 0.2 s to 10 s, in all `retry_for`.
-pub(super) fn backoff(retry_for: Millis) -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(10))
+/// Tries until it works, or fails in a way that doesn't pass, or for `retry_for` in all, the attempts' own time included:
+/// one that waits long for an answer is not followed by as many as one that is refused at once.
+pub(super) async fn patiently<T, E, F: Future<Output = Result<T, E>>>(
+    retry_for: Millis,
+    passes: impl Fn(&E) -> bool,
+    attempt: impl Fn() -> F,
+) -> Result<T, E> {
+    let since = Instant::now();
+    let patience = Duration::from_millis(retry_for.0.unsigned_abs());
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(ATTEMPT_PAUSE.0)
+        .with_max_delay(ATTEMPT_PAUSE.1)
         .with_jitter()
-        .with_total_delay(Some(Duration::from_millis(retry_for.0.unsigned_abs())))
-        .without_max_times()
+        .without_max_times();
+    let mut pauses = pauses.build();
+    // Ends: by the answer, or when the time is over that its error is given.
+    loop {
+        match attempt().await {
+            Err(error) if passes(&error) => match pauses.next() {
+                Some(pause) if since.elapsed() + pause <= patience => tokio::time::sleep(pause).await,
+                _ => return Err(error),
+            },
+            answer => return answer,
+        }
+    }
 }
 
 /// Sets up the client of a catalog for one look at it; nothing is contacted yet.

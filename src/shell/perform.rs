@@ -17,8 +17,8 @@ use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::Swapped;
-use crate::shell::now;
 use crate::shell::open::World;
+use crate::shell::wall_clock;
 use crate::sync_points::{SyncPoint, SyncPoints};
 use crate::table::admit::CommitPlan;
 use crate::table::ledger::{self, History, Ledger};
@@ -36,7 +36,7 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
         return (Swapped::Conflict, None);
     }
     let snapshot_id = fresh_snapshot_id(&base.metadata);
-    let change = Change::of(plan, snapshot_id, Uuid::new_v4(), now().0);
+    let change = Change::of(plan, snapshot_id, Uuid::new_v4(), wall_clock().0);
     let staged = match stage(&base, change).await {
         Ok(staged) => staged,
         // Nothing was sent to the catalog.
@@ -86,7 +86,7 @@ pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger)
             offsets = fresh.ok_or("the table carries no offsets any more")?.offsets;
             ahead = ahead_of(&offsets, &held);
         }
-        let committed_at_us = now().0 * 1_000;
+        let committed_at_us = wall_clock().0 * 1_000;
         let rows: Vec<_> = offsets
             .iter()
             .map(|(partition, offset)| SyncPoint {

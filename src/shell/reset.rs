@@ -1,5 +1,6 @@
 //! `sync-points reset`: works out what moving a table's offsets does, and does it in one commit that adds no rows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use iceberg::TableIdent;
@@ -14,7 +15,7 @@ use crate::shell::open::{World, catalog_failure, ledger_failure, sync_points};
 use crate::shell::perform;
 use crate::table::admit::reset::{Reset, ResetRefusal, Wish, admit_reset, reset};
 use crate::table::admit::{self, Source};
-use crate::table::ledger::{Ledger, LedgerProblem};
+use crate::table::ledger::{self, Ledger, LedgerProblem};
 use crate::table::{TableView, admit::source_of};
 use crate::units::Millis;
 
@@ -176,6 +177,7 @@ async fn known(world: &World, table: &LoadedTable) -> Result<(TableView, Option<
                 sequence: table.metadata.last_sequence_number(),
                 ledger: None,
                 ledger_at: None,
+                layout: Arc::new(ledger::layout(&table.metadata)),
             };
             Ok((view, Some(problem)))
         }

@@ -1,13 +1,15 @@
 //! The table of a pipeline: found and adopted, or inferred and created; evolved when records bring new fields.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use iceberg::spec::{FormatVersion, NestedField, PrimitiveType, Schema, TableMetadata, Transform, Type};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::catalog::stage::schema_change;
-use crate::catalog::{LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
+use crate::catalog::{CatalogError, LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
 use crate::config::types;
 use crate::config::{Evolution, PartitionField, Pipeline, StartOffset};
 use crate::error::{Exit, Failure, chain};
@@ -17,10 +19,9 @@ use crate::place;
 use crate::schema::evolve::EVENT_TIME;
 use crate::schema::infer::{self, Shape};
 use crate::schema::{KafkaColumn, UnknownFields, evolve};
-use crate::shell::open::{World, backoff, catalog_failure, ledger_failure, sync_points, sync_points_failure};
+use crate::shell::open::{World, catalog_failure, ledger_failure, patiently, sync_points, sync_points_failure};
 use crate::table::TableView;
 use crate::write::ParquetSettings;
-use backon::Retryable;
 
 /// Values sampled per partition before a table is created; enough that rare fields show, few enough to take a second.
 const SAMPLES_PER_PARTITION: usize = 1_000;
@@ -31,13 +32,46 @@ const SAMPLE_BYTES_MAX: usize = 16 << 20;
 /// Attempts to add columns: each lost one means that another instance changed the schema meanwhile.
 const EVOLVE_ATTEMPTS_MAX: u32 = 10;
 
+/// What a line's plan of a table depends on: where it is the same, the plan is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TableForm {
+    uuid: Uuid,
+    schema: i32,
+    spec: i32,
+    sort_order: i64,
+    /// The properties that begin with `write.`, ascending.
+    writing: BTreeMap<String, String>,
+}
+
+impl TableForm {
+    pub fn of(table: &LoadedTable) -> Self {
+        let metadata = &table.metadata;
+        let properties = metadata.properties().iter();
+        TableForm {
+            uuid: metadata.uuid(),
+            schema: metadata.current_schema_id(),
+            spec: metadata.default_partition_spec_id(),
+            sort_order: metadata.default_sort_order_id(),
+            writing: properties
+                .filter(|(key, _)| key.starts_with("write."))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+        }
+    }
+}
+
 impl World {
     /// Loads the table, if there is one.
     pub async fn load(&self) -> Result<Option<LoadedTable>, Failure> {
-        (|| self.catalog.load(&self.ident))
-            .retry(backoff(self.retry_for))
-            .when(|error| error.retryable())
-            .notify(|error, _| warn!(table = %self.ident, error = chain(error), "asking the catalog again"))
+        let load = async || {
+            let loaded = self.catalog.load(&self.ident).await;
+            loaded.inspect_err(|error| {
+                if error.retryable() {
+                    warn!(table = %self.ident, error = chain(error), "the table can't be loaded");
+                }
+            })
+        };
+        patiently(self.retry_for, CatalogError::retryable, load)
             .await
             .map_err(|error| catalog_failure(&self.pipeline.catalog, &error))
     }
@@ -62,9 +96,8 @@ impl World {
         };
         let creation = self.creation(payload)?;
         self.show(&creation);
-        let created = (|| self.catalog.create(&self.ident, creation.clone()))
-            .retry(backoff(self.retry_for))
-            .when(|error| error.retryable())
+        let create = || self.catalog.create(&self.ident, creation.clone());
+        let created = patiently(self.retry_for, CatalogError::retryable, create)
             .await
             .map_err(|error| catalog_failure(&self.pipeline.catalog, &error))?;
         info!(table = %self.ident, location = created.metadata.location(), "created the table");
@@ -89,10 +122,8 @@ impl World {
     }
 
     async fn view(&self, table: &LoadedTable) -> Result<TableView, Failure> {
-        let viewed = (|| table.view())
-            .retry(backoff(self.retry_for))
-            .when(|error| matches!(error, ViewError::Catalog(error) if error.retryable()))
-            .await;
+        let passes = |error: &ViewError| matches!(error, ViewError::Catalog(error) if error.retryable());
+        let viewed = patiently(self.retry_for, passes, || table.view()).await;
         viewed.map_err(|error| match error {
             ViewError::Ledger(problem) => ledger_failure(&self.ident, &problem),
             ViewError::Catalog(error) => catalog_failure(&self.pipeline.catalog, &error),
@@ -103,10 +134,11 @@ impl World {
     /// table as it is.
     ///
     /// - `schema_id`: the schema that the line knows. A table that has another one by now may take it all.
+    /// - returns the form of the table with the plan.
     ///
     /// # Errors
     /// Exit code 3 under `schemaEvolution: strict`, with the columns that are missing.
-    pub async fn evolve(&self, unseen: &Shape, schema_id: i32) -> Result<LinePlan, Failure> {
+    pub async fn evolve(&self, unseen: &Shape, schema_id: i32) -> Result<(LinePlan, TableForm), Failure> {
         let strict = self.pipeline.materialize.evolution == Evolution::Strict;
         let flatten = self.pipeline.source.flatten;
         let changed = self
@@ -133,7 +165,7 @@ impl World {
             warn!(table = %self.ident, fields = names.join(", "), "the table can't take these values as it is: fields are \
                   dropped and counted, records with too large a number are rejected");
         }
-        self.line_plan(&changed)
+        Ok((self.line_plan(&changed)?, TableForm::of(&changed)))
     }
 
     fn strict(&self, lines: &[String]) -> Failure {
@@ -349,7 +381,7 @@ impl World {
 
     /// An existing table is adopted if it can take the declared columns; under `schemaEvolution: evolve` it gets those
     /// that it lacks, and wider ones.
-    async fn adopt(&self, table: LoadedTable) -> Result<LoadedTable, Failure> {
+    pub async fn adopt(&self, table: LoadedTable) -> Result<LoadedTable, Failure> {
         let Some(declared) = self.declared() else {
             return Ok(table);
         };

@@ -6,13 +6,14 @@
 //! property counts only if its snapshot is met there: properties don't follow a rollback, so one can be ahead of the data.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use iceberg::spec::{SnapshotRef, TableMetadata};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::offsets::{Offsets, Partition};
-use crate::table::{TableView, WindowId};
+use crate::table::{Layout, TableView, WindowId};
 use crate::units::Millis;
 
 /// The key of the ledger in snapshot summaries and table properties.
@@ -365,7 +366,20 @@ pub fn view(metadata: &TableMetadata, history: &History) -> Result<TableView, Le
         sequence: metadata.last_sequence_number(),
         ledger,
         ledger_at: ledger_at.flatten(),
+        layout: Arc::new(layout(metadata)),
     })
+}
+
+/// Says what files must be like to be added to the table.
+pub fn layout(metadata: &TableMetadata) -> Layout {
+    let schema = metadata.current_schema();
+    let whole = metadata
+        .partition_specs_iter()
+        .filter(|spec| spec.partition_type(schema).is_ok());
+    Layout {
+        specs: whole.map(|spec| spec.spec_id()).collect(),
+        schema: schema.clone(),
+    }
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(text: &str, place: impl Fn() -> String) -> Result<T, LedgerProblem> {

@@ -161,12 +161,33 @@ impl Aperio {
         );
     }
 
+    /// Stops it by SIGSTOP, wherever it is.
+    pub fn freeze(&self) {
+        let id = i32::try_from(self.child.id()).expect("process ids are small");
+        // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
+        unsafe { libc::kill(id, libc::SIGSTOP) };
+        self.wait_stopped();
+    }
+
     /// Lets it go on after [`Aperio::wait_stopped`].
     pub fn go_on(self) -> Self {
         let id = i32::try_from(self.child.id()).expect("process ids are small");
         // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
         unsafe { libc::kill(id, libc::SIGCONT) };
         self
+    }
+
+    /// The CPU time that it has used so far.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        // User and system time, in ticks of 10 ms. Source: proc(5), fields 14 and 15.
+        let ticks: f64 = fields
+            .skip(11)
+            .take(2)
+            .filter_map(|ticks| ticks.parse::<f64>().ok())
+            .sum();
+        ticks / 100.0
     }
 
     /// The kernel's letter for what it does; `None` if there is no such process.

@@ -70,6 +70,8 @@ pub struct Kafka {
     dir: TempDir,
     port: u16,
     login_port: u16,
+    controller: u16,
+    cluster_id: String,
     running: Mutex<(u32, Option<Server>)>,
 }
 
@@ -109,22 +111,68 @@ impl Kafka {
             .expect("a temporary folder");
         let (port, controller, login_port) = (setup::free_port(), setup::free_port(), setup::free_port());
         let cluster_id = URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes());
-        let data = dir.path().join("data");
-        let mut properties = String::new();
-        for (key, value) in [
+        let own = [
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", "1".to_owned()),
-            ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
             (
                 "listeners",
                 format!(
                     "PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port},CONTROLLER://127.0.0.1:{controller}"
                 ),
             ),
+        ];
+        let scram = format!("SCRAM-SHA-512=[name={user},password={password}]");
+        let format = ["--add-scram", &scram];
+        Self::prepare(dir, (port, login_port, controller), &cluster_id, &own, &format)
+    }
+
+    /// Starts a second broker of the same cluster. The first stays its only controller.
+    pub fn start_second(&self) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("aperio-kafka-")
+            .tempdir()
+            .expect("a temporary folder");
+        let (port, login_port) = (setup::free_port(), setup::free_port());
+        let own = [
+            ("process.roles", "broker".to_owned()),
+            ("node.id", "2".to_owned()),
+            (
+                "listeners",
+                format!("PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port}"),
+            ),
+        ];
+        Self::prepare(dir, (port, login_port, self.controller), &self.cluster_id, &own, &[])
+    }
+
+    /// Writes a broker's configuration, formats its folder, and starts it.
+    ///
+    /// - `ports`: for clients, for clients that log in, of the controller.
+    fn prepare(
+        dir: TempDir,
+        ports: (u16, u16, u16),
+        cluster_id: &str,
+        own: &[(&str, String)],
+        format: &[&str],
+    ) -> Self {
+        let (port, login_port, controller) = ports;
+        let data = dir.path().join("data");
+        let mut properties = String::new();
+        for (key, value) in own {
+            writeln!(properties, "{key}={value}").expect("a string takes everything");
+        }
+        for (key, value) in [
+            ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
             (
                 "advertised.listeners",
                 format!("PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port}"),
             ),
+            // Whoever doesn't log in may do everything, as may others where no rule names the topic.
+            (
+                "authorizer.class.name",
+                "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned(),
+            ),
+            ("super.users", "User:ANONYMOUS".to_owned()),
+            ("allow.everyone.if.no.acl.found", "true".to_owned()),
             ("sasl.enabled.mechanisms", "SCRAM-SHA-512".to_owned()),
             (
                 "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config",
@@ -158,10 +206,9 @@ impl Kafka {
         fs::write(dir.path().join("server.properties"), properties).expect("the configuration can be written");
 
         let format = Self::tool(dir.path(), 256, "kafka.tools.StorageTool")
-            .args(["format", "-t", &cluster_id, "-c"])
+            .args(["format", "-t", cluster_id, "-c"])
             .arg(dir.path().join("server.properties"))
-            .arg("--add-scram")
-            .arg(format!("SCRAM-SHA-512=[name={user},password={password}]"))
+            .args(format)
             .output()
             .expect("java starts");
         assert!(
@@ -174,6 +221,8 @@ impl Kafka {
             dir,
             port,
             login_port,
+            controller,
+            cluster_id: cluster_id.to_owned(),
             running: Mutex::new((0, None)),
         };
         kafka.start_again();

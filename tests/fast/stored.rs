@@ -176,6 +176,7 @@ async fn committed(directory: &tempfile::TempDir, version: FormatVersion) -> Loa
         files: window.files,
         tally: window.tally,
         event_times: window.event_times,
+        schemas: window.schemas,
     };
     let view = table.view().await.expect("a ledger");
     let admitted = admit(view, &source(), vec![sealed]).expect("the window starts where the ledger ends");

@@ -41,6 +41,8 @@ pub(super) struct Reader {
     unreachable: Option<Instant>,
     /// Somebody was told that Kafka can't be reached.
     told: bool,
+    /// Since records were denied to us, the time when they were last asked for again.
+    denied: Option<Instant>,
 }
 
 impl Reader {
@@ -54,6 +56,7 @@ impl Reader {
             paused: false,
             unreachable: None,
             told: false,
+            denied: None,
         }
     }
 
@@ -61,6 +64,7 @@ impl Reader {
     pub(super) fn run(mut self) {
         while self.obey() {
             self.serve(Duration::ZERO);
+            self.ask_again();
             self.seek_again();
             self.probe();
             if !self.outgoing.is_empty() {
@@ -256,6 +260,9 @@ impl Reader {
                     self.unreachable.get_or_insert_with(Instant::now);
                     self.told = true;
                 }
+                if code == RDKafkaErrorCode::TopicAuthorizationFailed {
+                    self.denied.get_or_insert_with(Instant::now);
+                }
                 self.emit(KafkaEvent::Refused { error: reason });
             }
             Kind::Unreachable if code == RDKafkaErrorCode::AllBrokersDown => {
@@ -269,6 +276,15 @@ impl Reader {
                 self.unreachable.get_or_insert_with(Instant::now);
             }
             Kind::Other => warn!(topic = %self.settings.topic, ?code, "{reason}"),
+        }
+    }
+
+    /// Once records were denied, seeks from time to time where it reads: librdkafka tells of a right that is missing once
+    /// only, and nothing at all when it is there again and no record is new; after a seek it tells either.
+    fn ask_again(&mut self) {
+        if self.denied.is_some_and(|last| last.elapsed() >= PROBE_PERIOD) {
+            self.denied = Some(Instant::now());
+            held(&self.membership().state).seek_where_read();
         }
     }
 
@@ -333,6 +349,7 @@ impl Reader {
         self.sizes = assembly.sizes;
         self.outgoing = assembly.out;
         if !self.outgoing.is_empty() {
+            self.denied = None;
             self.reachable();
         }
         for (partition, code, reason) in errors {

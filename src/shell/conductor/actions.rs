@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::info;
+
 use crate::catalog::ViewError;
 use crate::chunk::Chunk;
 use crate::error::{Exit, Failure, chain};
@@ -13,6 +15,7 @@ use crate::run::{Action, Event, Outcome};
 use crate::shell::conductor::answers::Answer;
 use crate::shell::conductor::{Conductor, Sealing};
 use crate::shell::report::TableReport;
+use crate::shell::tables::TableForm;
 use crate::shell::{open, perform};
 use crate::table::WindowId;
 use crate::table::ledger::Ledger;
@@ -70,10 +73,18 @@ impl Conductor {
                 return None;
             }
             Action::Load { after } => {
-                let known = self.table.clone();
+                let (known, planned) = (self.table.clone(), self.planned.clone());
                 self.begin(effect, async move {
                     wait(after).await;
-                    Answer::Loaded(match world.catalog.reload(&known).await {
+                    let loaded = match world.catalog.reload(&known).await {
+                        // Others changed its columns: it must still take the declared ones.
+                        Ok(Some(table)) if planned != TableForm::of(&table) => match world.adopt(table).await {
+                            Ok(table) => Ok(Some(table)),
+                            Err(failure) => return Answer::Event(Event::Failed(failure)),
+                        },
+                        loaded => loaded,
+                    };
+                    Answer::Loaded(match loaded {
                         Err(error) => Err(chain(&error)),
                         Ok(None) => {
                             let failure = Failure::new(Exit::Data, format!("table `{}` is gone", world.ident))
@@ -108,6 +119,9 @@ impl Conductor {
                 return None;
             }
             Action::Drop { windows, files } => {
+                if !windows.is_empty() {
+                    info!(table = %world.ident, windows = windows.len(), "windows dropped: their records are read again");
+                }
                 self.commit_began = None;
                 self.deadlines.commit_ended();
                 for window in windows {

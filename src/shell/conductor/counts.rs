@@ -2,8 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use iceberg::spec::Summary;
 use tracing::info;
 
+use crate::catalog::stage::WINDOW_KEY;
 use crate::chunk::Chunk;
 use crate::error::Exit;
 use crate::line::LineWindow;
@@ -11,7 +13,7 @@ use crate::run::{Outcome, Swapped};
 use crate::shell::conductor::Conductor;
 use crate::shell::now;
 use crate::shell::report::{TableOutcome, TableReport, WindowReport};
-use crate::table::TableView;
+use crate::table::{TableView, WindowId};
 use crate::units::Millis;
 
 impl Conductor {
@@ -26,6 +28,26 @@ impl Conductor {
                 .sum();
             self.counters.position_done.fetch_add(moved, Ordering::Relaxed);
             info!(table = %self.world.ident, snapshot = view.snapshot, offsets = moved, "committed");
+        }
+    }
+
+    /// Counts the commit of these windows if it isn't yet: its answer was lost, and the table shows it.
+    fn note_found(&self, windows: &[WindowId], report: &mut TableReport) {
+        let Some(last) = windows.last().map(WindowId::to_string) else {
+            return;
+        };
+        let of_ours = |summary: &Summary| summary.additional_properties.get(WINDOW_KEY) == Some(&last);
+        let found = self
+            .table
+            .metadata
+            .snapshots()
+            .find(|snapshot| of_ours(snapshot.summary()));
+        if let Some(id) = found.map(|snapshot| snapshot.snapshot_id())
+            && !report.snapshots.contains(&id)
+        {
+            self.counters.commits.fetch_add(1, Ordering::Relaxed);
+            report.snapshots.push(id);
+            info!(table = %self.world.ident, snapshot = id, "committed; the answer had been lost");
         }
     }
 
@@ -57,7 +79,9 @@ impl Conductor {
 
     /// Counts the windows of a commit that is in the table, and lets go of them; those that were dropped are gone already.
     pub(super) fn count_committed(&mut self, report: &mut TableReport) {
-        for id in std::mem::take(&mut self.committing) {
+        let committed = std::mem::take(&mut self.committing);
+        self.note_found(&committed, report);
+        for id in committed {
             let Some((window, reason)) = self.sealed.remove(&id) else {
                 continue;
             };

@@ -12,6 +12,7 @@ use crate::shell::conductor::answers::Answer;
 use crate::shell::conductor::counts::bytes;
 use crate::shell::conductor::{Conductor, Sealing};
 use crate::shell::report::TableReport;
+use crate::shell::tables::TableForm;
 use crate::table::SealedWindow;
 
 impl Conductor {
@@ -28,7 +29,10 @@ impl Conductor {
                 tokio::spawn(async move {
                     let _one_at_a_time = evolving.lock().await;
                     match world.evolve(&shape, schema_id).await {
-                        Ok(evolved) => drop(plan.send(Ok(evolved))),
+                        Ok((evolved, form)) => {
+                            drop(plan.send(Ok(evolved)));
+                            drop(answers.send(Answer::Planned(form)));
+                        }
                         Err(failure) => {
                             drop(answers.send(Answer::Event(Event::Failed(failure))));
                             drop(plan.send(Err("the table's schema could not be changed".into())));
@@ -49,6 +53,18 @@ impl Conductor {
                 self.tell(Event::Failed(failure), None, report)
             }
         }
+    }
+
+    /// Gives the line the plan of the table as it was just loaded, where that has another form than the last.
+    pub(super) fn replan(&mut self) -> Result<(), Failure> {
+        let form = TableForm::of(&self.table);
+        if self.planned != form {
+            let plan = self.world.line_plan(&self.table)?;
+            info!(table = %self.world.ident, schema = plan.rows.schema.schema_id(), spec = plan.spec.spec_id(), "the next window is written for the table as it is now");
+            self.planned = form;
+            self.lines.plan(&plan);
+        }
+        Ok(())
     }
 
     fn line_sealed(&mut self, window: LineWindow, report: &mut TableReport) -> Option<Outcome> {
@@ -93,6 +109,7 @@ impl Conductor {
             files: window.files.clone(),
             tally,
             event_times: window.event_times.clone(),
+            schemas: window.schemas.clone(),
         };
         self.sealed.insert(window.id, (window, reason));
         self.tell(Event::Sealed(sealed), None, report)

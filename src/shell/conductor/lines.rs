@@ -102,6 +102,13 @@ impl Lines {
         (0..self.orders.len()).for_each(|line| self.order(line, Order::Drop(window)));
     }
 
+    /// Has every line make its next window by this plan.
+    pub(super) fn plan(&self, plan: &LinePlan) {
+        for line in 0..self.orders.len() {
+            self.order(line, Order::Plan(Box::new(plan.clone())));
+        }
+    }
+
     fn order(&self, line: usize, order: Order) {
         // A line that is gone has said why: `Reply::Failed` is on its way.
         let _ = self.orders[line].send(order);

@@ -53,6 +53,7 @@ use crate::shell::open::{self, Topic, World};
 use crate::shell::perform::Aside;
 use crate::shell::probe::probe;
 use crate::shell::report::{Counters, OffsetSpan, TableReport};
+use crate::shell::tables::TableForm;
 use crate::shell::{RunOptions, now};
 use crate::store::{Store, UploadSinks};
 use crate::sync_points::SyncPoints;
@@ -194,6 +195,8 @@ struct Conductor {
     unreachable_since: Option<(Millis, String)>,
     /// Since when this member waits for its first assignment, or was last told that its group is well.
     unassigned_since: Option<Millis>,
+    /// The form of the table that the line was last given a plan for.
+    planned: TableForm,
     deadlines: Deadlines,
     /// What the deadlines' clock counts from.
     born: Instant,
@@ -302,6 +305,7 @@ impl Conductor {
             held: Offsets::default(),
             overdue: false,
             diagnosing: false,
+            planned: TableForm::of(&table),
             table,
             world,
         })

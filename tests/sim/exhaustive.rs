@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aperio::units::Millis;
 
+use crate::columns::{CHANGES, Change};
 use crate::process::{FAULTS, Fault, Order};
 use crate::scene::Scene;
 use crate::world::{Act, Compares, World};
@@ -21,6 +22,22 @@ enum Cast {
     TwoTogether,
     /// Two groups, by mistake: both read everything, and one is always overtaken.
     TwoApart,
+    ThreeTogether,
+    ThreeApart,
+}
+
+impl Cast {
+    fn runs(self) -> usize {
+        match self {
+            Cast::One => 1,
+            Cast::TwoTogether | Cast::TwoApart => 2,
+            Cast::ThreeTogether | Cast::ThreeApart => 3,
+        }
+    }
+
+    fn apart(self) -> bool {
+        matches!(self, Cast::TwoApart | Cast::ThreeApart)
+    }
 }
 
 /// What happens when, counted in effects.
@@ -43,7 +60,7 @@ const ACTS: [Act; 11] = [
     Act::Compact,
     Act::Expire(1),
     Act::Forget,
-    Act::Schema,
+    Act::Change(Change::Add),
     Act::CherryPick,
     Act::Partition,
     Act::Produce,
@@ -71,8 +88,8 @@ fn scene(
     traced: bool,
 ) -> (u32, u32, u32) {
     let world = World::new(2, length, compares);
-    let mut scene = Scene::new(world, cast == Cast::TwoApart, 8, traced, Box::new(|| Order::Turns(0)));
-    let runs = if cast == Cast::One { 1 } else { 2 };
+    let mut scene = Scene::new(world, cast.apart(), 8, traced, Box::new(|| Order::Turns(0)));
+    let runs = cast.runs();
     (0..runs).for_each(|_| scene.add(true));
     let played = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let effects = act_out(&mut scene, runs, happenings);
@@ -162,6 +179,29 @@ fn pairs(effects: u32, first: &[Happening], second: &[Happening]) -> Vec<[(u32, 
     found
 }
 
+/// Every happening of the list alone, at every effect.
+fn singles(effects: u32, list: &[Happening]) -> Vec<[(u32, Happening); 1]> {
+    let each = |at| list.iter().map(move |happening| [(at, *happening)]);
+    (0..effects).flat_map(each).collect()
+}
+
+fn changes() -> Vec<Happening> {
+    CHANGES
+        .into_iter()
+        .map(|change| Happening::Act(Act::Change(change)))
+        .collect()
+}
+
+/// Offsets moved back, to where some of it is in the table, and forward; at once, and after a while.
+fn resets() -> Vec<Happening> {
+    let to = [(0, 0), (0, 3), (1, 6), (1, 4)];
+    let each = |later| {
+        to.into_iter()
+            .map(move |(nth, sixths)| Happening::Act(Act::Reset { nth, sixths, later }))
+    };
+    each(false).chain(each(true)).collect()
+}
+
 fn faults() -> Vec<Happening> {
     FAULTS.into_iter().map(Happening::Fault).collect()
 }
@@ -227,6 +267,61 @@ fn a_rebalance_and_a_fault_anywhere_lose_and_double_nothing() {
                 play(cast, 6, Compares::Location, pair);
             });
         }
+    }
+}
+
+#[test]
+fn a_fault_or_a_rebalance_anywhere_in_three_runs_side_by_side_loses_and_doubles_nothing() {
+    for cast in [Cast::ThreeTogether, Cast::ThreeApart] {
+        let (effects, _) = play(cast, 6, Compares::Snapshot, &[]);
+        for plays in [singles(effects, &faults()), singles(effects, &REBALANCES)] {
+            play_all(&plays, |one| {
+                play(cast, 6, Compares::Snapshot, one);
+            });
+        }
+    }
+    let (effects, _) = play(Cast::ThreeTogether, 4, Compares::Snapshot, &[]);
+    play_all(&pairs(effects, &REBALANCES, &faults()), |pair| {
+        play(Cast::ThreeTogether, 4, Compares::Snapshot, pair);
+    });
+}
+
+#[test]
+fn columns_that_change_at_any_moment_lose_no_value() {
+    for (cast, compares) in [(Cast::One, Compares::Snapshot), (Cast::TwoTogether, Compares::Location)] {
+        let (effects, _) = play(cast, 10, compares, &[]);
+        play_all(&singles(effects, &changes()), |one| {
+            play(cast, 10, compares, one);
+        });
+    }
+    let (effects, _) = play(Cast::One, 6, Compares::Snapshot, &[]);
+    for pairs in [
+        pairs(effects, &changes(), &faults()),
+        pairs(effects, &changes(), &changes()),
+    ] {
+        play_all(&pairs, |pair| {
+            play(Cast::One, 6, Compares::Snapshot, pair);
+        });
+    }
+}
+
+#[test]
+fn offsets_that_a_person_moves_at_any_moment_double_and_skip_what_was_announced() {
+    for compares in [Compares::Location, Compares::Snapshot] {
+        let (effects, _) = play(Cast::TwoTogether, 10, compares, &[]);
+        play_all(&singles(effects, &resets()), |one| {
+            play(Cast::TwoTogether, 10, compares, one);
+        });
+    }
+    let (effects, _) = play(Cast::One, 6, Compares::Snapshot, &[]);
+    for pairs in [
+        pairs(effects, &resets(), &faults()),
+        pairs(effects, &faults(), &resets()),
+        pairs(effects, &resets(), &resets()),
+    ] {
+        play_all(&pairs, |pair| {
+            play(Cast::One, 6, Compares::Snapshot, pair);
+        });
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use aperio::error::{Exit, Failure};
 use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
+use aperio::run::deadline::{Deadlines, Patience};
 use aperio::run::window::RejectLimit;
 use aperio::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
 use aperio::table::admit::CommitPlan;
@@ -16,6 +17,7 @@ use aperio::units::Millis;
 use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Struct};
 use uuid::Uuid;
 
+use crate::columns::Form;
 use crate::dice::Dice;
 use crate::world::{At, Base, Entry, Request, World, source};
 
@@ -37,6 +39,9 @@ pub enum Fault {
     /// It happens twice, and is answered twice.
     Twice,
 }
+
+const BATCH_WINDOW: Millis = Millis(60_000);
+const RETRY_FOR: Millis = Millis(600_000);
 
 pub const FAULTS: [Fault; 7] = [
     Fault::NotSent,
@@ -78,6 +83,7 @@ struct Window {
     rows: Vec<At>,
     rejects: Vec<At>,
     tally: Tally,
+    form: Form,
 }
 
 /// An effect that an action started.
@@ -86,6 +92,8 @@ enum Work {
     Letters(Vec<WindowId>, Vec<At>),
     Load,
     Swap(Box<CommitPlan>, Base),
+    /// A proxy lost the answer to a commit and sends it again; the first made this snapshot, or none.
+    Echo(Box<CommitPlan>, Base, Option<i64>),
     Publish(Offsets),
     Delete(Vec<String>),
     Seal(WindowId, OffsetRanges, Window),
@@ -95,7 +103,7 @@ enum Work {
 #[derive(Clone)]
 enum Answer {
     Event(Event),
-    Loaded(TableView, Base),
+    Loaded(TableView, Base, Form),
     Swapped(Vec<WindowId>, Swapped, Option<Base>),
     Published(Offsets),
 }
@@ -129,7 +137,7 @@ struct Held {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Choice {
+pub enum Choice {
     Answer,
     Work,
     Command,
@@ -153,6 +161,13 @@ pub struct Process {
     order: Order,
     now: Millis,
     table: Option<Base>,
+    /// What the next window is written for.
+    form: Form,
+    deadlines: Deadlines,
+    /// The offsets that the table held at the last look.
+    seen: Offsets,
+    /// What it doesn't do any more, without an error.
+    pub hangs: Option<Choice>,
     actions: VecDeque<Action>,
     hand: Option<Window>,
     windows: BTreeMap<WindowId, Window>,
@@ -180,8 +195,39 @@ pub struct Process {
     pub trace: Option<Vec<String>>,
 }
 
+/// What failures begin with that are faults of the play.
+pub const INJECTED: &str = "injected: ";
+
 fn down(what: &str) -> Failure {
-    Failure::new(Exit::Remote, format!("injected: {what}"))
+    Failure::new(Exit::Remote, format!("{INJECTED}{what}"))
+}
+
+/// An event in a trace. A schema's own words come in another order each time, as those of all hash maps do.
+fn told(event: &Event) -> String {
+    let seen = |view: &TableView| {
+        let ledger = view.ledger.as_ref().map(|ledger| (&ledger.offsets, &ledger.windows));
+        let schema = view.layout.schema.schema_id();
+        format!(
+            "snapshot {:?}, sequence {}, schema {schema}, {ledger:?}",
+            view.snapshot, view.sequence
+        )
+    };
+    match event {
+        Event::Opened { view, .. } => format!("Opened({})", seen(view)),
+        Event::Loaded(Ok(view)) => format!("Loaded({})", seen(view)),
+        Event::Swapped {
+            windows,
+            answer: Swapped::Committed(view),
+        } => format!("Swapped({windows:?}, {})", seen(view)),
+        Event::Sealed(window) => {
+            let schemas: Vec<_> = window.schemas.iter().map(|schema| schema.schema_id()).collect();
+            format!(
+                "Sealed({}, {:?}, {:?}, schemas {schemas:?})",
+                window.id, window.ranges, window.tally
+            )
+        }
+        event => format!("{event:?}"),
+    }
 }
 
 fn unknown_offsets(problem: &LedgerProblem) -> Failure {
@@ -194,8 +240,8 @@ impl Process {
             run: Uuid::from_u128(start.id),
             once: start.once,
             batch_size: start.batch_size,
-            batch_window: Millis(60_000),
-            retry_for: Millis(600_000),
+            batch_window: BATCH_WINDOW,
+            retry_for: RETRY_FOR,
             grace: Millis(10_000),
             source: source(),
             reject_limit: RejectLimit::Count(u64::MAX),
@@ -208,6 +254,16 @@ impl Process {
             order: start.order,
             now: world.now,
             table: None,
+            form: world.form(),
+            deadlines: Deadlines::new(
+                Patience {
+                    batch_window: BATCH_WINDOW,
+                    retry_for: RETRY_FOR,
+                },
+                world.now,
+            ),
+            seen: Offsets::default(),
+            hangs: None,
             actions: VecDeque::new(),
             hand: None,
             windows: BTreeMap::new(),
@@ -256,7 +312,7 @@ impl Process {
 
     fn tell(&mut self, event: Event) {
         if let Some(trace) = &mut self.trace {
-            trace.push(format!("{:x}: {event:?}", self.id));
+            trace.push(format!("{:x}: {}", self.id, told(&event)));
         }
         let actions = self.run.on(event, self.now);
         if let Some(trace) = &mut self.trace {
@@ -312,7 +368,7 @@ impl Process {
     pub fn step(&mut self, world: &mut World, fault: &mut dyn FnMut() -> Option<Fault>) -> Stepped {
         world.now = world.now.max(self.now);
         if let Some(action) = self.actions.pop_front() {
-            return self.perform(action, fault);
+            return self.perform(action, world, fault);
         }
         if self.acked {
             // The callback returns: nothing is read of them any more, and others may have them.
@@ -327,6 +383,9 @@ impl Process {
             None => {
                 self.now = self.now.after(Millis(1_500));
                 self.tell(Event::Tick);
+                if let Some(failure) = self.watch() {
+                    return Stepped::Finished(Outcome::Failed(failure));
+                }
             }
             Some(Choice::Answer) => {
                 let answer = self.answers.pop_front().expect("chosen where there is one");
@@ -348,6 +407,22 @@ impl Process {
         Stepped::Alive
     }
 
+    /// What the conductor does once a second: with `once`, what has been waited for too long ends the run.
+    fn watch(&mut self) -> Option<Failure> {
+        let held = self
+            .run
+            .ledger()
+            .map(|ledger| ledger.offsets.clone())
+            .unwrap_or_default();
+        if held != self.seen {
+            self.seen = held;
+            self.deadlines.moved();
+        }
+        self.deadlines.look(self.run.look(self.run.ends()), self.now);
+        let overdue = self.deadlines.overdue(self.now).filter(|_| self.once)?;
+        Some(Failure::new(Exit::Remote, overdue.to_string()))
+    }
+
     fn choose(&mut self, world: &World) -> Option<Choice> {
         let possible = |choice: Choice| match choice {
             Choice::Answer => !self.answers.is_empty(),
@@ -359,7 +434,10 @@ impl Process {
                 !self.paused && self.leaving.is_none() && self.events.len() < 4 && self.next_fetch(world).is_some()
             }
         };
-        let found: Vec<_> = CHOICES.into_iter().filter(|choice| possible(*choice)).collect();
+        let found: Vec<_> = CHOICES
+            .into_iter()
+            .filter(|choice| self.hangs != Some(*choice) && possible(*choice))
+            .collect();
         match &mut self.order {
             Order::Dice(dice) => {
                 let waits = found.is_empty() || dice.once_in(50);
@@ -375,7 +453,7 @@ impl Process {
     }
 
     /// Every action is matched, so that one that no fault covers doesn't compile. What starts work has its faults there.
-    fn perform(&mut self, action: Action, fault: &mut dyn FnMut() -> Option<Fault>) -> Stepped {
+    fn perform(&mut self, action: Action, world: &mut World, fault: &mut dyn FnMut() -> Option<Fault>) -> Stepped {
         let starts_work = match &action {
             Action::ResolveStart { .. }
             | Action::Seal { .. }
@@ -410,13 +488,30 @@ impl Process {
             Action::Take(_) if fails => self.fail("a line's disk"),
             Action::Take(id) => {
                 let taken = self.hand.take().expect("a chunk is at hand when it is taken");
-                let window = self.windows.entry(id).or_default();
+                self.deadlines.fetched(true, self.now);
+                self.deadlines.staged(self.now);
+                let form = &self.form;
+                let window = self.windows.entry(id).or_insert_with(|| Window {
+                    form: form.clone(),
+                    ..Window::default()
+                });
+                if let Order::Dice(dice) = &mut self.order
+                    && dice.once_in(40)
+                {
+                    // All files of a window are of the spec that it was opened under.
+                    self.form = world.evolve();
+                    window.form.schemas.extend(self.form.schemas.iter().cloned());
+                }
                 window.rows.extend(taken.rows);
                 window.rejects.extend(taken.rejects);
                 window.tally.add(taken.tally);
             }
-            Action::Discard => self.hand = None,
+            Action::Discard => {
+                self.deadlines.fetched(false, self.now);
+                self.hand = None;
+            }
             Action::Seal { window, ranges, .. } => {
+                self.deadlines.seals(window, self.now);
                 let filled = self.windows.remove(&window).unwrap_or_default();
                 self.work.push(Work::Seal(window, ranges, filled));
             }
@@ -436,10 +531,12 @@ impl Process {
             }
             Action::Publish { ledger, after } => {
                 self.now = self.now.after(after);
+                self.deadlines.commit_ended();
                 self.work.push(Work::Publish(ledger.offsets));
             }
             Action::Drop { windows, files } => {
                 self.drops += 1;
+                self.deadlines.commit_ended();
                 for window in windows {
                     self.windows.remove(&window);
                     self.letters.remove(&window);
@@ -506,7 +603,7 @@ impl Process {
             }
             Work::Load if fails || lost => Answer::Event(Event::Loaded(Err(failed()))),
             Work::Load => match world.load() {
-                Ok((view, base)) => Answer::Loaded(view, base),
+                Ok((view, base)) => Answer::Loaded(view, base, world.form()),
                 Err(problem) => Answer::Event(Event::Failed(unknown_offsets(&problem))),
             },
             Work::Swap(plan, base) => {
@@ -521,10 +618,23 @@ impl Process {
                     (unknown(), None)
                 } else {
                     let answered = world.swap(&plan, base);
+                    if fault == Some(Fault::Twice) && world.repeats_requests() {
+                        let made = answered.1.and_then(|_| world.current());
+                        self.work.push(Work::Echo(plan, base, made));
+                        return Stepped::Alive;
+                    }
                     if fault == Some(Fault::Twice) {
                         let _ = world.swap(&plan, base);
                     }
                     if lost { (unknown(), None) } else { answered }
+                };
+                Answer::Swapped(windows, swapped, base)
+            }
+            Work::Echo(plan, base, made) => {
+                let windows = plan.windows.clone();
+                let (swapped, base) = match world.swap(&plan, base) {
+                    (Swapped::Conflict, _) => (world.refused(base, made), None),
+                    answered => answered,
                 };
                 Answer::Swapped(windows, swapped, base)
             }
@@ -579,7 +689,9 @@ impl Process {
             }
             match work {
                 Work::Letters(_, letters) => world.in_transit.push(Request::Letters(letters)),
-                Work::Swap(plan, base) => world.in_transit.push(Request::Swap(plan, base)),
+                Work::Swap(plan, base) | Work::Echo(plan, base, _) => {
+                    world.in_transit.push(Request::Swap(plan, base));
+                }
                 Work::Publish(offsets) => {
                     let version = world.points_version();
                     let wanted = world.to_publish(&offsets);
@@ -595,9 +707,15 @@ impl Process {
 
     fn hear(&mut self, answer: Answer) {
         match answer {
-            Answer::Event(event) => self.tell(event),
-            Answer::Loaded(view, base) => {
+            Answer::Event(event) => {
+                if let Event::Sealed(window) = &event {
+                    self.deadlines.sealed(window.id, self.now);
+                }
+                self.tell(event);
+            }
+            Answer::Loaded(view, base, form) => {
                 self.table = Some(base);
+                self.form = form;
                 self.tell(Event::Loaded(Ok(view)));
             }
             Answer::Swapped(windows, answer, base) => {
@@ -619,17 +737,19 @@ impl Process {
             self.files += 1;
             let path = format!("{:x}-{}-{}.parquet", self.id, id.sequence, self.files);
             world.bucket.insert(path.clone(), window.rows.clone());
+            world.forms.insert(path.clone(), window.form.clone());
             let file = DataFileBuilder::default()
                 .content(DataContentType::Data)
                 .file_path(path)
                 .file_format(DataFileFormat::Parquet)
                 .partition(Struct::empty())
-                .partition_spec_id(0)
+                .partition_spec_id(window.form.spec)
                 .record_count(window.rows.len() as u64)
                 .file_size_in_bytes(1)
                 .build()
                 .expect("all fields are set");
-            files.push(WindowFile { spec_id: 0, file });
+            let spec_id = window.form.spec;
+            files.push(WindowFile { spec_id, file });
         }
         world.sealed(id, &ranges, window.tally);
         SealedWindow {
@@ -638,7 +758,7 @@ impl Process {
             files,
             tally: window.tally,
             event_times: BTreeMap::new(),
-            schemas: Vec::new(),
+            schemas: window.form.schemas,
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use aperio::error::Exit;
+use aperio::error::{Exit, Failure};
 use aperio::offsets::Partition;
 use aperio::run::Outcome;
 
-use crate::process::{Fault, Order, Process, Start, Stepped};
+use crate::process::{Fault, INJECTED, Order, Process, Start, Stepped};
 use crate::world::World;
 
 /// Records of one fetch.
@@ -31,6 +31,10 @@ pub struct Scene {
     pub gave_up: u32,
     /// How often processes that have ended had dropped windows.
     pub drops: u32,
+    /// A process hangs, so that others may end by a deadline; nobody starts them again.
+    pub hung: bool,
+    /// What those ended with.
+    pub failures: Vec<Failure>,
     pub trace: Vec<String>,
 }
 
@@ -48,6 +52,8 @@ impl Scene {
             traced,
             gave_up: 0,
             drops: 0,
+            hung: false,
+            failures: Vec::new(),
             trace: Vec::new(),
         }
     }
@@ -100,6 +106,12 @@ impl Scene {
         process.die(&mut self.world, sent);
         match stepped {
             Stepped::Finished(Outcome::Done | Outcome::Stopped) => {}
+            Stepped::Finished(Outcome::Failed(failure)) if self.hung => self.failures.push(failure),
+            Stepped::Finished(Outcome::Failed(failure))
+                if failure.exit == Exit::Remote && !failure.what.starts_with(INJECTED) =>
+            {
+                panic!("nobody hangs, and yet a run has waited for too long: {failure:?}");
+            }
             Stepped::Finished(Outcome::Failed(failure)) if failure.exit == Exit::Data => {
                 // The program says that it can't know the offsets: only true where others cut the table's history.
                 assert!(

@@ -2,8 +2,9 @@
 //! who work on the table.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::columns::CHANGES;
 use crate::dice::Dice;
 use crate::process::{FAULTS, Order};
 use crate::scene::Scene;
@@ -20,6 +21,7 @@ struct Played {
     trace: Vec<String>,
     commits: u32,
     gave_up: u32,
+    resets: u32,
 }
 
 fn play(seed: u64, traced: bool) -> Played {
@@ -82,16 +84,22 @@ fn play(seed: u64, traced: bool) -> Played {
         trace: scene.trace,
         commits: scene.world.commits,
         gave_up: scene.gave_up,
+        resets: scene.world.resets,
     }
 }
 
 fn act(dice: &mut Dice) -> Act {
-    match dice.roll(14) {
+    match dice.roll(18) {
         0 | 1 => Act::Rollback(1 + dice.index(4)),
         2 | 3 => Act::Insert,
         4 | 5 => Act::Compact,
         6 | 7 => Act::Expire(1 + dice.index(3)),
-        8 => Act::Schema,
+        8 | 14 | 15 => Act::Change(CHANGES[dice.index(CHANGES.len())]),
+        16 | 17 => Act::Reset {
+            nth: dice.index(4),
+            sixths: dice.roll(7) as i64,
+            later: dice.once_in(2),
+        },
         9 => Act::CherryPick,
         10 => Act::Partition,
         12 => Act::Undo,
@@ -110,7 +118,7 @@ fn seeds() -> u64 {
 #[test]
 fn random_schedules_lose_and_double_nothing() {
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-    let (commits, gave_up) = (AtomicU32::new(0), AtomicU32::new(0));
+    let (commits, gave_up, resets) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let seeds = seeds();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
@@ -122,8 +130,9 @@ fn random_schedules_lose_and_double_nothing() {
                     }
                     match std::panic::catch_unwind(|| play(seed, false)) {
                         Ok(played) => {
-                            commits.fetch_add(played.commits, Ordering::Relaxed);
-                            gave_up.fetch_add(played.gave_up, Ordering::Relaxed);
+                            commits.fetch_add(played.commits.into(), Ordering::Relaxed);
+                            gave_up.fetch_add(played.gave_up.into(), Ordering::Relaxed);
+                            resets.fetch_add(played.resets.into(), Ordering::Relaxed);
                         }
                         Err(_) if failed.swap(true, Ordering::Relaxed) => return,
                         Err(cause) => {
@@ -136,8 +145,11 @@ fn random_schedules_lose_and_double_nothing() {
             });
         }
     });
-    println!("{seeds} seeds, {commits:?} commits; a run gave up {gave_up:?} times, for a history that was cut");
-    assert!(commits.into_inner() as u64 > seeds, "the schedules commit something");
+    println!(
+        "{seeds} seeds, {commits:?} commits, {resets:?} resets; a run gave up {gave_up:?} times, for a history that was cut"
+    );
+    assert!(commits.into_inner() > seeds, "the schedules commit something");
+    assert!(resets.into_inner() > 0, "some schedules move the offsets");
     assert!(gave_up.into_inner() > 0, "some schedules cut the table's history");
 }
 

@@ -5,16 +5,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aperio::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use aperio::run::Swapped;
-use aperio::table::admit::{CommitPlan, Source};
+use aperio::table::admit::reset::{self, Move, Wish};
+use aperio::table::admit::{self, CommitPlan, Source};
 use aperio::table::ledger::{self, History, LEDGER_KEY, Ledger, LedgerProblem};
 use aperio::table::{TableView, Tally, WindowId};
 use aperio::units::Millis;
 use iceberg::TableCreation;
 use iceberg::spec::{
-    FormatVersion, MAIN_BRANCH, NestedField, Operation, PrimitiveType, Schema, SnapshotReference, SnapshotRetention,
-    Summary, TableMetadata, TableMetadataBuilder, Type,
+    FormatVersion, MAIN_BRANCH, Operation, SnapshotReference, SnapshotRetention, Summary, TableMetadata,
+    TableMetadataBuilder,
 };
 use uuid::Uuid;
+
+use crate::columns::{self, Change, Form};
 
 /// What stands at one offset of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +39,7 @@ const START: Millis = Millis(1_700_000_000_000);
 pub enum Compares {
     /// The metadata file: any change of the table is in the way. A SQL catalog does.
     Location,
-    /// The snapshot of `main`: schema changes and expiry are looked past. A REST catalog does.
+    /// The snapshot of `main` and the schema: other changes and expiry are looked past. A REST catalog does.
     Snapshot,
 }
 
@@ -46,6 +49,7 @@ pub struct Base {
     version: u64,
     snapshot: Option<i64>,
     sequence: i64,
+    schema: i32,
 }
 
 /// A request that left a process and hasn't arrived yet.
@@ -55,6 +59,8 @@ pub enum Request {
     Points(u64, Offsets),
     Letters(Vec<At>),
     Delete(Vec<String>),
+    /// A person was shown what a reset does, and says yes.
+    Reset(Box<CommitPlan>, Base, BTreeMap<Partition, Move>),
 }
 
 /// What other engines and people do to the table or the topic.
@@ -72,14 +78,21 @@ pub enum Act {
     Undo,
     /// All older metadata files are deleted, as Iceberg's `delete-after-commit` does.
     Forget,
-    /// A column is added, by others or by one of our lines: no snapshot, another metadata file.
-    Schema,
+    /// The columns or partitions become others.
+    Change(Change),
     /// A snapshot of ours that isn't in the ancestry is picked onto it.
     CherryPick,
     /// The topic gets another partition.
     Partition,
     /// Every partition gets a few more records.
     Produce,
+    /// A person moves a partition's offset, to so many sixths of what it holds.
+    Reset {
+        nth: usize,
+        sixths: i64,
+        /// Says yes only later, to what was shown then.
+        later: bool,
+    },
 }
 
 /// What is true of one snapshot, whatever its metadata say.
@@ -89,8 +102,10 @@ struct Truth {
     offsets: Offsets,
     /// Its data files.
     files: BTreeSet<String>,
-    /// The records in them.
-    visible: BTreeSet<At>,
+    /// The records in them, and how often.
+    visible: BTreeMap<At, u32>,
+    /// What persons announced when they moved offsets: how much more or less often than once a record is there.
+    owed: BTreeMap<At, i32>,
     /// Rows are in it twice or without their offsets, by somebody's cherry-pick.
     spoiled: bool,
 }
@@ -99,6 +114,8 @@ pub struct World {
     pub log: BTreeMap<Partition, Vec<Entry>>,
     /// File path to the records in it.
     pub bucket: BTreeMap<String, Vec<At>>,
+    /// What the files that windows were written to are written for.
+    pub forms: BTreeMap<String, Form>,
     /// Requests that left a process and haven't arrived yet.
     pub in_transit: Vec<Request>,
     pub dead_letters: BTreeSet<At>,
@@ -122,6 +139,8 @@ pub struct World {
     cut_allowed: bool,
     dirty: bool,
     pub commits: u32,
+    /// How often somebody moved the offsets.
+    pub resets: u32,
     /// The latest time that any process has seen.
     pub now: Millis,
 }
@@ -144,12 +163,10 @@ fn entry(partition: i32, offset: i64) -> Entry {
 }
 
 fn empty_table() -> TableMetadata {
-    let id = NestedField::required(1, "id", Type::Primitive(PrimitiveType::Long));
-    let schema = Schema::builder().with_fields([id.into()]).build().expect("a schema");
     let creation = TableCreation::builder()
         .name("orders".into())
         .location("s3://b/orders".into())
-        .schema(schema)
+        .schema(columns::first_schema())
         .format_version(FormatVersion::V2)
         .build();
     TableMetadataBuilder::from_table_creation(creation)
@@ -188,6 +205,7 @@ impl World {
         World {
             log: log.collect(),
             bucket: BTreeMap::new(),
+            forms: BTreeMap::new(),
             in_transit: Vec::new(),
             dead_letters: BTreeSet::new(),
             sync_points: Offsets::default(),
@@ -207,6 +225,7 @@ impl World {
             cut_allowed: false,
             dirty: true,
             commits: 0,
+            resets: 0,
             now: START,
         }
     }
@@ -224,6 +243,7 @@ impl World {
             version: self.version,
             snapshot: self.metadata.current_snapshot_id(),
             sequence: self.metadata.last_sequence_number(),
+            schema: self.metadata.current_schema_id(),
         };
         self.view.clone().map(|view| (view, base))
     }
@@ -233,17 +253,60 @@ impl World {
         self.windows.insert(id, (ranges.clone(), tally));
     }
 
+    /// What a plan of the table as it is now writes files for.
+    pub fn form(&self) -> Form {
+        Form::of(&self.metadata)
+    }
+
+    /// One of our lines meets a field without a column, and adds one; what it goes on to write is for the table as it is.
+    pub fn evolve(&mut self) -> Form {
+        self.change(Change::Add);
+        self.form()
+    }
+
+    fn change(&mut self, change: Change) -> bool {
+        let changed = columns::changed(&self.metadata, change);
+        changed.map(|builder| self.install(builder)).is_some()
+    }
+
+    /// Says whether the catalog refuses a plan that was staged on `base`.
+    fn moved(&self, plan: &CommitPlan, base: Base) -> bool {
+        let current = self.metadata.current_snapshot_id();
+        base.snapshot != plan.base_snapshot
+            || match self.compares {
+                Compares::Location => base.version != self.version,
+                // A snapshot whose sequence number isn't the next is refused, which is a conflict too.
+                Compares::Snapshot => {
+                    plan.base_snapshot != current
+                        || base.schema != self.metadata.current_schema_id()
+                        || base.sequence != self.metadata.last_sequence_number()
+                }
+            }
+    }
+
+    /// Whether a proxy between the program and the catalog may send a commit a second time.
+    pub fn repeats_requests(&self) -> bool {
+        self.compares == Compares::Snapshot
+    }
+
+    /// The snapshot that `main` points at.
+    pub fn current(&self) -> Option<i64> {
+        self.metadata.current_snapshot_id()
+    }
+
+    /// What the program makes of a refusal of the commit that would have made the snapshot `attempt`: see
+    /// `Catalog::left_behind`.
+    pub fn refused(&self, base: Base, attempt: Option<i64>) -> Swapped {
+        let listed = attempt.is_some_and(|id| self.metadata.snapshot_by_id(id).is_some());
+        if self.current() != base.snapshot && !listed {
+            return Swapped::Conflict;
+        }
+        Swapped::Unknown("it may be the echo of this very commit".into())
+    }
+
     /// The catalog's compare-and-swap.
     pub fn swap(&mut self, plan: &CommitPlan, base: Base) -> (Swapped, Option<Base>) {
-        let current = self.metadata.current_snapshot_id();
-        let moved = match self.compares {
-            Compares::Location => base.version != self.version,
-            // A snapshot whose sequence number isn't the next is refused, which is a conflict too.
-            Compares::Snapshot => {
-                plan.base_snapshot != current || base.sequence != self.metadata.last_sequence_number()
-            }
-        };
-        if base.snapshot != plan.base_snapshot || moved {
+        if self.moved(plan, base) {
             return (Swapped::Conflict, None);
         }
         let mut truth = self.truth();
@@ -274,17 +337,15 @@ impl World {
             let path = file.file.file_path();
             let rows = self.bucket.get(path);
             let rows = rows.unwrap_or_else(|| panic!("the commit names {path}, which does not exist"));
+            columns::assert_nothing_lost(path, &self.forms[path], &self.metadata);
             for row in rows {
                 assert!(added.insert(*row), "record {row:?} is in two files of one commit");
-                assert!(truth.visible.insert(*row), "record {row:?} is in the table twice");
+                *truth.visible.entry(*row).or_default() += 1;
             }
             truth.files.insert(path.to_owned());
         }
         assert_eq!(added, wanted, "the files hold the rows of the ranges");
-        let id = self.next_snapshot;
-        let summary = [(LEDGER_KEY.to_owned(), plan.ledger.to_text())].into();
-        let property = plan.ledger.to_property_text(id, self.metadata.uuid());
-        self.add_snapshot(Operation::Append, summary, Some(property), truth);
+        self.add_ours(plan, truth);
         self.commits += 1;
         let (view, base) = self.load().expect("the newest snapshot is ours");
         (Swapped::Committed(view), Some(base))
@@ -339,6 +400,7 @@ impl World {
             Request::Points(version, offsets) => self.publish(version, &offsets),
             Request::Letters(letters) => self.store_letters(&letters),
             Request::Delete(files) => self.delete(&files),
+            Request::Reset(plan, base, moves) => self.reset(&plan, base, &moves),
         }
     }
 
@@ -358,8 +420,11 @@ impl World {
                 }
                 self.next_foreign_file += 1;
                 let path = format!("compacted-{}.parquet", self.next_foreign_file);
-                self.bucket
-                    .insert(path.clone(), truth.visible.iter().copied().collect());
+                let rows = truth
+                    .visible
+                    .iter()
+                    .flat_map(|(at, times)| (0..*times).map(move |_| *at));
+                self.bucket.insert(path.clone(), rows.collect());
                 truth.files = [path].into();
                 self.add_snapshot(Operation::Replace, HashMap::new(), None, truth);
                 true
@@ -376,10 +441,8 @@ impl World {
                 self.past.clear();
                 true
             }
-            Act::Schema => {
-                self.version += 1;
-                true
-            }
+            Act::Change(change) => self.change(change),
+            Act::Reset { nth, sixths, later } => self.ask_reset(nth, sixths, later),
             Act::CherryPick => self.cherry_pick(),
             Act::Partition => {
                 let next = self.log.len() as i32;
@@ -398,6 +461,76 @@ impl World {
                 true
             }
         }
+    }
+
+    /// A person asks what moving a partition does, and says yes at once or later; where the table holds no offsets yet, all
+    /// are moved.
+    fn ask_reset(&mut self, nth: usize, sixths: i64, later: bool) -> bool {
+        let Ok((view, base)) = self.load() else { return false };
+        let to = |(partition, end): (Partition, Offset)| (partition, Offset::new(end.get() * sixths / 6));
+        let nth = nth % self.log.len();
+        let picked = self
+            .ends()
+            .iter()
+            .enumerate()
+            .map(|(n, at)| (n, to(at)))
+            .collect::<Vec<_>>();
+        let picked = picked.into_iter().filter(|(n, _)| view.ledger.is_none() || *n == nth);
+        let wish = Wish {
+            source: source(),
+            beginnings: self.log.keys().map(|partition| (*partition, Offset::ZERO)).collect(),
+            ends: self.ends(),
+            to: picked.map(|(_, to)| to).collect(),
+        };
+        let found = reset::reset(view.ledger.as_ref(), &wish).expect("a wish that fits");
+        if found.moves.is_empty() {
+            return false;
+        }
+        let moves = found.moves.clone();
+        let plan = admit::plan(reset::admit_reset(view, found));
+        if later {
+            self.in_transit.push(Request::Reset(Box::new(plan), base, moves));
+        } else {
+            self.reset(&plan, base, &moves);
+        }
+        true
+    }
+
+    /// The offsets are moved, if the table still is the one that the person was shown. What was announced is from now on
+    /// what must be so.
+    fn reset(&mut self, plan: &CommitPlan, base: Base, moves: &BTreeMap<Partition, Move>) {
+        if self.moved(plan, base) {
+            return;
+        }
+        let mut truth = self.truth();
+        for (partition, announced) in moves {
+            let from = truth.offsets.get(*partition);
+            assert_eq!(announced.from, from, "{partition} is moved from where it is");
+            let (from, to) = (from.unwrap_or(Offset::ZERO).get(), announced.to.get());
+            let expect = ((from - to).max(0).unsigned_abs(), (to - from).max(0).unsigned_abs());
+            assert_eq!(
+                (announced.doubled, announced.skipped),
+                expect,
+                "{partition}: {announced:?}"
+            );
+            for offset in from.min(to)..from.max(to) {
+                let owed = truth.owed.entry((*partition, Offset::new(offset))).or_default();
+                *owed += if to < from { 1 } else { -1 };
+            }
+            truth.offsets.set(*partition, announced.to);
+        }
+        assert_eq!(truth.offsets, plan.ledger.offsets, "nothing else is moved");
+        self.last_ledger = truth.offsets.clone();
+        self.copies_ahead = true;
+        self.resets += 1;
+        self.add_ours(plan, truth);
+    }
+
+    /// A snapshot with a ledger of ours.
+    fn add_ours(&mut self, plan: &CommitPlan, truth: Truth) {
+        let summary = [(LEDGER_KEY.to_owned(), plan.ledger.to_text())].into();
+        let property = plan.ledger.to_property_text(self.next_snapshot, self.metadata.uuid());
+        self.add_snapshot(Operation::Append, summary, Some(property), truth);
     }
 
     fn rollback(&mut self, by: usize) -> bool {
@@ -669,16 +802,19 @@ impl World {
             let end = truth.offsets.get(*partition).unwrap_or(Offset::ZERO);
             for (offset, entry) in entries.iter().enumerate() {
                 let at = (*partition, Offset::new(offset as i64));
-                let (visible, dead) = (truth.visible.contains(&at), self.dead_letters.contains(&at));
-                if at.1 < end {
-                    let expect = (*entry == Entry::Row, *entry == Entry::Reject);
-                    assert_eq!(
-                        (visible, dead),
-                        expect,
-                        "record {at:?}, {entry:?}, below the ledger: (visible, dead letter)"
-                    );
-                } else {
-                    assert!(!visible, "record {at:?} is visible above the ledger {end}");
+                let (visible, dead) = (truth.visible.get(&at).copied(), self.dead_letters.contains(&at));
+                let owed = truth.owed.get(&at).copied().unwrap_or_default();
+                // So often the record was read into the table, by the ledger and by what persons announced.
+                let times = i32::from(at.1 < end) + owed;
+                let times = u32::try_from(times).expect("nothing is skipped that wasn't there");
+                let rows = if *entry == Entry::Row { times } else { 0 };
+                assert_eq!(
+                    visible.unwrap_or_default(),
+                    rows,
+                    "record {at:?}, {entry:?}, owed {owed}, the ledger at {end}: its rows"
+                );
+                if times > 0 {
+                    assert_eq!(dead, *entry == Entry::Reject, "record {at:?}, {entry:?}: dead letter");
                 }
             }
         }

@@ -179,18 +179,23 @@ impl Catalog {
     }
 
     /// Says whether an attempt on `base` that was refused has left nothing in the table and never will, so that its files
-    /// can be deleted: main has left the base that it was pinned to, and its snapshot isn't there.
+    /// can be deleted: main has left the base that it was pinned to, and its snapshot isn't there, but another that has
+    /// its sequence number.
     ///
     /// A refusal alone doesn't say so: a proxy that loses the answer to a commit and sends the request again gets a
-    /// conflict for a commit that happened.
+    /// conflict for a commit that happened. Nor does a snapshot that isn't there: the commit may have happened, been
+    /// rolled back and expired, its files with it. A number is given out once; format version 1 has none.
     pub async fn left_behind(&self, base: &LoadedTable, snapshot_id: i64) -> bool {
         let Ok(Some(now)) = self.load(&base.ident).await else {
             return false;
         };
         let (now, base) = (&now.metadata, &base.metadata);
+        let number = base.next_sequence_number();
+        let taken = now.snapshots().any(|snapshot| snapshot.sequence_number() == number);
         now.uuid() == base.uuid()
             && now.current_snapshot_id() != base.current_snapshot_id()
             && now.snapshot_by_id(snapshot_id).is_none()
+            && (taken || base.format_version() == FormatVersion::V1)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestContentType, ManifestList, ManifestStatus,
-    NestedField, PrimitiveType, Struct, Type,
+    NestedField, PrimitiveType, SnapshotReference, SnapshotRetention, Struct, Type,
 };
 use uuid::Uuid;
 
@@ -202,6 +202,27 @@ async fn a_refused_attempt_is_left_behind_only_where_the_table_shows_it() {
         "it is in the table's past"
     );
     assert!(!catalog.left_behind(&table, 7).await, "it may still arrive");
+
+    // A commit that others have undone and expired isn't there, but it was.
+    let undone = commit(&catalog, &table, change(&table, vec![])).await;
+    let gone = undone.metadata.current_snapshot_id().expect("a snapshot");
+    let retention = SnapshotRetention::Branch {
+        min_snapshots_to_keep: None,
+        max_snapshot_age_ms: None,
+        max_ref_age_ms: None,
+    };
+    let back = TableUpdate::SetSnapshotRef {
+        ref_name: "main".into(),
+        reference: SnapshotReference::new(table.metadata.current_snapshot_id().expect("a snapshot"), retention),
+    };
+    let expired = TableUpdate::RemoveSnapshots {
+        snapshot_ids: vec![gone],
+    };
+    let SwapAnswer::Committed(rolled_back) = catalog.swap(&undone, vec![], vec![back, expired]).await else {
+        panic!("main goes back")
+    };
+    commit(&catalog, &rolled_back, change(&rolled_back, vec![])).await;
+    assert!(!catalog.left_behind(&table, gone).await, "nothing has its number");
 }
 
 #[tokio::test]

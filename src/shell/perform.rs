@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::catalog::stage::{Change, fresh_snapshot_id, stage};
-use crate::catalog::{LoadedTable, SwapAnswer};
+use crate::catalog::{LoadedTable, SwapAnswer, ViewError};
 use crate::config::OnDecodeError;
 use crate::dead_letters::DeadLetterTable;
 use crate::decode::{DeadLetter, Letters, steps};
@@ -17,7 +17,7 @@ use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::Swapped;
-use crate::shell::open::World;
+use crate::shell::open::{World, ledger_failure};
 use crate::shell::wall_clock;
 use crate::sync_points::{SyncPoint, SyncPoints};
 use crate::table::admit::CommitPlan;
@@ -72,7 +72,7 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
 ///
 /// A sync point that is ahead of `ledger` may be that of another instance whose commit is newer than `ledger`. So before
 /// any is taken back the table is asked once more, and then nothing is written if the sync points have changed meanwhile.
-pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger) -> Result<Vec<Ahead>, String> {
+pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger) -> Result<Vec<Ahead>, Unpublished> {
     let source_name = &world.pipeline.name;
     for _ in 0..PUBLISH_ATTEMPTS_MAX {
         let mut held = points.read().await.map_err(|error| chain(&error))?;
@@ -82,8 +82,14 @@ pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger)
         if !ahead.is_empty() {
             let table = world.catalog.load(&world.ident).await.map_err(|error| chain(&error))?;
             let table = table.ok_or_else(|| format!("table `{}` is gone", world.ident))?;
-            let fresh = table.view().await.map_err(|error| chain(&error))?.ledger;
-            offsets = fresh.ok_or("the table carries no offsets any more")?.offsets;
+            let fresh = match table.view().await {
+                Ok(view) => view.ledger.ok_or("the table carries no offsets any more".to_owned())?,
+                Err(ViewError::Catalog(error)) => return Err(chain(&error).into()),
+                Err(ViewError::Ledger(problem)) => {
+                    return Err(Unpublished::Unknowable(ledger_failure(&world.ident, &problem)));
+                }
+            };
+            offsets = fresh.offsets;
             ahead = ahead_of(&offsets, &held);
         }
         let committed_at_us = wall_clock().0 * 1_000;
@@ -110,7 +116,23 @@ pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger)
             return Ok(ahead);
         }
     }
-    Err("other instances keep changing this table's sync points".to_owned())
+    Err("other instances keep changing this table's sync points"
+        .to_owned()
+        .into())
+}
+
+/// Why sync points weren't brought to the ledger.
+pub(super) enum Unpublished {
+    /// Something remote failed: worth another attempt.
+    Remote(String),
+    /// The table doesn't tell its offsets any more: for a person.
+    Unknowable(Failure),
+}
+
+impl From<String> for Unpublished {
+    fn from(error: String) -> Self {
+        Unpublished::Remote(error)
+    }
 }
 
 /// The key of a partition's sync point.

@@ -237,6 +237,20 @@ fn an_answer_that_was_lost_is_found_in_the_table_and_nothing_is_read_again() {
 }
 
 #[test]
+fn a_commit_that_is_repeated_and_undone_in_between_is_read_again() {
+    let (effects, _) = play(Cast::One, 14, Compares::Snapshot, &[]);
+    for at in 0..effects {
+        // The proxy's second request finds another snapshot in place of the first one's, whose files are gone.
+        let happenings = [
+            (at, Happening::Fault(Fault::Twice)),
+            (at + 1, Happening::Act(Act::Undo)),
+            (at + 1, Happening::Act(Act::Insert)),
+        ];
+        play(Cast::One, 14, Compares::Snapshot, &happenings);
+    }
+}
+
+#[test]
 fn two_faults_anywhere_lose_and_double_nothing() {
     let (effects, _) = play(Cast::One, 14, Compares::Location, &[]);
     play_all(&pairs(effects, &faults(), &faults()), |pair| {

@@ -641,6 +641,11 @@ impl Process {
             Work::Publish(offsets) => {
                 let version = world.points_version();
                 let wanted = world.to_publish(&offsets);
+                if let (None, Some(problem)) = (&wanted, world.problem().filter(|_| !fails && !lost)) {
+                    let failure = unknown_offsets(problem);
+                    self.answers.push_back(Answer::Event(Event::Failed(failure)));
+                    return self.after(fault);
+                }
                 match &wanted {
                     Some(wanted) if late => world.in_transit.push(Request::Points(version, wanted.clone())),
                     Some(wanted) if !fails => world.publish(version, wanted),

@@ -298,7 +298,8 @@ impl World {
     /// `Catalog::left_behind`.
     pub fn refused(&self, base: Base, attempt: Option<i64>) -> Swapped {
         let listed = attempt.is_some_and(|id| self.metadata.snapshot_by_id(id).is_some());
-        if self.current() != base.snapshot && !listed {
+        let mut numbers = self.metadata.snapshots().map(|snapshot| snapshot.sequence_number());
+        if self.current() != base.snapshot && !listed && numbers.any(|number| number == base.sequence + 1) {
             return Swapped::Conflict;
         }
         Swapped::Unknown("it may be the echo of this very commit".into())

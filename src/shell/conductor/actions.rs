@@ -14,6 +14,7 @@ use crate::kill_points::{self, Effect, KillPoint};
 use crate::run::{Action, Event, Outcome};
 use crate::shell::conductor::answers::Answer;
 use crate::shell::conductor::{Conductor, Sealing};
+use crate::shell::perform::Unpublished;
 use crate::shell::report::TableReport;
 use crate::shell::tables::TableForm;
 use crate::shell::{open, perform};
@@ -184,7 +185,11 @@ impl Conductor {
         self.begin(Effect::Publish, async move {
             wait(after).await;
             let published = perform::publish(&world, &points, &ledger).await;
-            Answer::Published(published.map(|ahead| (ledger.offsets, ahead)))
+            match published {
+                Ok(ahead) => Answer::Published(Ok((ledger.offsets, ahead))),
+                Err(Unpublished::Remote(error)) => Answer::Published(Err(error)),
+                Err(Unpublished::Unknowable(failure)) => Answer::Event(Event::Failed(failure)),
+            }
         });
     }
 }

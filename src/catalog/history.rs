@@ -6,6 +6,7 @@ use super::error::store_error;
 use super::{CatalogError, LoadedTable};
 use crate::store::StoreError;
 use crate::table::TableView;
+use crate::table::hive;
 use crate::table::ledger::{self, History, LedgerProblem};
 
 /// Why there is no view of a table.
@@ -28,6 +29,9 @@ impl LoadedTable {
     /// # Errors
     /// [`ViewError::Ledger`] where the offsets can't be known, [`ViewError::Catalog`] where the store fails.
     pub async fn view(&self) -> Result<TableView, ViewError> {
+        if let Some(rows) = &self.rows {
+            return Ok(hive::view(&self.metadata, rows)?);
+        }
         let mut history = History::default();
         for entry in self.metadata.metadata_log().iter().rev() {
             match ledger::view(&self.metadata, &history) {

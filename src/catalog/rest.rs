@@ -420,6 +420,7 @@ impl RestCatalog {
             metadata_location,
             file_io: store.file_io(),
             store,
+            rows: None,
         })
     }
 }

@@ -154,6 +154,7 @@ impl SqlCatalog {
             metadata_location: location,
             file_io: store.file_io(),
             store,
+            rows: None,
         })
     }
 
@@ -223,6 +224,7 @@ impl SqlCatalog {
             metadata_location: file,
             file_io,
             store: self.store.clone(),
+            rows: None,
         })
     }
 

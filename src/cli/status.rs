@@ -14,7 +14,7 @@ use crate::error::{Exit, Failure};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offset, Offsets, Partition};
-use crate::shell::open::catalog;
+use crate::shell::open::table_of_record;
 use crate::table::TableView;
 
 /// How long a broker may take for one answer; somebody is waiting in front of the screen.
@@ -146,7 +146,7 @@ pub(super) fn run(args: StatusArgs) -> Result<u8, Refused> {
 async fn of_table(pipeline: &Pipeline) -> (TableStatus, u8) {
     let mut failures: Vec<Failure> = Vec::new();
     let loaded = async {
-        let catalog = catalog(&pipeline.catalog)?;
+        let catalog = table_of_record(pipeline)?;
         open::table(pipeline, &catalog, &pipeline.name).await
     };
     let (loaded, kafka) = tokio::join!(loaded, ask_kafka(pipeline));

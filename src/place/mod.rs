@@ -2,6 +2,7 @@
 
 mod columns;
 mod event_time;
+mod hive;
 mod partition;
 mod split;
 #[cfg(test)]
@@ -19,6 +20,8 @@ use iceberg::spec::{PartitionSpecRef, Struct};
 
 pub use self::columns::{Leaf, column_at, conform, leaves};
 pub use self::event_time::{EventTimes, UTC};
+use self::hive::hive_path;
+pub use self::hive::{hive_spec, stored};
 pub use self::partition::{partition_path, partition_spec};
 use self::split::{PartitionKey, groups_of, is_uniform};
 use crate::chunk::Chunk;
@@ -34,7 +37,8 @@ pub struct Part {
     pub value: Struct,
     /// The directory of the partition, escaped, relative to the data location; empty where there are no partitions.
     pub path: String,
-    /// The rows, with the schema of the plan; at least one, in the order they were decoded.
+    /// The rows, with the schema of the plan, in Hive's layout without the columns that are directories; at least one, in
+    /// the order they were decoded.
     pub rows: RecordBatch,
 }
 
@@ -78,6 +82,8 @@ pub struct Placer {
     topic: String,
     event_time: Option<EventTime>,
     keys: Vec<PartitionKey>,
+    /// Hive's layout: the places of the columns that the files hold.
+    hive: Option<Vec<usize>>,
 }
 
 impl Placer {
@@ -107,7 +113,18 @@ impl Placer {
             topic: topic.to_owned(),
             event_time,
             keys,
+            hive: None,
         })
+    }
+
+    /// Lays partitions out as Hive does: its directories, and parts without the columns that are directories; see
+    /// [`stored`].
+    pub fn in_hive_layout(self) -> Placer {
+        let (_, kept) = stored(&self.plan, &self.spec);
+        Placer {
+            hive: Some(kept),
+            ..self
+        }
     }
 
     /// Places the rows decoded from `chunk`.
@@ -148,7 +165,8 @@ impl Placer {
         }
 
         let mut batch = self.assemble(&rows, chunk, &indexes, &timestamps_ms, event_times.as_ref());
-        let failures = self.unplaceable(&batch);
+        let mut failures = self.unplaceable(&batch);
+        failures.extend(self.undirectable(&batch));
         if !failures.is_empty() {
             let kept = reject(failures, &indexes, &mut rejects);
             batch = filter_record_batch(&batch, &kept).expect("the mask has the length of the rows");
@@ -307,6 +325,21 @@ impl Placer {
         failures
     }
 
+    /// Finds the rows whose partition value is too long for a directory, in Hive's layout.
+    fn undirectable(&self, batch: &RecordBatch) -> Vec<(u32, String)> {
+        if self.hive.is_none() || batch.num_rows() == 0 {
+            return Vec::new();
+        }
+        let values: Vec<ArrayRef> = self.keys.iter().map(|key| key.values(batch)).collect();
+        let mut failures = Vec::new();
+        for group in groups_of(&values) {
+            if let Err(reason) = hive_path(&self.spec, &self.plan.schema, &self.value(&values, group[0] as usize)) {
+                failures.extend(group.into_iter().map(|row| (row, reason.clone())));
+            }
+        }
+        failures
+    }
+
     fn split(&self, batch: RecordBatch) -> Vec<Part> {
         if batch.num_rows() == 0 {
             return Vec::new();
@@ -333,14 +366,24 @@ impl Placer {
     }
 
     fn part(&self, values: &[ArrayRef], row: usize, rows: RecordBatch) -> Part {
+        let value = self.value(values, row);
+        let (path, rows) = match &self.hive {
+            None => (partition_path(&self.spec, &self.plan.schema, &value), rows),
+            Some(kept) => (
+                hive_path(&self.spec, &self.plan.schema, &value).expect("rows without a directory were rejected"),
+                rows.project(kept).expect("the places are of the plan"),
+            ),
+        };
+        Part { value, path, rows }
+    }
+
+    fn value(&self, values: &[ArrayRef], row: usize) -> Struct {
         let literals = self
             .keys
             .iter()
             .zip(values)
             .map(|(key, values)| key.literal(values, row));
-        let value = Struct::from_iter(literals.collect::<Vec<_>>());
-        let path = partition_path(&self.spec, &self.plan.schema, &value);
-        Part { value, path, rows }
+        Struct::from_iter(literals.collect::<Vec<_>>())
     }
 }
 

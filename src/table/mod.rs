@@ -1,6 +1,7 @@
 //! Pure decisions over what an Iceberg table says of itself: the ledger, admission, the plan of a commit.
 
 pub mod admit;
+pub mod hive;
 pub mod ledger;
 
 use std::collections::BTreeMap;

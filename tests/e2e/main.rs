@@ -10,6 +10,7 @@
 mod aperio;
 mod every_step;
 mod history;
+mod hive;
 mod json_table;
 mod produce;
 mod readers;

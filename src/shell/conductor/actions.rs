@@ -13,6 +13,7 @@ use crate::line::Order;
 use crate::run::{Action, Event, Outcome};
 use crate::shell::conductor::Conductor;
 use crate::shell::conductor::answers::Answer;
+use crate::shell::perform::Unpublished;
 use crate::shell::report::TableReport;
 use crate::shell::{open, perform};
 use crate::table::WindowId;
@@ -67,7 +68,7 @@ impl Conductor {
                 let known = self.table.clone();
                 self.begin(effect, async move {
                     wait(after).await;
-                    Answer::Loaded(match world.catalog.reload(&known).await {
+                    Answer::Loaded(match perform::load(&world, &known).await {
                         Err(error) => Err(chain(&error)),
                         Ok(None) => {
                             let failure = Failure::new(Exit::Data, format!("table `{}` is gone", world.ident))
@@ -159,8 +160,11 @@ impl Conductor {
         let (world, points) = (self.world.clone(), self.points.clone());
         self.begin(Effect::Publish, async move {
             wait(after).await;
-            let published = perform::publish(&world, &points, &ledger).await;
-            Answer::Published(published.map(|ahead| (ledger.offsets, ahead)))
+            match perform::publish(&world, &points, &ledger).await {
+                Ok(ahead) => Answer::Published(Ok((ledger.offsets, ahead))),
+                Err(Unpublished::Yet(error)) => Answer::Published(Err(error)),
+                Err(Unpublished::ForEver(failure)) => Answer::Event(Event::Failed(failure)),
+            }
         });
     }
 }

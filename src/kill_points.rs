@@ -78,7 +78,8 @@ pub enum Place {
 
 /// Does what `FAILPOINTS` says of this place: nothing, unless a test set it.
 ///
-/// `return` kills the process with SIGKILL; `return(stop)` stops it with SIGSTOP, until somebody sends SIGCONT.
+/// `return` kills the process with SIGKILL; `return(stop)` stops it with SIGSTOP, until somebody sends SIGCONT;
+/// `return(term)` asks it to end with SIGTERM.
 pub fn pass(point: KillPoint) {
     #[cfg(feature = "failpoints")]
     fail::fail_point!(&format!("{point:?}"), |how| raise(how.as_deref()));
@@ -88,10 +89,10 @@ pub fn pass(point: KillPoint) {
 
 #[cfg(feature = "failpoints")]
 fn raise(how: Option<&str>) {
-    let signal = if how == Some("stop") {
-        libc::SIGSTOP
-    } else {
-        libc::SIGKILL
+    let signal = match how {
+        Some("stop") => libc::SIGSTOP,
+        Some("term") => libc::SIGTERM,
+        _ => libc::SIGKILL,
     };
     // SAFETY: no memory involved. The signal is sent to this process itself.
     unsafe { libc::kill(libc::getpid(), signal) };

@@ -19,18 +19,20 @@
 //! Modules in reading order. A module uses those above it, never one below; `tests/fast/layers.rs` reads this list and
 //! says so. Down to [`line`] everything is pure: no runtime, no client, no clock, no global source of random numbers.
 //!
-//! 1. words: [`units`], [`offsets`], [`error`]; where tests kill a run: [`kill_points`];
+//! 1. words: [`units`], [`offsets`], [`error`], [`memory`]; where tests kill a run: [`kill_points`];
 //! 2. the pipeline file as written and as run: [`config`];
 //! 3. the exactly-once core: [`table`] decides over Iceberg metadata, [`run`] is the run as a state machine;
 //! 4. the path of a record: [`chunk`], [`json`], [`schema`], [`decode`], [`place`], [`write`], and in one function: [`line`];
-//! 5. the world, one foreign system each: [`kafka`], [`store`], [`sync_points`], [`catalog`], [`dead_letters`];
-//! 6. the shell that feeds events to the run and does what it says: [`shell`]; the command line: [`cli`].
+//! 5. the world, one foreign system each: [`resident`], [`kafka`], [`store`], [`sync_points`], [`catalog`], [`dead_letters`];
+//! 6. those who watch: [`observe`]; feeding events to the run and doing what it says: [`shell`]; the command line: [`cli`].
 
 pub mod units;
 
 pub mod offsets;
 
 pub mod error;
+
+pub mod memory;
 
 pub mod kill_points;
 
@@ -54,6 +56,8 @@ pub mod write;
 
 pub mod line;
 
+pub mod resident;
+
 pub mod kafka;
 
 pub mod store;
@@ -63,6 +67,8 @@ pub mod sync_points;
 pub mod catalog;
 
 pub mod dead_letters;
+
+pub mod observe;
 
 pub mod shell;
 

@@ -1,14 +1,16 @@
 //! The path of a record in one function, and the thread that walks it: chunks in, files out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use iceberg::spec::{PartitionSpecRef, SortOrderRef};
+use iceberg::spec::{PartitionSpecRef, SchemaRef, SortOrderRef};
 
 use crate::chunk::Chunk;
 use crate::config::EventTime;
 use crate::decode::json::JsonDecoder;
-use crate::decode::{DeadLetter, Decoded, Decoder};
+use crate::decode::{DeadLetter, Decoded, Decoder, Letters};
+use crate::memory::{Held, Memory, Purpose};
 use crate::offsets::Partition;
 use crate::place::{PlaceError, Placer};
 use crate::schema::infer::Shape;
@@ -36,15 +38,24 @@ pub struct LinePlan {
 }
 
 /// What stays the same for a line as long as it lives.
+#[derive(Clone)]
 pub struct LineSettings {
+    /// Which of its pipeline's lines it is, from 0.
+    pub number: usize,
+    /// How many lines its pipeline has at most.
+    pub lines: usize,
     /// The topic's name.
     pub topic: String,
     /// `eventTimeField` and its format.
     pub event_time: Option<EventTime>,
     /// No file holds more rows than this.
     pub rows_per_file_max: u64,
-    /// The memory that open files may hold between two chunks; above it the largest is flushed.
+    /// Where the lines of the pipeline count what they hold.
+    pub memory: Memory,
+    /// The memory that rows and files of all lines of the pipeline may hold between two chunks.
     pub open_bytes_max: usize,
+    /// The memory that the dead letters of a window may hold in all lines of the pipeline.
+    pub letters_bytes_max: usize,
     /// `onDecodeError: deadLetter`: rejects are kept, to be stored.
     pub keeps_rejects: bool,
 }
@@ -58,6 +69,9 @@ pub enum LineError {
     /// The files can't be written.
     #[error("the files of the window can't be written")]
     Write(#[from] WriteError),
+    /// There is no thread for a line.
+    #[error("a line has no thread")]
+    Thread(#[source] std::io::Error),
     /// Nobody could give the table the columns that the records need.
     #[error("{0}")]
     Schema(String),
@@ -78,6 +92,8 @@ pub enum Order {
         /// What the chunk holds of the byte budget.
         ticket: Box<dyn Send>,
     },
+    /// Make the windows that are opened from now on by this plan: the table was changed.
+    Plan(Box<LinePlan>),
     /// Complete the files of a window and answer with [`Reply::Sealed`].
     Seal(WindowId),
     /// Forget a window.
@@ -98,28 +114,63 @@ pub enum Reply {
         /// Where the answer goes; an error ends the run.
         plan: SyncSender<Result<LinePlan, String>>,
     },
+    /// The dead letters of a window hold as much memory as they may: it should be closed. Said once.
+    Crowded(WindowId),
     /// A window's files are complete.
     Sealed(Box<LineWindow>),
     /// The line can't go on.
     Failed(LineError),
 }
 
-/// A window as one line filled it.
+/// A window as one line filled it, or as several did, see [`LineWindow::merge`].
 pub struct LineWindow {
     /// Its name.
     pub id: WindowId,
+    /// The line's number; of several the smallest.
+    pub line: usize,
     /// Its files.
     pub files: Vec<WindowFile>,
     /// Where its records went.
     pub tally: Tally,
-    /// Rejects, to be stored before the commit.
-    pub aside: Vec<DeadLetter>,
+    /// Rejects, to be stored before the commit; shared with whoever stores them.
+    pub letters: Vec<Arc<Letters>>,
     /// Values that no column of the table took.
     pub fields_dropped: u64,
     /// The first reasons of rejection, for the log.
     pub reasons: Vec<String>,
     /// The greatest event time per partition, microseconds UTC.
     pub event_times: BTreeMap<Partition, i64>,
+    /// The schemas that its files were written under.
+    pub schemas: Vec<SchemaRef>,
+}
+
+impl LineWindow {
+    /// Adds what another line filled of the same window.
+    ///
+    /// # Panics
+    /// If it is another window.
+    pub fn merge(mut self, other: LineWindow) -> LineWindow {
+        assert_eq!(self.id, other.id, "parts of one window");
+        if other.line < self.line {
+            return other.merge(self);
+        }
+        self.files.extend(other.files);
+        self.tally.add(other.tally);
+        self.letters.extend(other.letters);
+        for schema in other.schemas {
+            if !self.schemas.contains(&schema) {
+                self.schemas.push(schema);
+            }
+        }
+        self.fields_dropped += other.fields_dropped;
+        let room = REASONS_MAX.saturating_sub(self.reasons.len());
+        self.reasons.extend(other.reasons.into_iter().take(room));
+        for (partition, time) in other.event_times {
+            let greatest = self.event_times.entry(partition).or_insert(time);
+            *greatest = (*greatest).max(time);
+        }
+        self
+    }
 }
 
 /// Reasons kept of one window: a person reads a few, never a million.
@@ -128,7 +179,7 @@ const REASONS_MAX: usize = 5;
 /// Turns fresh sinks on for each window.
 pub type SinkMaker = Box<dyn Fn() -> Box<dyn FileSinks> + Send>;
 
-/// One worker's assembly line.
+/// One worker's assembly line; a pipeline has several, each with files of its own.
 pub struct Line {
     settings: LineSettings,
     plan: LinePlan,
@@ -137,6 +188,9 @@ pub struct Line {
     sinks: SinkMaker,
     /// What the table was asked to take and can't, under the plan's schema: it isn't asked again.
     refused: Shape,
+    /// The plan for the next window, where it is another.
+    next: Option<Box<LinePlan>>,
+    held: Held,
     open: Option<Open>,
 }
 
@@ -144,6 +198,9 @@ pub struct Line {
 struct Open {
     window: LineWindow,
     writer: WindowWriter,
+    letters: Letters,
+    /// It was said that the letters hold too much.
+    crowded: bool,
 }
 
 impl Line {
@@ -153,13 +210,16 @@ impl Line {
     /// [`LineError::Place`] if the spec doesn't fit the plan.
     pub fn new(settings: LineSettings, plan: LinePlan, sinks: SinkMaker) -> Result<Self, LineError> {
         let (decoder, placer) = Line::tools(&settings, &plan)?;
+        let held = settings.memory.hold(Purpose::Files);
         Ok(Line {
+            held,
             settings,
             plan,
             decoder,
             placer,
             sinks,
             refused: Shape::Null,
+            next: None,
             open: None,
         })
     }
@@ -175,9 +235,15 @@ impl Line {
                     drop(ticket);
                     taken
                 }
+                Order::Plan(plan) => {
+                    self.next = Some(plan);
+                    Ok(())
+                }
                 Order::Seal(window) => self.seal(window).map(|sealed| answer(Reply::Sealed(Box::new(sealed)))),
                 Order::Drop(window) => {
-                    self.open.take_if(|open| open.window.id == window);
+                    if self.open.take_if(|open| open.window.id == window).is_some() {
+                        self.held.set(0);
+                    }
                     Ok(())
                 }
             };
@@ -190,14 +256,27 @@ impl Line {
 
     /// Takes one chunk all the way into the window's open files.
     fn take(&mut self, id: WindowId, chunk: &Chunk, answer: &mut impl FnMut(Reply)) -> Result<Tally, LineError> {
+        if self.open.as_ref().is_none_or(|open| open.window.id != id)
+            && let Some(plan) = self.next.take()
+        {
+            if plan.rows.schema != self.plan.rows.schema {
+                self.refused = Shape::Null;
+            }
+            self.open = None;
+            self.replan(*plan)?;
+        }
         let decoded = self.decode(chunk, answer)?;
         let (filtered, decode_rejects) = (decoded.filtered, decoded.rejects.len());
         let fields_dropped = decoded.fields_dropped;
         let placed = self.placer.place(decoded, chunk);
-        let rows = placed.parts.iter().map(|part| part.rows.num_rows() as u64).sum();
+        let scattered = placed
+            .scattered
+            .as_ref()
+            .map_or(0, |scattered| scattered.rows.num_rows());
+        let rows = placed.parts.iter().map(|part| part.rows.num_rows()).sum::<usize>() + scattered;
         let tally = Tally {
             records: chunk.len() as u64,
-            rows,
+            rows: rows as u64,
             rejected: placed.rejects.len() as u64,
             filtered,
         };
@@ -211,8 +290,15 @@ impl Line {
         }
         let open = self.open.as_mut().expect("opened above");
         open.writer.write(placed.parts)?;
-        // Ends: each flush leaves less, down to nothing.
-        while open.writer.open_bytes() > self.settings.open_bytes_max && open.writer.flush_largest()? > 0 {}
+        if let Some(scattered) = placed.scattered {
+            open.writer.scatter(scattered)?;
+        }
+        // The lines share their memory: what the others leave, and a fair part of it in any case.
+        let (all, own) = (self.settings.open_bytes_max, self.held.bytes());
+        let held = usize::try_from(self.settings.memory.held_for(Purpose::Files)).unwrap_or(usize::MAX);
+        let left = all.saturating_sub(held.saturating_sub(own));
+        open.writer.relieve(left.max(all / self.settings.lines.max(1)))?;
+        self.held.set(open.writer.held_bytes());
         open.window.tally.add(tally);
         open.window.fields_dropped += fields_dropped;
         if let Some(time) = placed.event_time_max_us {
@@ -226,10 +312,14 @@ impl Line {
                     .reasons
                     .push(format!("{}/{offset}: {}", chunk.partition, reject.reason));
             }
-            if self.settings.keeps_rejects {
-                open.window
-                    .aside
-                    .push(DeadLetter::of(&self.settings.topic, chunk, reject));
+        }
+        if self.settings.keeps_rejects {
+            let letter = |reject| DeadLetter::of(&self.settings.topic, chunk, reject);
+            open.letters.extend(placed.rejects.iter().map(letter));
+            if !open.crowded && open.letters.held_bytes() > self.settings.letters_bytes_max / self.settings.lines.max(1)
+            {
+                open.crowded = true;
+                answer(Reply::Crowded(id));
             }
         }
         Ok(tally)
@@ -276,6 +366,7 @@ impl Line {
         if let Some(open) = &mut self.open {
             // All files of a window are of the spec that it was opened under; a table takes files of any spec it ever had.
             plan.spec = self.plan.spec.clone();
+            open.window.schemas.push(plan.rows.schema.clone());
             open.writer.replan(plan.stored.clone())?;
         }
         (self.decoder, self.placer) = Line::tools(&self.settings, &plan)?;
@@ -288,27 +379,39 @@ impl Line {
             Some(open) => open,
             None => self.open_window(id),
         };
-        let Open { mut window, writer } = open;
+        let Open {
+            mut window,
+            writer,
+            letters,
+            ..
+        } = open;
+        window.letters = vec![Arc::new(letters)];
         let spec_id = self.plan.spec.spec_id();
         window.files = writer
             .seal()?
             .into_iter()
             .map(|file| WindowFile { spec_id, file })
             .collect();
+        self.held.set(0);
         Ok(window)
     }
 
     fn open_window(&self, id: WindowId) -> Open {
         let window = LineWindow {
             id,
+            line: self.settings.number,
             files: Vec::new(),
             tally: Tally::default(),
-            aside: Vec::new(),
+            letters: Vec::new(),
             fields_dropped: 0,
             reasons: Vec::new(),
             event_times: BTreeMap::new(),
+            schemas: vec![self.plan.rows.schema.clone()],
         };
-        let stem = format!("{}-{:05}", id.run.simple(), id.sequence);
+        let stem = match self.settings.number {
+            0 => format!("{}-{:05}", id.run.simple(), id.sequence),
+            line => format!("{}-{:05}-{line}", id.run.simple(), id.sequence),
+        };
         let plan = self.plan.clone();
         let writer = WindowWriter::new(
             plan.stored,
@@ -320,7 +423,12 @@ impl Line {
             self.settings.rows_per_file_max,
             (self.sinks)(),
         );
-        Open { window, writer }
+        Open {
+            window,
+            writer,
+            letters: Letters::new(&self.settings.memory),
+            crowded: false,
+        }
     }
 
     fn tools(settings: &LineSettings, plan: &LinePlan) -> Result<(Decoder, Placer), LineError> {

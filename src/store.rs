@@ -3,42 +3,31 @@
 //! Locations are what Iceberg metadata holds: an absolute path, `file:///path`, or `s3://bucket/key` (`s3a`, `s3n`
 //! are read as `s3`). They are taken literally, never percent-decoded, as Java's and Python's Iceberg do.
 
+mod access;
 mod iceberg_io;
 mod relocate;
+mod s3;
 mod upload;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::path::{Component, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use iceberg::io::{FileIO, FileIOBuilder};
-use object_store::aws::{AmazonS3Builder, S3ConditionalPut};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion,
-};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion};
 use tracing::debug;
 
 use crate::error::chain;
 use crate::kill_points::{self, KillPoint, Place};
 
+pub use access::{Access, Lent, Renew, Vended};
 pub use upload::{BlockingUpload, PART_BYTES, UploadSinks};
-
-/// How long one request to S3 may take; an 8 MiB part passes even at 100 KB/s.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long a TCP and TLS handshake with S3 may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request is retried inside the store; beyond it the run's own `--retry-for` decides.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a request is retried inside the store.
-const RETRIES_MAX: usize = 5;
 
 /// Why the store could not do what it was asked; the variants are what a caller can act on.
 #[derive(Debug, thiserror::Error)]
@@ -99,9 +88,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns whether the same call may succeed later without anyone changing the configuration.
+    /// Returns whether the same call may succeed later without anyone changing the configuration. That goes for refused
+    /// credentials too: new ones take a while to reach all servers, and a policy is mended where it was broken.
     pub fn retryable(&self) -> bool {
-        matches!(self, StoreError::Unreachable { .. } | StoreError::Changed { .. })
+        matches!(
+            self,
+            StoreError::Unreachable { .. } | StoreError::Changed { .. } | StoreError::Unauthorized { .. }
+        )
     }
 
     fn of(location: &str, error: object_store::Error) -> StoreError {
@@ -162,7 +155,7 @@ pub struct Store {
     root: Root,
     /// The warehouse, absolute, without a trailing slash, in the form in which locations are made from it.
     warehouse: Arc<str>,
-    properties: Arc<BTreeMap<String, String>>,
+    access: Arc<Access>,
 }
 
 impl fmt::Debug for Store {
@@ -178,13 +171,15 @@ impl Store {
     /// Opens the store that holds `warehouse`. Nothing is contacted or created yet.
     ///
     /// - `warehouse`: a path (made absolute against the current directory), `file://` or `s3://bucket/prefix`;
-    /// - `properties`: Iceberg's file-io names: `s3.endpoint`, `s3.access-key-id`, `s3.secret-access-key`,
-    ///   `s3.session-token`, `s3.region` (or `client.region`), `s3.path-style-access`. What isn't given is taken from
-    ///   the `AWS_…` environment. A custom endpoint is addressed path-style unless `s3.path-style-access` is `false`.
+    /// - `access`: properties under Iceberg's file-io names: `s3.endpoint`, `s3.access-key-id`,
+    ///   `s3.secret-access-key`, `s3.session-token`, `s3.region` (or `client.region`), `s3.path-style-access`. What isn't
+    ///   given is taken from the `AWS_…` environment. A custom endpoint is addressed path-style unless
+    ///   `s3.path-style-access` is `false`.
     ///
     /// # Errors
     /// [`StoreError::Unsupported`] for another scheme, or properties that contradict each other.
-    pub fn open(warehouse: &str, properties: &BTreeMap<String, String>) -> Result<Store, StoreError> {
+    pub fn open(warehouse: &str, access: impl Into<Access>) -> Result<Store, StoreError> {
+        let access = access.into();
         let unsupported = |reason: String| StoreError::Unsupported {
             location: warehouse.to_string(),
             reason,
@@ -193,13 +188,13 @@ impl Store {
             if bucket.is_empty() {
                 return Err(unsupported("a bucket is missing, as in `s3://bucket/prefix`".into()));
             }
-            let objects = s3(bucket, properties).map_err(|error| StoreError::of(warehouse, error))?;
+            let objects = s3::client(bucket, &access).map_err(|error| StoreError::of(warehouse, error))?;
             let warehouse = format!("s3://{bucket}/{prefix}");
             return Ok(Store::over(
                 Arc::new(objects),
                 Root::Bucket(bucket.to_string()),
                 &warehouse,
-                properties,
+                access,
             ));
         }
         let (scheme, path) = match warehouse
@@ -220,21 +215,16 @@ impl Store {
             Arc::new(LocalFileSystem::new()),
             Root::Disk,
             &warehouse,
-            properties,
+            access,
         ))
     }
 
-    fn over(
-        objects: Arc<dyn ObjectStore>,
-        root: Root,
-        warehouse: &str,
-        properties: &BTreeMap<String, String>,
-    ) -> Store {
+    fn over(objects: Arc<dyn ObjectStore>, root: Root, warehouse: &str, access: Access) -> Store {
         Store {
             objects,
             root,
             warehouse: warehouse.trim_end_matches('/').into(),
-            properties: Arc::new(properties.clone()),
+            access: Arc::new(access),
         }
     }
 
@@ -248,7 +238,7 @@ impl Store {
     #[cfg(test)]
     pub(crate) fn over_bucket(objects: Arc<dyn ObjectStore>, warehouse: &str) -> Store {
         let (bucket, _) = bucket_and_key(warehouse).expect("tests name an s3 location");
-        Store::over(objects, Root::Bucket(bucket.to_string()), warehouse, &BTreeMap::new())
+        Store::over(objects, Root::Bucket(bucket.to_string()), warehouse, Access::default())
     }
 
     /// Returns the warehouse as an absolute location without a trailing slash; table locations start with it.
@@ -256,14 +246,26 @@ impl Store {
         &self.warehouse
     }
 
-    /// Returns a store that serves `location`: this one, or one for another bucket with the same properties.
+    /// Returns this very store with another warehouse: a directory in the same bucket or on the same disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Elsewhere`] for another bucket.
+    pub fn rooted(&self, warehouse: &str) -> Result<Store, StoreError> {
+        self.path(warehouse)?;
+        Ok(Store {
+            warehouse: warehouse.trim_end_matches('/').into(),
+            ..self.clone()
+        })
+    }
+
+    /// Returns a store that serves `location`: this one, or one for another bucket with the same access.
     ///
     /// # Errors
     /// Those of [`Store::open`].
     pub fn serving(&self, location: &str) -> Result<Store, StoreError> {
         match self.path(location) {
             Ok(_) => Ok(self.clone()),
-            Err(_) => Store::open(location, &self.properties),
+            Err(_) => Store::open(location, (*self.access).clone()),
         }
     }
 
@@ -485,60 +487,11 @@ fn collapse(path: &str) -> String {
     segments.join("/")
 }
 
-fn s3(bucket: &str, properties: &BTreeMap<String, String>) -> object_store::Result<object_store::aws::AmazonS3> {
-    let get = |key: &str| properties.get(key).map(String::as_str);
-    let client = ClientOptions::new()
-        .with_timeout(REQUEST_TIMEOUT)
-        .with_connect_timeout(CONNECT_TIMEOUT);
-    let retry = RetryConfig {
-        max_retries: RETRIES_MAX,
-        retry_timeout: RETRY_TIMEOUT,
-        ..RetryConfig::default()
-    };
-    let mut builder = AmazonS3Builder::from_env()
-        .with_client_options(client)
-        .with_bucket_name(bucket)
-        .with_retry(retry)
-        .with_conditional_put(S3ConditionalPut::ETagMatch);
-    if let Some(region) = get("s3.region").or_else(|| get("client.region")) {
-        builder = builder.with_region(region);
-    }
-    if let Some(id) = get("s3.access-key-id") {
-        builder = builder.with_access_key_id(id);
-    }
-    if let Some(secret) = get("s3.secret-access-key") {
-        builder = builder.with_secret_access_key(secret);
-    }
-    if let Some(token) = get("s3.session-token") {
-        builder = builder.with_token(token);
-    }
-    let path_style = get("s3.path-style-access").map(|v| v.eq_ignore_ascii_case("true"));
-    match (get("s3.endpoint"), path_style) {
-        (Some(endpoint), Some(false)) => {
-            // Host-style: `object_store` wants the bucket in the endpoint then.
-            let endpoint = endpoint.replacen("://", &format!("://{bucket}."), 1);
-            builder = builder
-                .with_allow_http(endpoint.starts_with("http://"))
-                .with_virtual_hosted_style_request(true)
-                .with_endpoint(endpoint);
-        }
-        (Some(endpoint), _) => {
-            builder = builder
-                .with_allow_http(endpoint.starts_with("http://"))
-                .with_virtual_hosted_style_request(false)
-                .with_endpoint(endpoint.trim_end_matches('/'));
-        }
-        (None, style) => {
-            builder = builder.with_virtual_hosted_style_request(style == Some(false));
-        }
-    }
-    builder.build()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures::StreamExt;
+    use std::collections::BTreeMap;
     use std::io::Write;
 
     fn none() -> BTreeMap<String, String> {

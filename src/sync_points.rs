@@ -4,7 +4,6 @@
 //! itself, see [`crate::table::hive`]. Nothing in it is about Kafka: any source with a "since" mark
 //! keeps rows `(source_name, sync_key, sync_value)` here.
 
-use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::Path;
@@ -20,7 +19,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
 use crate::kill_points::{self, KillPoint, Place};
-use crate::store::{Store, StoreError};
+use crate::store::{Access, Store, StoreError};
 
 /// How often a replacement starts over when other writers keep coming first; with waits of 20 to 400 ms, some 6 s.
 const ATTEMPTS_MAX: u32 = 30;
@@ -89,16 +88,12 @@ impl SyncPoints {
     ///
     /// # Errors
     /// [`SyncPointsError::Store`] if there is no store for `state_dir`.
-    pub fn open(
-        state_dir: &str,
-        schema: &str,
-        properties: &BTreeMap<String, String>,
-    ) -> Result<SyncPoints, SyncPointsError> {
-        Ok(SyncPoints::within(Store::open(state_dir, properties)?, schema))
+    pub fn open(state_dir: &str, schema: &str, access: impl Into<Access>) -> Result<SyncPoints, SyncPointsError> {
+        Ok(SyncPoints::within(Store::open(state_dir, access)?, schema))
     }
 
     /// The same in a store that is open already, whose warehouse is the state directory.
-    pub(crate) fn within(store: Store, schema: &str) -> SyncPoints {
+    pub fn within(store: Store, schema: &str) -> SyncPoints {
         let location = format!("{}/{schema}/sync_points.parquet", store.warehouse());
         SyncPoints { store, location }
     }
@@ -397,7 +392,7 @@ mod tests {
         let open = |schema: &str| {
             let path = directory.path().join("a/.aperio");
             let path = path.to_str().expect("utf-8");
-            SyncPoints::open(path, schema, &BTreeMap::new()).expect("open")
+            SyncPoints::open(path, schema, Access::default()).expect("open")
         };
         replacing_keeps_other_sources(open("one")).await;
         writers_at_once_lose_nothing(open("two")).await;

@@ -148,6 +148,7 @@ async fn commit(catalog: &Catalog, known: LoadedTable, id: WindowId) -> LoadedTa
             rows: ROWS,
             ..Tally::default()
         },
+        schemas: vec![table.metadata.current_schema().clone()],
         event_times: (0..PARTITIONS)
             .map(|partition| (Partition(partition), now_ms() * 1000))
             .collect(),

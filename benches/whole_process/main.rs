@@ -8,13 +8,19 @@
 //! It prints a table, and one line of JSON at its end. The broker runs on the same machine, so records/s is a lower bound;
 //! CPU is aperio's alone.
 
-#![allow(dead_code, reason = "the modules are the end-to-end tests', which use more of them")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the modules are the end-to-end tests', which use more of them"
+)]
 
 mod commits;
 mod events;
 mod process;
 #[path = "../../tests/e2e/produce.rs"]
 mod produce;
+#[path = "../../tests/e2e/proxy.rs"]
+mod proxy;
 #[path = "../../tests/e2e/readers.rs"]
 mod readers;
 #[path = "../../tests/e2e/servers.rs"]

@@ -12,7 +12,7 @@ use aperio::place::{Placer, partition_spec};
 use aperio::schema::evolve::{EVENT_TIME, create_schema, row_plan};
 use aperio::schema::infer::{Shape, schema};
 use aperio::schema::{KafkaColumn, UnknownFields};
-use aperio::write::{FileSink, FileSinks, ParquetSettings, WindowWriter};
+use aperio::write::{FileSink, FileSinks, Finishing, ParquetSettings, WindowWriter};
 use arrow::array::{BinaryBuilder, Int64Array};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -160,6 +160,9 @@ pub fn path(records: u64) -> Path {
                 )
             });
             open.write(placed.parts).expect("nothing to fail at");
+            if let Some(scattered) = placed.scattered {
+                open.scatter(scattered).expect("nothing to fail at");
+            }
             if in_window >= WINDOW_ROWS || block + CHUNK_ROWS * PARTITIONS >= records && partition + 1 == PARTITIONS {
                 let files = writer
                     .take()
@@ -227,8 +230,8 @@ impl std::io::Write for Counted {
 }
 
 impl FileSink for Counted {
-    fn finish(self: Box<Self>) -> std::io::Result<u64> {
-        Ok(self.0)
+    fn finish(self: Box<Self>) -> Finishing {
+        Finishing::new(move || Ok(self.0))
     }
 }
 

@@ -34,10 +34,11 @@ pub enum CatalogError {
 }
 
 impl CatalogError {
-    /// Returns whether the same call may succeed later without anyone changing the configuration.
+    /// Returns whether the same call may succeed later without anyone changing the configuration. That goes for refused
+    /// credentials too: a gateway in trouble refuses what it takes a moment later.
     pub fn retryable(&self) -> bool {
         match self {
-            CatalogError::Unreachable(_) => true,
+            CatalogError::Unreachable(_) | CatalogError::Unauthorized(_) => true,
             CatalogError::Refused { status, .. } => matches!(status, 408 | 409 | 425 | 429),
             CatalogError::Storage(error) => error.retryable(),
             _ => false,
@@ -47,8 +48,8 @@ impl CatalogError {
     /// Tells apart the store's failures and broken metadata in an error of the `iceberg` crate.
     pub(super) fn of_iceberg(doing: &str, error: &iceberg::Error) -> CatalogError {
         match store_error(error) {
-            Some(cause) if cause.retryable() => CatalogError::Unreachable(format!("{doing}: {cause}")),
             Some(StoreError::Unauthorized { message, .. }) => CatalogError::Unauthorized(format!("{doing}: {message}")),
+            Some(cause) if cause.retryable() => CatalogError::Unreachable(format!("{doing}: {cause}")),
             _ => CatalogError::Broken(format!("{doing}: {error}")),
         }
     }

@@ -4,7 +4,6 @@ use iceberg::spec::TableMetadata;
 
 use super::error::store_error;
 use super::{CatalogError, LoadedTable};
-use crate::store::StoreError;
 use crate::table::TableView;
 use crate::table::hive;
 use crate::table::ledger::{self, History, LedgerProblem};
@@ -52,7 +51,7 @@ impl LoadedTable {
             Ok(older) if older.uuid() == self.metadata.uuid() => Ok(Some(older)),
             Ok(_) => Ok(None),
             Err(error) => match store_error(&error) {
-                Some(cause) if cause.retryable() || matches!(cause, StoreError::Unauthorized { .. }) => {
+                Some(cause) if cause.retryable() => {
                     let doing = format!("older metadata of `{}` at {location}", self.ident);
                     Err(CatalogError::of_iceberg(&doing, &error))
                 }

@@ -22,7 +22,7 @@ use iceberg::spec::{FormatVersion, Schema, TableMetadataRef, UnboundPartitionSpe
 use iceberg::{TableRequirement, TableUpdate};
 
 use crate::kill_points::{self, KillPoint, Place};
-use crate::store::Store;
+use crate::store::{Access, Store};
 use crate::table::hive::Rows;
 
 pub use error::CatalogError;
@@ -107,25 +107,16 @@ impl Catalog {
     ///
     /// # Errors
     /// [`CatalogError::Unsupported`] and [`CatalogError::Storage`], both for what the configuration says.
-    pub fn sql(
-        name: &str,
-        uri: &str,
-        warehouse: &str,
-        properties: &BTreeMap<String, String>,
-    ) -> Result<Catalog, CatalogError> {
-        SqlCatalog::open(name, uri, warehouse, properties).map(Catalog::Sql)
+    pub fn sql(name: &str, uri: &str, warehouse: &str, access: impl Into<Access>) -> Result<Catalog, CatalogError> {
+        SqlCatalog::open(name, uri, warehouse, access).map(Catalog::Sql)
     }
 
     /// Opens a REST catalog; see [`RestCatalog::open`].
     ///
     /// # Errors
     /// [`CatalogError::Unsupported`] for what the configuration says.
-    pub fn rest(
-        uri: &str,
-        warehouse: Option<&str>,
-        properties: &BTreeMap<String, String>,
-    ) -> Result<Catalog, CatalogError> {
-        RestCatalog::open(uri, warehouse, properties).map(Catalog::Rest)
+    pub fn rest(uri: &str, warehouse: Option<&str>, access: impl Into<Access>) -> Result<Catalog, CatalogError> {
+        RestCatalog::open(uri, warehouse, access).map(Catalog::Rest)
     }
 
     /// Asks the catalog for a sign of life, with our credentials.

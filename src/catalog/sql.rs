@@ -3,7 +3,6 @@
 //! A row of `iceberg_tables` names a table's metadata file; a commit is a compare-and-swap of that name. Everything a
 //! lost answer leaves behind is found again by re-reading the row.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use tokio::sync::OnceCell;
 
 use super::{CatalogError, DELETE_AFTER_COMMIT, LoadedTable, NewTable, SwapAnswer};
 use crate::kill_points::{self, KillPoint, Place};
-use crate::store::Store;
+use crate::store::{Access, Store};
 
 /// How long a statement waits for another process' write lock; writes of a row take milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -73,16 +72,11 @@ impl SqlCatalog {
     /// Opens the catalog; the file, its directory and its tables are created at the first call that needs them.
     ///
     /// - `uri`: `sqlite:///abs/path.db`, `sqlite://rel/path.db`, with or without a leading `jdbc:`;
-    /// - `warehouse`, `properties`: see [`Store::open`]; tables are put at `{warehouse}/{namespace}/{name}`.
+    /// - `warehouse`, `access`: see [`Store::open`]; tables are put at `{warehouse}/{namespace}/{name}`.
     ///
     /// # Errors
     /// [`CatalogError::Unsupported`] for another database, [`CatalogError::Storage`] for another kind of store.
-    pub fn open(
-        name: &str,
-        uri: &str,
-        warehouse: &str,
-        properties: &BTreeMap<String, String>,
-    ) -> Result<SqlCatalog, CatalogError> {
+    pub fn open(name: &str, uri: &str, warehouse: &str, access: impl Into<Access>) -> Result<SqlCatalog, CatalogError> {
         let plain = uri.strip_prefix("jdbc:").unwrap_or(uri);
         let path = plain
             .strip_prefix("sqlite://")
@@ -107,12 +101,16 @@ impl SqlCatalog {
             name: name.to_string(),
             file: PathBuf::from(path),
             pool,
-            store: Store::open(warehouse, properties)?,
+            store: Store::open(warehouse, access)?,
             layout: OnceCell::new(),
         })
     }
 
     pub(super) async fn reach(&self) -> Result<(), CatalogError> {
+        // As in `load`: looking makes no file. Where there is none yet, the first table makes it.
+        if !self.layout.initialized() && !tokio::fs::try_exists(&self.file).await.unwrap_or(true) {
+            return Ok(());
+        }
         self.layout().await?;
         sqlx::query("SELECT 1")
             .execute(&self.pool)

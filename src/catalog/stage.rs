@@ -26,6 +26,9 @@ const MANIFEST_TARGET_BYTES: i64 = 8 * 1024 * 1024;
 /// Source: Iceberg 1.12 `TableProperties.java`, `MANIFEST_MIN_MERGE_COUNT_DEFAULT`.
 const MANIFESTS_TO_MERGE_MIN: usize = 100;
 
+/// The summary's entry that names the last window of a commit.
+pub const WINDOW_KEY: &str = "aperio.window";
+
 /// What one commit does to the table's files, all of it in one snapshot.
 #[derive(Debug, Clone)]
 pub struct Change {
@@ -58,7 +61,7 @@ impl Change {
     pub fn of(plan: CommitPlan, snapshot_id: i64, commit_uuid: Uuid, now_ms: i64) -> Self {
         let mut summary = BTreeMap::from([(LEDGER_KEY.to_owned(), plan.ledger.to_text())]);
         if let Some(last) = plan.windows.last() {
-            summary.insert("aperio.window".to_owned(), last.to_string());
+            summary.insert(WINDOW_KEY.to_owned(), last.to_string());
         }
         let property = plan.ledger.to_property_text(snapshot_id, plan.base_uuid);
         Change {
@@ -378,6 +381,10 @@ impl<'a> Stage<'a> {
         let requirements = vec![
             TableRequirement::UuidMatch {
                 uuid: self.metadata.uuid(),
+            },
+            // Files are admitted by the columns that the base has.
+            TableRequirement::CurrentSchemaIdMatch {
+                current_schema_id: self.metadata.current_schema_id(),
             },
             TableRequirement::RefSnapshotIdMatch {
                 r#ref: MAIN_BRANCH.to_string(),

@@ -3,6 +3,7 @@
 //! Each command is one file with its arguments and `run(…) -> Result<u8, Problems>`. Nothing here decides anything about
 //! data; what a command prints goes to standard output, failures and logs go to standard error.
 
+mod check;
 mod demo;
 mod logs;
 mod open;
@@ -46,11 +47,13 @@ enum Command {
     Run(run::RunArgs),
     /// Check pipeline files; contacts nothing
     Validate(validate::ValidateArgs),
+    /// Reach brokers, catalog and store with their credentials, and say what fails and why
+    Check(check::CheckArgs),
     /// Print the JSON Schema of the pipeline file, for editors
     Schema,
     /// Show offsets, lag and the last commit of each table
     Status(status::StatusArgs),
-    /// Look at the published copies of the offsets
+    /// Look at the published copies of the offsets, or move the offsets
     #[command(subcommand)]
     SyncPoints(sync_points::SyncPointsCommand),
     /// See the whole thing with nothing installed: a broker inside the process, made-up events, a local table
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
     let answer = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Validate(args) => validate::run(&args),
+        Command::Check(args) => check::run(args),
         Command::Schema => schema::run(),
         Command::Status(args) => status::run(args),
         Command::SyncPoints(command) => sync_points::run(command),
@@ -166,6 +170,9 @@ mod tests {
     fn only_what_is_built_is_listed() {
         let command = Cli::command();
         let names: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
-        assert_eq!(names, ["run", "validate", "schema", "status", "sync-points", "demo"]);
+        assert_eq!(
+            names,
+            ["run", "validate", "check", "schema", "status", "sync-points", "demo"]
+        );
     }
 }

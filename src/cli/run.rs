@@ -1,6 +1,8 @@
 //! `aperio run`: materializes until it is stopped, or with `--once` up to the ends that the topics have now.
 
 use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,9 +19,16 @@ use super::progress::Bars;
 use super::{Refused, block_on};
 use crate::config::{self, Pipeline};
 use crate::error::{Exit, Failure};
-use crate::shell::report::{Counters, RunReport, TableOutcome, TableReport};
+use crate::memory::Memory;
+use crate::observe::metrics::Metrics;
+use crate::observe::{Observed, Table, server};
+use crate::resident::resident;
+use crate::shell::report::{Counters, MemoryReport, RunReport, TableOutcome, TableReport};
 use crate::shell::{self, RunOptions};
 use crate::units::Millis;
+
+/// Where a service serves its metrics.
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
 /// What is logged where nothing else is seen.
 const LOG_FILTER: &str = "info";
@@ -42,9 +51,16 @@ pub(super) struct RunArgs {
     /// The most memory for the whole process
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = size)]
     memory: ByteSize,
+    /// Threads per table that decode and encode, at most; more than one work only while they are behind [default: the cores but one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    lines: Option<u16>,
     /// How long something remote may be down before the run gives up
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
     retry_for: Millis,
+    /// Where /metrics, /health/live, /health/ready and /status are served; --once serves them only with this [default of a
+    /// service: 127.0.0.1:9464]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
     /// The report on standard output at the end
     #[arg(long, value_enum, default_value_t)]
     output: OutputFormat,
@@ -56,6 +72,7 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
     let started = Instant::now();
     let id = Uuid::now_v7();
+    let memory = Memory::new(args.memory.as_u64());
     let loaded = config::load(&args.files)
         .map_err(Refused::from)
         .and_then(|pipelines| chosen(pipelines, &args.tables).map_err(Refused::from));
@@ -64,7 +81,7 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
         Err(refused) => {
             // A script that reads the report gets one also then; what is wrong is told on standard error.
             if args.output == OutputFormat::Json {
-                say_json(&report(id, Vec::new(), Exit::Config as u8, started));
+                say_json(&report(id, Vec::new(), Exit::Config as u8, started, &memory));
             }
             return Err(refused);
         }
@@ -76,20 +93,23 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
         LOG_FILTER
     };
     logs::start(args.log_format.unwrap_or(LogFormat::Text), filter, bars.clone());
+    let listen = args.listen.or((!args.once).then_some(LISTEN_DEFAULT));
     let options = RunOptions {
         run: id,
         once: args.once,
-        memory: args.memory.as_u64(),
+        memory: memory.clone(),
+        lines: args.lines.map_or_else(default_lines, usize::from),
         retry_for: args.retry_for,
+        observed: listen.is_some(),
     };
-    let (tables, stopped_by) = block_on(until_done(pipelines, options, bars))??;
+    let (tables, stopped_by) = block_on(until_done(pipelines, options, listen, bars))??;
     let code = exit_code(&tables, args.once, stopped_by);
     for table in &tables {
         tell_failure(table, tables.len());
     }
     match args.output {
         OutputFormat::Text => tables.iter().for_each(|table| say(&summary(table))),
-        OutputFormat::Json => say_json(&report(id, tables, code, started)),
+        OutputFormat::Json => say_json(&report(id, tables, code, started, &memory)),
     }
     Ok(code)
 }
@@ -115,9 +135,20 @@ impl StopSignal {
 async fn until_done(
     pipelines: Vec<Pipeline>,
     options: RunOptions,
+    listen: Option<SocketAddr>,
     bars: Option<MultiProgress>,
 ) -> Result<(Vec<TableReport>, Option<StopSignal>), Failure> {
-    let counters: Vec<_> = pipelines.iter().map(|_| Arc::new(Counters::default())).collect();
+    let observed = observe(&pipelines, &options);
+    let counters = observed
+        .tables
+        .iter()
+        .map(|table| Arc::new(Counters::of(Arc::clone(table))));
+    let counters: Vec<_> = counters.collect();
+    if let Some(address) = listen
+        && let Err(error) = server::start(address, Arc::clone(&observed)).await
+    {
+        tracing::warn!(%address, %error, "metrics and health can't be served there; going on without: `--listen` names another address");
+    }
     let names: Vec<_> = pipelines.iter().map(Pipeline::full_name).collect();
     let bars = bars.map(|all| Bars::new(all, &names, &counters));
     let (stop, stopping) = watch::channel(false);
@@ -159,6 +190,19 @@ async fn until_done(
     Ok((tables, stopped_by))
 }
 
+/// Makes what others may see of the run.
+fn observe(pipelines: &[Pipeline], options: &RunOptions) -> Arc<Observed> {
+    let metrics = Metrics::new();
+    let tables = pipelines.iter().map(|pipeline| Table::new(&metrics, pipeline));
+    Arc::new(Observed {
+        run: options.run.simple().to_string(),
+        tables: tables.collect(),
+        metrics,
+        memory: options.memory.clone(),
+        started: Instant::now(),
+    })
+}
+
 /// The smallest non-zero code of the tables; where none failed, the signal's if `--once` was stopped before its end.
 fn exit_code(tables: &[TableReport], once: bool, stopped_by: Option<StopSignal>) -> u8 {
     let failed = tables.iter().filter(|table| table.outcome == TableOutcome::Failed);
@@ -173,7 +217,7 @@ fn exit_code(tables: &[TableReport], once: bool, stopped_by: Option<StopSignal>)
 }
 
 /// Keeps the tables that `--table` names; all, where it names none.
-fn chosen(pipelines: Vec<Pipeline>, names: &[String]) -> Result<Vec<Pipeline>, Failure> {
+pub(super) fn chosen(pipelines: Vec<Pipeline>, names: &[String]) -> Result<Vec<Pipeline>, Failure> {
     let called = |pipeline: &Pipeline, name: &String| *name == pipeline.name || *name == pipeline.full_name();
     for name in names {
         if !pipelines.iter().any(|pipeline| called(pipeline, name)) {
@@ -198,12 +242,14 @@ fn tell_failure(table: &TableReport, tables: usize) {
     complain(error);
 }
 
-fn report(id: Uuid, tables: Vec<TableReport>, exit_code: u8, started: Instant) -> RunReport {
+fn report(id: Uuid, tables: Vec<TableReport>, exit_code: u8, started: Instant, memory: &Memory) -> RunReport {
+    let peak_resident = resident().map(|resident| resident.peak);
     RunReport {
         run: id.simple().to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         exit_code,
         millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        memory: MemoryReport::new(memory, peak_resident),
         tables,
     }
 }
@@ -245,6 +291,12 @@ pub(super) fn summary(table: &TableReport) -> String {
     text
 }
 
+/// One line for each core, and a core for the Kafka thread and the uploads.
+fn default_lines() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    cores.saturating_sub(1).max(1)
+}
+
 fn size(text: &str) -> Result<ByteSize, String> {
     let unit_missing = !text.ends_with(|last: char| last.is_ascii_alphabetic());
     let size = text
@@ -254,7 +306,7 @@ fn size(text: &str) -> Result<ByteSize, String> {
     size.ok_or_else(|| "write a number and its unit, like `512MiB`".to_owned())
 }
 
-fn span(text: &str) -> Result<Millis, String> {
+pub(super) fn span(text: &str) -> Result<Millis, String> {
     humantime::parse_duration(text)
         .map(Millis::from)
         .map_err(|_| "write a number and its unit, like `60s` or `5 minutes`".to_owned())

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -11,14 +10,10 @@ use super::sync_points::of_pipeline;
 use super::{Refused, block_on, open};
 use crate::config::{self, Pipeline};
 use crate::error::{Exit, Failure};
-use crate::kafka::admin::Admin;
-use crate::kafka::error::KafkaError;
 use crate::offsets::{Offset, Offsets, Partition};
+use crate::shell::check::asking;
 use crate::shell::open::table_of_record;
 use crate::table::TableView;
-
-/// How long a broker may take for one answer; somebody is waiting in front of the screen.
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The arguments of `aperio status`.
 #[derive(Debug, clap::Args)]
@@ -208,11 +203,10 @@ fn kept<T>(answer: Result<T, Failure>, failures: &mut Vec<Failure>) -> Option<T>
     answer.map_err(|failure| failures.push(failure)).ok()
 }
 
-/// Asks the brokers for the topic's ends and the group's offsets, on a thread that may block.
+/// Asks the brokers for the topic's ends and the group's offsets.
 async fn ask_kafka(pipeline: &Pipeline) -> Result<(Offsets, Offsets), Failure> {
-    let source = pipeline.source.clone();
-    let asked = tokio::task::spawn_blocking(move || {
-        let admin = Admin::new(&source.brokers, source.read_committed, &source.client, QUESTION_TIMEOUT)?;
+    let asked = asking(pipeline, |admin, pipeline| {
+        let source = &pipeline.source;
         Ok((
             admin.ends(&source.topic)?,
             admin.group_offsets(&source.group, &source.topic)?,
@@ -220,8 +214,7 @@ async fn ask_kafka(pipeline: &Pipeline) -> Result<(Offsets, Offsets), Failure> {
     });
     asked
         .await
-        .expect("a question to a broker doesn't panic")
-        .map_err(|error: KafkaError| error.failure(&pipeline.source.brokers, &pipeline.source.topic))
+        .map_err(|error| error.failure(&pipeline.source.brokers, &pipeline.source.topic))
 }
 
 fn text(status: &TableStatus) -> String {

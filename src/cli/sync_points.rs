@@ -1,4 +1,6 @@
-//! `aperio sync-points show`: the published copies of the offsets, as they are stored.
+//! `aperio sync-points`: the published copies of the offsets as they are stored, and moving the offsets.
+
+mod reset;
 
 use std::path::PathBuf;
 
@@ -15,6 +17,8 @@ use crate::shell::open::{catalog, sync_points, sync_points_failure};
 pub(super) enum SyncPointsCommand {
     /// Print them
     Show(ShowArgs),
+    /// Move the offsets of a table: shows how many records will double or be skipped, and asks
+    Reset(reset::ResetArgs),
 }
 
 /// The arguments of `aperio sync-points show`.
@@ -46,7 +50,13 @@ pub(super) struct PointShown {
 }
 
 pub(super) fn run(command: SyncPointsCommand) -> Result<u8, Refused> {
-    let SyncPointsCommand::Show(args) = command;
+    match command {
+        SyncPointsCommand::Show(args) => show(args),
+        SyncPointsCommand::Reset(args) => reset::run(args),
+    }
+}
+
+fn show(args: ShowArgs) -> Result<u8, Refused> {
     let pipelines = config::load(&args.files)?;
     let points = block_on(async {
         let mut all = Vec::new();
@@ -72,7 +82,7 @@ pub(super) async fn of_pipeline(
     pipeline: &Pipeline,
     table: Option<&crate::catalog::LoadedTable>,
 ) -> Result<Vec<PointShown>, Failure> {
-    let Some(points) = sync_points(pipeline, table.map(|table| table.metadata.location()))? else {
+    let Some(points) = sync_points(pipeline, table)? else {
         return Ok(Vec::new());
     };
     let rows = points

@@ -34,7 +34,7 @@ pub(super) struct KnownKeys {
 }
 
 /// Returns for each partition the offset from which on keys must be known: the ledger's, or that of a letter below it.
-pub(super) fn floor(ledger: &Offsets, letters: &[DeadLetter]) -> Offsets {
+pub(super) fn floor(ledger: &Offsets, letters: &[&DeadLetter]) -> Offsets {
     let mut floor = ledger.clone();
     for letter in letters {
         if floor.get(letter.partition).is_none_or(|offset| offset > letter.offset) {
@@ -79,6 +79,11 @@ impl KnownKeys {
         Ok(known)
     }
 
+    /// Counts the keys.
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Says whether these are the keys of the table as it was loaded, of this topic, and from these offsets on.
     ///
     /// Only the same snapshot will do: any other may hold letters of another run, or have lost some to a rollback.
@@ -101,10 +106,10 @@ impl KnownKeys {
     }
 
     /// Returns the letters that the table doesn't hold, order kept, each key once.
-    pub(super) fn missing<'a>(&self, letters: &'a [DeadLetter]) -> Vec<&'a DeadLetter> {
+    pub(super) fn missing<'a>(&self, letters: &[&'a DeadLetter]) -> Vec<&'a DeadLetter> {
         let mut seen = HashSet::new();
         let new = |letter: &&DeadLetter| !self.keys.contains(&key(letter)) && seen.insert(key(letter));
-        letters.iter().filter(new).collect()
+        letters.iter().copied().filter(new).collect()
     }
 
     /// Moves to the snapshot that added `letters` and nothing else.

@@ -10,6 +10,7 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use uuid::Uuid;
 use self::keys::KnownKeys;
 use crate::catalog::stage::{Change, StageError, fresh_snapshot_id, stage};
 use crate::catalog::{Catalog, CatalogError, LoadedTable, NewTable, SwapAnswer, creation_properties};
-use crate::decode::DeadLetter;
+use crate::decode::{DeadLetter, steps};
 use crate::offsets::Offsets;
 use crate::place::Part;
 use crate::store::UploadSinks;
@@ -36,8 +37,10 @@ const ATTEMPTS_MAX: usize = 8;
 const DELAY_MIN: Duration = Duration::from_millis(50);
 /// The longest delay.
 const DELAY_MAX: Duration = Duration::from_secs(5);
-/// Letters encoded at once: with values of 1 MiB, Kafka's default limit, some 2 GiB at the very worst.
-const LETTERS_PER_STEP: usize = 2_048;
+/// Letters encoded at once, and their bytes: a step is held twice while it is encoded.
+const STEP_MAX: (usize, usize) = (2_048, 8 << 20);
+/// What the file of letters may hold in memory beside its upload.
+const FILE_BYTES_MAX: usize = 16 << 20;
 
 /// Why letters weren't stored. Letters that were stored nonetheless are found by the next call.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +171,13 @@ impl DeadLetterTable {
     ///
     /// # Panics
     /// If the letters are of several topics.
-    pub async fn store(&mut self, ledger: &Offsets, letters: &[DeadLetter]) -> Result<u64, DeadLetterError> {
+    pub async fn store<L: Borrow<DeadLetter>>(
+        &mut self,
+        ledger: &Offsets,
+        letters: &[L],
+    ) -> Result<u64, DeadLetterError> {
+        let letters: Vec<&DeadLetter> = letters.iter().map(Borrow::borrow).collect();
+        let letters = &letters[..];
         let Some(topic) = letters.first().map(|letter| letter.topic.as_str()) else {
             return Ok(0);
         };
@@ -231,6 +240,25 @@ impl DeadLetterTable {
                 attempts: ATTEMPTS_MAX,
             },
         })
+    }
+
+    /// Counts the letters of `topic` that the table holds at or above `from`; none where there is no table.
+    ///
+    /// # Errors
+    /// [`DeadLetterError::Catalog`] and [`DeadLetterError::Keys`].
+    pub async fn count_from(&self, topic: &str, from: &Offsets) -> Result<usize, DeadLetterError> {
+        let loaded = self.catalog.load(&self.ident).await;
+        let loaded = loaded.map_err(|source| DeadLetterError::Catalog {
+            table: self.ident.clone(),
+            source,
+        })?;
+        let Some(table) = loaded else { return Ok(0) };
+        let known = KnownKeys::read(&table, topic, from).await;
+        let known = known.map_err(|source| DeadLetterError::Keys {
+            table: self.ident.clone(),
+            source,
+        })?;
+        Ok(known.len())
     }
 
     async fn load_or_create(&self) -> Result<LoadedTable, DeadLetterError> {
@@ -363,16 +391,19 @@ async fn write(
         u64::MAX,
         sinks,
     );
-    for step in letters.chunks(LETTERS_PER_STEP) {
+    let (letters_max, bytes_max) = STEP_MAX;
+    for step in steps(letters, letters_max, bytes_max) {
         let rows = columns::rows(&plan, step).map_err(|error| unsuitable(error.to_string()))?;
         let part = Part {
             value: Struct::empty(),
             path: String::new(),
             rows,
         };
-        writer = blocking(move || writer.write(vec![part]).map(|()| writer))
-            .await
-            .map_err(failed)?;
+        let write = move || {
+            writer.write(vec![part])?;
+            writer.flush_rows(FILE_BYTES_MAX).map(|()| writer)
+        };
+        writer = blocking(write).await.map_err(failed)?;
     }
     let files = blocking(move || writer.seal()).await.map_err(failed)?;
     Ok(files.into_iter().map(|file| (spec_id, file)).collect())

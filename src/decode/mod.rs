@@ -17,7 +17,7 @@ use crate::schema::infer::Shape;
 
 use self::json::JsonDecoder;
 
-pub use self::letter::DeadLetter;
+pub use self::letter::{DeadLetter, Letters, steps};
 
 /// A decoder, by the format of the topic.
 #[derive(Debug)]

@@ -260,6 +260,16 @@ impl Admin {
         Ok(offsets)
     }
 
+    /// Counts the members of `group`; none where nobody is in it.
+    ///
+    /// # Errors
+    /// As the brokers answered.
+    pub fn group_members(&self, group: &str) -> Result<usize, KafkaError> {
+        let listed = self.client.fetch_group_list(Some(group), self.timeout);
+        let listed = listed.map_err(|cause| KafkaError::of(&format!("asking about group `{group}`"), "", &cause))?;
+        Ok(listed.groups().iter().map(|found| found.members().len()).sum())
+    }
+
     /// Makes a client that may be assigned partitions or ask about `group`; it doesn't join it.
     fn client_of(&self, group: &str) -> Result<BaseConsumer<LogContext>, KafkaError> {
         config::consumer(&self.brokers, self.read_committed, &self.properties, Some(group))

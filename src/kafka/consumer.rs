@@ -31,6 +31,7 @@ use crate::kafka::batch::FetchQueue;
 use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::config;
 use crate::kafka::error::KafkaError;
+use crate::kafka::meter::Meter;
 use crate::offsets::{Offset, Offsets, Partition};
 
 /// What a consumer is started with.
@@ -50,6 +51,8 @@ pub struct ConsumerSettings {
     pub chunk_bytes_max: usize,
     /// librdkafka properties; those that exactly-once owns are overridden.
     pub client: BTreeMap<String, String>,
+    /// Where it counts what it does.
+    pub meter: Arc<Meter>,
 }
 
 /// What happened at Kafka.
@@ -170,7 +173,12 @@ impl Consumer {
     ) -> Result<Consumer, KafkaError> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let (commands, receiver) = mpsc::channel();
-        let context = Membership::new(settings.topic.clone(), events.clone(), receiver);
+        let context = Membership::new(
+            settings.topic.clone(),
+            Arc::clone(&settings.meter),
+            events.clone(),
+            receiver,
+        );
         let failed = |cause| KafkaError::of("joining the group", &settings.topic, &cause);
         let client: BaseConsumer<Membership> = client_config(&settings).create_with_context(context).map_err(failed)?;
         info!(topic = settings.topic, group = settings.group, "joining the group");

@@ -11,6 +11,7 @@ mod columns;
 pub mod config;
 pub mod consumer;
 pub mod error;
+pub mod meter;
 pub mod producer;
 mod topic_id;
 

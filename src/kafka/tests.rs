@@ -16,12 +16,17 @@ use super::consumer::{Consumer, ConsumerSettings, KafkaEvent};
 use super::error::KafkaError;
 use super::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::chunk::Chunk;
+use crate::memory::{Memory, Purpose};
 use crate::offsets::{Offset, Offsets, Partition};
 
 const TOPIC: &str = "orders";
 const WAIT: Duration = Duration::from_secs(30);
 const P0: Partition = Partition(0);
 const P1: Partition = Partition(1);
+
+fn budget_of(bytes: usize) -> Budget {
+    Budget::new(bytes, &Memory::new(1 << 30))
+}
 
 struct World {
     cluster: MockCluster<'static, DefaultProducerContext>,
@@ -74,6 +79,7 @@ impl World {
 
     fn member(&self, budget: &Budget) -> Member {
         let settings = ConsumerSettings {
+            meter: std::sync::Arc::default(),
             brokers: self.cluster.bootstrap_servers(),
             topic: TOPIC.to_owned(),
             group: "aperio-orders".to_owned(),
@@ -183,7 +189,7 @@ fn chunks_follow_one_another_and_hold_every_record() {
     let world = World::new();
     world.produce(P0, 0, 300);
     world.produce(P1, 0, 100);
-    let mut member = world.member(&Budget::new(64 << 20));
+    let mut member = world.member(&budget_of(64 << 20));
     let (generation, partitions) = member.assigned(&world);
     assert_eq!(partitions, [P0, P1]);
 
@@ -250,7 +256,7 @@ fn nulls_and_headers_arrive_as_they_were_sent() {
     world.runtime.block_on(letters.send(&[rich])).expect("delivered");
     let ends = world.admin().ends(TOPIC).expect("ends");
 
-    let mut member = world.member(&Budget::new(1 << 20));
+    let mut member = world.member(&budget_of(1 << 20));
     let (generation, _) = member.assigned(&world);
     let starts = offsets(&[(P0, 0), (P1, 0)]);
     member.consumer.start_at(generation, 0, starts.clone());
@@ -290,7 +296,7 @@ fn a_partition_leaves_only_once_its_revoke_is_acknowledged() {
     let world = World::new();
     world.produce(P0, 0, 50);
     world.produce(P1, 0, 50);
-    let budget = Budget::new(1 << 20);
+    let budget = budget_of(1 << 20);
     let mut one = world.member(&budget);
     let (generation, partitions) = one.assigned(&world);
     assert_eq!(partitions, [P0, P1]);
@@ -384,7 +390,7 @@ impl Truth {
 fn rebalances_while_reading_skip_and_double_nothing() {
     const ROUND: usize = 500;
     let world = World::new();
-    let budget = Budget::new(1 << 20);
+    let budget = budget_of(1 << 20);
     let mut truth = Truth {
         at: offsets(&[(P0, 0), (P1, 0)]),
         ends: offsets(&[(P0, 0), (P1, 0)]),
@@ -436,7 +442,7 @@ fn rebalances_while_reading_skip_and_double_nothing() {
 fn a_spent_budget_holds_records_back_and_keeps_the_membership() {
     let world = World::new();
     world.produce(P0, 0, 200);
-    let budget = Budget::new(64);
+    let budget = budget_of(64);
     let mut member = world.member(&budget);
     let (generation, _) = member.assigned(&world);
     member.consumer.start_at(generation, 0, offsets(&[(P0, 0)]));
@@ -462,7 +468,7 @@ fn a_spent_budget_holds_records_back_and_keeps_the_membership() {
 fn an_offset_that_is_gone_is_said_and_not_jumped_over() {
     let world = World::new();
     world.produce(P0, 0, 5);
-    let mut member = world.member(&Budget::new(1 << 20));
+    let mut member = world.member(&budget_of(1 << 20));
     let (generation, _) = member.assigned(&world);
     member.consumer.start_at(generation, 0, offsets(&[(P0, 1000)]));
     let wanted = member.wait(&world, "an outcome", |event| match event {
@@ -523,7 +529,7 @@ fn a_property_that_does_not_exist_is_refused_by_name() {
 
 #[test]
 fn a_budget_is_returned_on_drop_and_never_overdrawn() {
-    let budget = Budget::new(10);
+    let budget = budget_of(10);
     let held = budget.acquire(8, Duration::ZERO).expect("there are 10");
     assert!(budget.acquire(3, Duration::ZERO).is_none());
     let rest = budget.acquire(2, Duration::ZERO).expect("there are 2");
@@ -532,4 +538,25 @@ fn a_budget_is_returned_on_drop_and_never_overdrawn() {
     drop(rest);
     assert_eq!(budget.acquire(1000, Duration::ZERO).expect("alone").bytes(), 10);
     assert_eq!(budget.available(), 10);
+}
+
+#[test]
+fn letters_take_of_the_budget_and_are_told_when_they_alone_are_in_the_way() {
+    let memory = Memory::new(1 << 30);
+    let budget = Budget::new(10, &memory);
+    let mut letters = memory.hold(Purpose::Letters);
+    letters.set(6);
+    assert_eq!(budget.available(), 4);
+    let chunk = budget.acquire(4, Duration::ZERO).expect("what letters leave");
+    assert!(budget.acquire(1, Duration::ZERO).is_none());
+    assert!(
+        !budget.is_held_by_letters(),
+        "a chunk is on its way, whose end gives bytes back"
+    );
+    drop(chunk);
+    assert!(budget.acquire(5, Duration::ZERO).is_none());
+    assert!(budget.is_held_by_letters());
+    drop(letters);
+    assert!(!budget.is_held_by_letters());
+    assert_eq!(budget.acquire(5, Duration::ZERO).map(|permit| permit.bytes()), Some(5));
 }

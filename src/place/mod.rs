@@ -8,6 +8,8 @@ mod split;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -42,11 +44,33 @@ pub struct Part {
     pub rows: RecordBatch,
 }
 
+/// A partition value and its directory, see [`Part`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionValue {
+    /// The value.
+    pub value: Struct,
+    /// The directory.
+    pub path: String,
+}
+
+/// Rows of many partition values, too few of each to be worth a batch of their own.
+#[derive(Debug, Clone)]
+pub struct Scattered {
+    /// The rows, with the schema of the plan, in the order they were decoded.
+    pub rows: RecordBatch,
+    /// The values, each once.
+    pub values: Vec<Arc<PartitionValue>>,
+    /// By position in `values`: its rows, ascending; together all of `rows`.
+    pub rows_of: Vec<Vec<u32>>,
+}
+
 /// What placing made of one chunk's rows.
 #[derive(Debug)]
 pub struct Placed {
-    /// One part per distinct partition value, ascending by path.
+    /// One part per distinct partition value, ascending by path; none if the rows are scattered.
     pub parts: Vec<Part>,
+    /// The rows, if they are scattered.
+    pub scattered: Option<Scattered>,
     /// The decoder's rejects and the rows that couldn't be placed, ascending by index.
     pub rejects: Vec<Reject>,
     /// The latest event time of the placed rows, microseconds UTC; `None` without rows or where none is computed.
@@ -74,6 +98,16 @@ pub enum PlaceError {
     },
 }
 
+/// Values in a chunk from which on its rows may be scattered.
+const SCATTERED_VALUES_MIN: usize = 16;
+
+/// Rows of a value in a chunk, on average, below which they are scattered: a batch of its own for each costs more than the
+/// wait.
+const SCATTERED_ROWS_MAX: usize = 256;
+
+/// Partition values whose directories are kept at hand, some 300 bytes each.
+const VALUES_KNOWN_MAX: usize = 16_384;
+
 /// Places decoded rows: makes them whole, reads their event time, splits them by partition value.
 #[derive(Debug)]
 pub struct Placer {
@@ -84,6 +118,8 @@ pub struct Placer {
     keys: Vec<PartitionKey>,
     /// Hive's layout: the places of the columns that the files hold.
     hive: Option<Vec<usize>>,
+    /// Values seen before, by their bytes as rows compare them; a cache, nothing more.
+    known: RefCell<HashMap<Box<[u8]>, Arc<PartitionValue>>>,
 }
 
 impl Placer {
@@ -114,6 +150,7 @@ impl Placer {
             event_time,
             keys,
             hive: None,
+            known: RefCell::default(),
         })
     }
 
@@ -173,8 +210,10 @@ impl Placer {
             event_times = event_times.map(|times| kept_of(&times, &kept).as_primitive().clone());
         }
         rejects.sort_by_key(|reject| reject.index);
+        let (parts, scattered) = self.split(batch);
         Placed {
-            parts: self.split(batch),
+            parts,
+            scattered,
             rejects,
             event_time_max_us: event_times.as_ref().and_then(arrow::compute::max),
         }
@@ -333,57 +372,99 @@ impl Placer {
         let values: Vec<ArrayRef> = self.keys.iter().map(|key| key.values(batch)).collect();
         let mut failures = Vec::new();
         for group in groups_of(&values) {
-            if let Err(reason) = hive_path(&self.spec, &self.plan.schema, &self.value(&values, group[0] as usize)) {
-                failures.extend(group.into_iter().map(|row| (row, reason.clone())));
+            let value = self.literals(&values, group.rows[0] as usize);
+            if let Err(reason) = hive_path(&self.spec, &self.plan.schema, &value) {
+                failures.extend(group.rows.into_iter().map(|row| (row, reason.clone())));
             }
         }
         failures
     }
 
-    fn split(&self, batch: RecordBatch) -> Vec<Part> {
+    /// Returns what the files hold of placed rows: in Hive's layout some columns are in the directory only.
+    fn stored(&self, batch: RecordBatch) -> RecordBatch {
+        match &self.hive {
+            None => batch,
+            Some(kept) => batch.project(kept).expect("the places are of the plan"),
+        }
+    }
+
+    fn split(&self, batch: RecordBatch) -> (Vec<Part>, Option<Scattered>) {
         if batch.num_rows() == 0 {
-            return Vec::new();
+            return (Vec::new(), None);
         }
         let values: Vec<ArrayRef> = self.keys.iter().map(|key| key.values(&batch)).collect();
+        let batch = self.stored(batch);
         if values.iter().all(is_uniform) {
-            return vec![self.part(&values, 0, batch)];
+            let value = self.value(&values, 0);
+            return (vec![part(&value, batch)], None);
         }
         let groups = groups_of(&values);
-        let mut parts: Vec<Part> = groups
-            .into_iter()
-            .map(|group| {
-                let (first, last) = (group[0] as usize, group[group.len() - 1] as usize);
-                let rows = if last - first + 1 == group.len() {
-                    batch.slice(first, group.len())
-                } else {
-                    take_record_batch(&batch, &UInt32Array::from(group)).expect("a group holds rows of the batch")
-                };
-                self.part(&values, first, rows)
+        let mut known = self.known.borrow_mut();
+        if known.len() > VALUES_KNOWN_MAX {
+            known.clear();
+        }
+        let values: Vec<Arc<PartitionValue>> = groups
+            .iter()
+            .map(|group| match known.get(&group.key) {
+                Some(value) => Arc::clone(value),
+                None => {
+                    let value = self.value(&values, group.rows[0] as usize);
+                    known.insert(group.key.clone(), Arc::clone(&value));
+                    value
+                }
             })
             .collect();
+        drop(known);
+        if groups.len() >= SCATTERED_VALUES_MIN && batch.num_rows() / groups.len() < SCATTERED_ROWS_MAX {
+            let rows_of = groups.into_iter().map(|group| group.rows).collect();
+            let scattered = Scattered {
+                rows: batch,
+                values,
+                rows_of,
+            };
+            return (Vec::new(), Some(scattered));
+        }
+        let parts = groups.into_iter().zip(&values).map(|(group, value)| {
+            let group = group.rows;
+            let (first, last) = (group[0] as usize, group[group.len() - 1] as usize);
+            let rows = if last - first + 1 == group.len() {
+                batch.slice(first, group.len())
+            } else {
+                take_record_batch(&batch, &UInt32Array::from(group)).expect("a group holds rows of the batch")
+            };
+            part(value, rows)
+        });
+        let mut parts: Vec<Part> = parts.collect();
         parts.sort_by(|a, b| a.path.cmp(&b.path));
-        parts
+        (parts, None)
     }
 
-    fn part(&self, values: &[ArrayRef], row: usize, rows: RecordBatch) -> Part {
-        let value = self.value(values, row);
-        let (path, rows) = match &self.hive {
-            None => (partition_path(&self.spec, &self.plan.schema, &value), rows),
-            Some(kept) => (
-                hive_path(&self.spec, &self.plan.schema, &value).expect("rows without a directory were rejected"),
-                rows.project(kept).expect("the places are of the plan"),
-            ),
+    fn value(&self, values: &[ArrayRef], row: usize) -> Arc<PartitionValue> {
+        let value = self.literals(values, row);
+        let path = match &self.hive {
+            None => partition_path(&self.spec, &self.plan.schema, &value),
+            Some(_) => {
+                hive_path(&self.spec, &self.plan.schema, &value).expect("rows without a directory were rejected")
+            }
         };
-        Part { value, path, rows }
+        Arc::new(PartitionValue { value, path })
     }
 
-    fn value(&self, values: &[ArrayRef], row: usize) -> Struct {
+    fn literals(&self, values: &[ArrayRef], row: usize) -> Struct {
         let literals = self
             .keys
             .iter()
             .zip(values)
             .map(|(key, values)| key.literal(values, row));
         Struct::from_iter(literals.collect::<Vec<_>>())
+    }
+}
+
+fn part(value: &PartitionValue, rows: RecordBatch) -> Part {
+    Part {
+        value: value.value.clone(),
+        path: value.path.clone(),
+        rows,
     }
 }
 

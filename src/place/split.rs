@@ -126,8 +126,16 @@ pub(super) fn is_uniform(values: &ArrayRef) -> bool {
     same.true_count() == pairs
 }
 
+/// Rows of one value.
+pub(super) struct Group {
+    /// The value as bytes: the same for the same value, whatever the chunk.
+    pub key: Box<[u8]>,
+    /// Ascending; at least one.
+    pub rows: Vec<u32>,
+}
+
 /// Groups rows by their values: one group per distinct value in order of first sight, rows ascending in each.
-pub(super) fn groups_of(values: &[ArrayRef]) -> Vec<Vec<u32>> {
+pub(super) fn groups_of(values: &[ArrayRef]) -> Vec<Group> {
     let fields = values
         .iter()
         .map(|column| SortField::new(column.data_type().clone()))
@@ -137,7 +145,7 @@ pub(super) fn groups_of(values: &[ArrayRef]) -> Vec<Vec<u32>> {
         .convert_columns(values)
         .expect("the columns have the types the converter was made for");
     let mut numbers: HashMap<&[u8], usize> = HashMap::new();
-    let mut groups: Vec<Vec<u32>> = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     let mut current: Option<(&[u8], usize)> = None;
     for row in 0..rows.num_rows() {
         let value = rows.row(row).data();
@@ -145,12 +153,15 @@ pub(super) fn groups_of(values: &[ArrayRef]) -> Vec<Vec<u32>> {
             // Neighbours mostly share a value, and comparing is cheaper than hashing.
             Some((last, number)) if last == value => number,
             _ => *numbers.entry(value).or_insert_with(|| {
-                groups.push(Vec::new());
+                let key = value.into();
+                groups.push(Group { key, rows: Vec::new() });
                 groups.len() - 1
             }),
         };
         current = Some((value, number));
-        groups[number].push(u32::try_from(row).expect("a chunk's rows fit 32 bits"));
+        groups[number]
+            .rows
+            .push(u32::try_from(row).expect("a chunk's rows fit 32 bits"));
     }
     groups
 }

@@ -1,5 +1,7 @@
 //! The commit under way: one at a time, every attempt admitted anew.
 
+use uuid::Uuid;
+
 use crate::error::{Exit, Failure};
 use crate::offsets::{Offsets, Partition};
 use crate::run::{Action, OVERTAKEN_MAX, Outcome, Run, Swapped, start};
@@ -14,6 +16,17 @@ const BACKOFF_MIN: Millis = Millis(100);
 /// The longest wait between attempts: a catalog that is back is noticed within it.
 const BACKOFF_MAX: Millis = Millis(10_000);
 
+/// The longest wait after the first conflict; doubled with each further one. Every instance takes another part of it, so
+/// that those that met don't meet again.
+const CONFLICT_WAIT_MIN: Millis = Millis(50);
+
+/// The longest wait after a conflict, where attempts are quick. Whoever waited longer than others would lose to them again
+/// and again.
+const CONFLICT_WAIT_MAX: Millis = Millis(1_000);
+
+/// Attempts that fit into the longest wait where they are slow: about as many instances can take turns.
+const TURNS: i64 = 8;
+
 /// A commit under way.
 #[derive(Debug)]
 pub(super) struct Commit {
@@ -21,6 +34,10 @@ pub(super) struct Commit {
     step: Step,
     /// Attempts that failed in a row, whatever the step.
     failures: u32,
+    /// Attempts in a row that others were faster than.
+    conflicts: u32,
+    /// When the last attempt began.
+    swapping_since: Millis,
     failing_since: Option<Millis>,
     /// An attempt was sent whose fate isn't known: its files must stay.
     unknown: bool,
@@ -54,6 +71,8 @@ impl Commit {
             job,
             step,
             failures: 0,
+            conflicts: 0,
+            swapping_since: Millis(0),
             failing_since: None,
             unknown: false,
             attempted_at: None,
@@ -96,6 +115,18 @@ impl Commit {
     /// No attempt is out whose fate isn't known.
     pub(super) fn never_unknown(&self) -> bool {
         !self.unknown && self.step != Step::Swapping
+    }
+
+    /// How long to wait before the next attempt after a conflict; other runs wait otherwise.
+    fn wait_after_conflict(&self, run: Uuid, now: Millis) -> Millis {
+        let took = now.since(self.swapping_since).0;
+        let longest = took.saturating_mul(TURNS).clamp(CONFLICT_WAIT_MAX.0, BACKOFF_MAX.0);
+        let doubled = CONFLICT_WAIT_MIN.0 << (self.conflicts - 1).min(10);
+        let most = doubled.min(longest).unsigned_abs();
+        let (high, low) = run.as_u64_pair();
+        // The constant spreads what are neighbours over all numbers. Source: Knuth, TAOCP 3, 6.4, multiplicative hashing.
+        let spread = (high ^ low ^ u64::from(self.conflicts)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        Millis(i64::try_from(spread % most).unwrap_or_default())
     }
 
     fn backoff(&self) -> Millis {
@@ -165,6 +196,8 @@ impl Run {
         match answer {
             Ok(()) => {
                 commit.step = Step::Loading;
+                // What was asked for before may not show columns that these windows' files have.
+                self.stale = self.loading;
                 self.load(Millis(0));
             }
             Err(error) => {
@@ -179,6 +212,10 @@ impl Run {
     pub(super) fn loaded(&mut self, answer: Result<TableView, String>, now: Millis) {
         self.loading = false;
         self.last_load = now;
+        if std::mem::take(&mut self.stale) && answer.is_ok() {
+            self.load(Millis(0));
+            return;
+        }
         let waits = self.commit.as_ref().is_some_and(|commit| commit.step == Step::Loading);
         match answer {
             Err(error) if waits => {
@@ -200,6 +237,9 @@ impl Run {
                 if waits {
                     self.attempt(view, now);
                 } else if let Some(ledger) = view.ledger {
+                    if self.ledger.as_ref().is_none_or(|held| held.offsets != ledger.offsets) {
+                        self.progress_at = now;
+                    }
                     self.ledger = Some(ledger.clone());
                     if self.strayed() {
                         self.drop_windows();
@@ -219,6 +259,10 @@ impl Run {
         }
         let mut commit = self.commit.take().expect("only a commit under way is attempted");
         let (fresh, sequence) = (view.ledger.clone(), view.sequence);
+        if commit.attempted_at.is_some_and(|attempted_at| attempted_at != sequence) {
+            // Others get on: that is no failure of the catalog's, however long it lasts.
+            (commit.failures, commit.failing_since) = (0, None);
+        }
         let admitted = match &commit.job {
             Job::Start(starts) => admit::admit_start(view, &self.config.source, starts),
             Job::Windows(windows) => admit::admit(view, &self.config.source, windows.clone()).map(Some),
@@ -237,6 +281,7 @@ impl Run {
             }
             Ok(Some(admitted)) => {
                 commit.step = Step::Swapping;
+                commit.swapping_since = now;
                 commit.attempted_at = Some(sequence);
                 self.commit = Some(commit);
                 self.actions.push_back(Action::Swap(Box::new(admit::plan(admitted))));
@@ -248,6 +293,14 @@ impl Run {
             Err(Refusal::OtherSource { ledger }) => {
                 self.commit = Some(commit);
                 self.other_source(ledger);
+            }
+            // Not the other instances' doing: it counts for nothing. The shell lets the next window be of the new form.
+            Err(Refusal::SchemaMoved { .. }) => {
+                self.commit = Some(commit);
+                let fresh = fresh.expect("offsets were compared");
+                self.ledger = Some(fresh.clone());
+                self.drop_windows();
+                self.see(fresh);
             }
             Err(refusal @ (Refusal::Overtaken { .. } | Refusal::Gap { .. })) => {
                 self.commit = Some(commit);
@@ -269,6 +322,8 @@ impl Run {
         let Some(commit) = self.commit.as_mut().filter(awaited) else {
             return;
         };
+        // What was asked before shows the table as it was before this attempt.
+        self.stale = self.loading;
         match answer {
             Swapped::Committed(view) => {
                 self.overtaken = 0;
@@ -277,9 +332,10 @@ impl Run {
             }
             Swapped::Conflict => {
                 commit.step = Step::Loading;
-                if let Some(after) =
-                    self.failed_attempt("the table keeps moving", "every swap met a conflict".into(), now)
-                {
+                commit.conflicts += 1;
+                let after = commit.wait_after_conflict(self.config.run, now);
+                let error = "every swap met a conflict, and the table stays as it is".into();
+                if self.failed_attempt("the catalog takes no commit", error, now).is_some() {
                     self.load(after);
                 }
             }
@@ -401,17 +457,19 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
 
+    use iceberg::spec::{NestedField, NestedFieldRef, PrimitiveType, Schema, Type};
     use uuid::Uuid;
 
     use super::*;
     use crate::offsets::{Offset, OffsetRange};
-    use crate::run::window::RejectLimit;
+    use crate::run::window::{RejectLimit, SealReason};
     use crate::run::{Event, RunConfig};
-    use crate::table::Tally;
     use crate::table::admit::Source;
     use crate::table::ledger::LEDGER_VERSION;
+    use crate::table::{Layout, Tally};
 
     const ID: Uuid = Uuid::from_u128(1);
     const ONLY: Partition = Partition(0);
@@ -431,26 +489,24 @@ mod tests {
                 event_times: BTreeMap::new(),
             }),
             ledger_at: Some(Millis(0)),
+            layout: layout(&[]),
         }
+    }
+
+    fn layout(columns: &[NestedFieldRef]) -> Arc<Layout> {
+        let schema = Schema::builder().with_fields(columns.to_vec()).build();
+        Arc::new(Layout {
+            schema: Arc::new(schema.expect("columns")),
+            specs: BTreeSet::new(),
+        })
     }
 
     fn id(sequence: u64) -> WindowId {
         WindowId { run: ID, sequence }
     }
 
-    /// Fills and seals the window `sequence` with one record; it is being prepared then.
-    fn prepare(run: &mut Run, sequence: u64) {
-        let range = OffsetRange::new(Offset::ZERO, Offset::new(1));
-        run.on(Event::Assigned(vec![ONLY]), Millis(0));
-        run.on(Event::Loaded(Ok(table())), Millis(0));
-        let fetched = Event::Fetched {
-            epoch: sequence,
-            partition: ONLY,
-            range,
-            records: 1,
-        };
-        run.on(fetched, Millis(0));
-        let sealed = SealedWindow {
+    fn sealed(sequence: u64, range: OffsetRange) -> SealedWindow {
+        SealedWindow {
             id: id(sequence),
             ranges: [(ONLY, range)].into_iter().collect(),
             files: Vec::new(),
@@ -460,20 +516,16 @@ mod tests {
                 ..Tally::default()
             },
             event_times: BTreeMap::new(),
-        };
-        let actions = run.on(Event::Sealed(sealed), Millis(0));
-        assert!(
-            matches!(&actions[..], [Action::Prepare { windows, .. }] if *windows == [id(sequence)]),
-            "{actions:?}"
-        );
+            schemas: vec![layout(&[]).schema.clone()],
+        }
     }
 
-    #[test]
-    fn an_answer_about_dropped_windows_is_none_about_those_that_follow() {
+    /// A run that has published what the table holds, and fills windows of `batch_size` records.
+    fn opened(batch_size: u64) -> Run {
         let mut run = Run::new(RunConfig {
             run: ID,
             once: false,
-            batch_size: 1,
+            batch_size,
             batch_window: Millis(60_000),
             retry_for: Millis(60_000),
             grace: Millis(1_000),
@@ -491,6 +543,31 @@ mod tests {
         };
         run.on(opened, Millis(0));
         run.on(Event::Published(Ok(())), Millis(0));
+        run
+    }
+
+    /// Fills and seals the window `sequence` with one record; it is being prepared then.
+    fn prepare(run: &mut Run, sequence: u64) {
+        let range = OffsetRange::new(Offset::ZERO, Offset::new(1));
+        run.on(Event::Assigned(vec![ONLY]), Millis(0));
+        run.on(Event::Loaded(Ok(table())), Millis(0));
+        let fetched = Event::Fetched {
+            epoch: sequence,
+            partition: ONLY,
+            range,
+            records: 1,
+        };
+        run.on(fetched, Millis(0));
+        let actions = run.on(Event::Sealed(sealed(sequence, range)), Millis(0));
+        assert!(
+            matches!(&actions[..], [Action::Prepare { windows, .. }] if *windows == [id(sequence)]),
+            "{actions:?}"
+        );
+    }
+
+    #[test]
+    fn an_answer_about_dropped_windows_is_none_about_those_that_follow() {
+        let mut run = opened(1);
         prepare(&mut run, 0);
         let lost = Event::Revoked {
             partitions: vec![ONLY],
@@ -518,5 +595,149 @@ mod tests {
         assert!(actions.is_empty(), "nobody knows what becomes of window 1: {actions:?}");
         let actions = run.on(swapped(1), Millis(0));
         assert!(matches!(&actions[..], [Action::Load { .. }]), "{actions:?}");
+    }
+
+    fn prepared(sequence: u64) -> Event {
+        Event::Prepared {
+            windows: vec![id(sequence)],
+            answer: Ok(()),
+        }
+    }
+
+    fn swapped(answer: Swapped) -> Event {
+        Event::Swapped {
+            windows: vec![id(0)],
+            answer,
+        }
+    }
+
+    /// A service whose first window is being swapped.
+    fn swapping() -> Run {
+        let mut run = opened(1);
+        prepare(&mut run, 0);
+        run.on(prepared(0), Millis(0));
+        let actions = run.on(Event::Loaded(Ok(table())), Millis(0));
+        assert!(matches!(&actions[..], [Action::Swap(_)]), "{actions:?}");
+        run
+    }
+
+    #[test]
+    fn conflicts_end_a_run_only_where_nobody_gets_on() {
+        for (moves, ends) in [(true, false), (false, true)] {
+            let mut run = swapping();
+            let mut ended = false;
+            // Each answer comes half a minute after the one before; one is patient for a whole one.
+            for round in 1..=4 {
+                let now = Millis(round * 30_000);
+                let actions = run.on(swapped(Swapped::Conflict), now);
+                ended = actions.iter().any(|action| matches!(action, Action::Finish(_)));
+                if ended {
+                    break;
+                }
+                let Some(Action::Load { after }) = actions.first() else {
+                    panic!("{actions:?}")
+                };
+                assert!(*after < CONFLICT_WAIT_MAX, "{after}");
+                let mut view = table();
+                view.sequence += if moves { round } else { 0 };
+                let actions = run.on(Event::Loaded(Ok(view)), now);
+                assert!(matches!(&actions[..], [Action::Swap(_)]), "{actions:?}");
+            }
+            assert_eq!(ended, ends, "the table moves: {moves}");
+        }
+    }
+
+    #[test]
+    fn what_was_loaded_before_a_commit_is_not_taken_for_the_table_after_it() {
+        let mut run = swapping();
+        // A rebalance asks for the table while the swap is under way, and is answered when it is done.
+        let actions = run.on(Event::Assigned(vec![Partition(1)]), Millis(0));
+        assert!(matches!(&actions[..], [Action::Load { .. }]), "{actions:?}");
+        let mut after = table();
+        let ledger = after.ledger.as_mut().expect("a ledger");
+        ledger.offsets = [(ONLY, Offset::new(1)), (Partition(1), Offset::ZERO)]
+            .into_iter()
+            .collect();
+        run.on(swapped(Swapped::Committed(after.clone())), Millis(0));
+        run.on(Event::Published(Ok(())), Millis(0));
+        let actions = run.on(Event::Loaded(Ok(table())), Millis(0));
+        assert!(
+            matches!(&actions[..], [Action::Load { .. }]),
+            "asked again: {actions:?}"
+        );
+        assert_eq!(
+            run.ledger().map(|ledger| &ledger.offsets),
+            after.ledger.map(|ledger| ledger.offsets).as_ref()
+        );
+    }
+
+    #[test]
+    fn a_window_written_for_columns_that_are_gone_is_read_again() {
+        let mut run = opened(1);
+        prepare(&mut run, 0);
+        run.on(prepared(0), Millis(0));
+        let column = NestedField::required(1, "id", Type::Primitive(PrimitiveType::Long));
+        let view = TableView {
+            layout: layout(&[Arc::new(column)]),
+            ..table()
+        };
+        let actions = run.on(Event::Loaded(Ok(view)), Millis(0));
+        let [Action::Drop { windows, .. }, Action::Read { epoch: 1, offsets }] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(
+            (&windows[..], &offsets[..]),
+            (&[id(0)][..], &[(ONLY, Offset::ZERO)][..])
+        );
+    }
+
+    #[test]
+    fn crowded_windows_close_early_and_those_sealed_during_a_commit_share_the_next() {
+        let mut run = opened(1_000);
+        run.on(Event::Assigned(vec![ONLY]), Millis(0));
+        run.on(Event::Loaded(Ok(table())), Millis(0));
+        let mut fill = |sequence: u64| {
+            let start = Offset::new(sequence.cast_signed());
+            let range = OffsetRange::new(start, start.next());
+            let fetched = Event::Fetched {
+                epoch: 0,
+                partition: ONLY,
+                range,
+                records: 1,
+            };
+            run.on(fetched, Millis(0));
+            let actions = run.on(Event::Crowded(id(sequence + 1)), Millis(0));
+            assert!(actions.is_empty(), "that window isn't open: {actions:?}");
+            let actions = run.on(Event::Crowded(id(sequence)), Millis(0));
+            assert!(
+                matches!(&actions[..], [Action::Seal { window, reason: SealReason::Memory, .. }] if *window == id(sequence)),
+                "{actions:?}"
+            );
+            run.on(Event::Sealed(sealed(sequence, range)), Millis(0))
+        };
+        let actions = fill(0);
+        assert!(matches!(&actions[..], [Action::Prepare { .. }]), "{actions:?}");
+        assert!(fill(1).is_empty(), "one commit is under way");
+        assert!(fill(2).is_empty(), "one commit is under way");
+        let prepared = Event::Prepared {
+            windows: vec![id(0)],
+            answer: Ok(()),
+        };
+        run.on(prepared, Millis(0));
+        run.on(Event::Loaded(Ok(table())), Millis(0));
+        let mut after = table();
+        if let Some(ledger) = &mut after.ledger {
+            ledger.offsets = [(ONLY, Offset::new(1))].into_iter().collect();
+        }
+        let swapped = Event::Swapped {
+            windows: vec![id(0)],
+            answer: Swapped::Committed(after),
+        };
+        run.on(swapped, Millis(0));
+        let actions = run.on(Event::Published(Ok(())), Millis(0));
+        assert!(
+            matches!(&actions[..], [Action::Prepare { windows, .. }] if *windows == [id(1), id(2)]),
+            "{actions:?}"
+        );
     }
 }

@@ -17,6 +17,8 @@
 //! - where nothing else is to be committed, the ledger is written again once its snapshot is older than a day.
 
 mod commit;
+pub mod deadline;
+mod end;
 pub mod start;
 pub mod window;
 
@@ -27,6 +29,7 @@ use uuid::Uuid;
 use crate::error::{Exit, Failure};
 use crate::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
 use crate::run::commit::Commit;
+use crate::run::deadline::Look;
 use crate::run::window::{Filling, RejectLimit, SealReason};
 use crate::table::admit::{self, CommitPlan, Source};
 use crate::table::ledger::Ledger;
@@ -106,6 +109,8 @@ pub enum Event {
         /// Its records; fewer than offsets where there are holes.
         records: u64,
     },
+    /// The dead letters of a window hold as much memory as they may: it is closed, if it isn't already.
+    Crowded(WindowId),
     /// The files of a window are complete.
     Sealed(SealedWindow),
     /// Answer to [`Action::Prepare`].
@@ -259,7 +264,11 @@ pub struct Run {
     /// What the publication under way will bring them to.
     publishing: Offsets,
     loading: bool,
+    /// The load under way was asked for before an attempt that has been answered since: what it shows is out of date.
+    stale: bool,
     last_load: Millis,
+    /// When a `--once` run last had something to do, or saw that others did something.
+    progress_at: Millis,
     load_failing_since: Option<Millis>,
     paused: bool,
     revoke: Option<Revoke>,
@@ -299,6 +308,8 @@ impl Run {
             published: Offsets::default(),
             publishing: Offsets::default(),
             loading: false,
+            stale: false,
+            progress_at: Millis(0),
             last_load: Millis(0),
             load_failing_since: None,
             paused: false,
@@ -315,9 +326,39 @@ impl Run {
         self.ledger.as_ref()
     }
 
+    /// The window that takes chunks now.
+    pub fn filling(&self) -> Option<WindowId> {
+        self.filling.as_ref().map(|filling| filling.id)
+    }
+
     /// The ends that a `--once` run works towards; empty in a service.
     pub fn ends(&self) -> &Offsets {
         &self.ends
+    }
+
+    /// The partitions that this member was given.
+    pub fn assigned(&self) -> impl Iterator<Item = Partition> + '_ {
+        self.assigned.iter().copied()
+    }
+
+    /// What this run waits for, as far as its own state tells.
+    ///
+    /// - `ends`: the topic's; empty where they aren't known.
+    pub fn look(&self, ends: &Offsets) -> Look {
+        let ledger = self.ledger.as_ref().map(|ledger| &ledger.offsets);
+        let held = |partition| ledger.and_then(|held| held.get(partition));
+        let works = self.joined && self.outcome.is_none() && self.stop_deadline.is_none();
+        let unread = |(partition, at)| ends.get(partition).is_some_and(|end| at < end);
+        // A service answers for its own partitions; one that was given none, for the group that gives none.
+        let counts = |partition| self.config.once || self.assigned.is_empty() || self.assigned.contains(&partition);
+        Look {
+            commits: self.commit.is_some(),
+            records_due: works && !self.paused && self.revoke.is_none() && self.positions.iter().any(unread),
+            behind: works
+                && ends
+                    .iter()
+                    .any(|(partition, end)| counts(partition) && held(partition).is_none_or(|held| held < end)),
+        }
     }
 
     /// Takes in one thing that happened; returns what to do about it, in order. Same inputs, same answer.
@@ -340,6 +381,7 @@ impl Run {
             Event::Opened { view, partitions, ends } => self.opened(view, partitions, ends, now),
             Event::StartResolved(starts) => self.start_resolved(starts),
             Event::Assigned(partitions) => {
+                self.progress_at = now;
                 self.assigned.extend(&partitions);
                 self.joining.extend(partitions);
                 self.load(Millis(0));
@@ -351,6 +393,11 @@ impl Run {
                 range,
                 records,
             } => self.fetched(epoch, partition, range, records, now),
+            Event::Crowded(window) => {
+                if let Some(filling) = self.filling.take_if(|filling| filling.id == window) {
+                    self.seal(filling, SealReason::Memory);
+                }
+            }
             Event::Sealed(window) => self.window_sealed(window),
             Event::Prepared { windows, answer } => self.prepared(&windows, answer, now),
             Event::Loaded(answer) => self.loaded(answer, now),
@@ -446,6 +493,7 @@ impl Run {
     }
 
     fn revoked(&mut self, partitions: Vec<Partition>, lost: bool, now: Millis) {
+        self.progress_at = now;
         let gone: BTreeSet<_> = partitions.into_iter().collect();
         self.assigned.retain(|partition| !gone.contains(partition));
         self.joining.retain(|partition| !gone.contains(partition));
@@ -533,6 +581,9 @@ impl Run {
 
     fn settle_end(&mut self, now: Millis) {
         let idle = self.idle();
+        if !(self.joined && idle) {
+            self.progress_at = now;
+        }
         if let Some(deadline) = self.stop_deadline {
             if idle || now >= deadline {
                 self.finish(Outcome::Stopped);
@@ -560,7 +611,13 @@ impl Run {
                 // Another run reached the ends and may have died before it published them.
                 self.publish_start();
             }
-        } else if self.joined && idle && !self.loading && now.since(self.last_load) >= IDLE_LOAD_INTERVAL {
+        } else if !(self.joined && idle) {
+            // Busy, or not there yet.
+        } else if now.since(self.progress_at) >= self.config.retry_for.after(self.config.batch_window) {
+            // A window that is filled elsewhere shows only when it is committed.
+            let failure = end::stuck(&self.config.source, self.ledger.as_ref(), &self.ends, &self.assigned);
+            self.finish(Outcome::Failed(failure));
+        } else if !self.loading && now.since(self.last_load) >= IDLE_LOAD_INTERVAL {
             self.load(Millis(0));
         }
     }

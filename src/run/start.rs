@@ -78,7 +78,8 @@ pub fn continues(ledger: &Ledger, source: &Source, beginnings: &Offsets, ends: &
 }
 
 /// What can be run where a topic doesn't go on.
-const ANOTHER_TABLE: &str = "To read what the topic holds now, give the pipeline another `name`: it starts a table of its own, this one stays as it is";
+const ANOTHER_TABLE: &str = "To read what the topic holds now into this table, move its offsets with `aperio sync-points reset`, \
+     which shows first what it does; or give the pipeline another `name`: it starts a table of its own, this one stays as it is";
 
 /// Tells that the table's offsets are those of another topic than the one that is there.
 pub(super) fn other_source(source: &Source, held: &Source) -> Failure {
@@ -123,10 +124,10 @@ pub fn topic_gone(topic: &str, held: &Offsets) -> Failure {
         Some(text) => failure.detail(format!("the table was filled from it up to offsets {text}")),
         None => failure,
     };
-    failure.hint("look at `source.brokers` and `source.topic`. A topic that is created anew under this name is another one and is refused; the table stays as it is")
+    failure.hint("look at `source.brokers` and `source.topic`. A topic that is created anew under this name is another one and is refused until `aperio sync-points reset` moves the offsets; the table stays as it is")
 }
 
-fn named(topic: &str, partition: Partition) -> String {
+pub(super) fn named(topic: &str, partition: Partition) -> String {
     format!("{topic}/{partition}")
 }
 
@@ -140,13 +141,13 @@ fn shown(id: &Option<String>) -> &str {
 
 /// A few of many, for a message.
 #[derive(Default)]
-struct Listing {
+pub(super) struct Listing {
     text: String,
     count: usize,
 }
 
 impl Listing {
-    fn add(&mut self, entry: impl FnOnce() -> String) {
+    pub(super) fn add(&mut self, entry: impl FnOnce() -> String) {
         self.count += 1;
         if self.count <= LISTED_MAX {
             let between = if self.count > 1 { "; " } else { "" };
@@ -154,7 +155,7 @@ impl Listing {
         }
     }
 
-    fn text(mut self) -> Option<String> {
+    pub(super) fn text(mut self) -> Option<String> {
         let more = self.count.saturating_sub(LISTED_MAX);
         if more > 0 {
             write!(self.text, "; and {more} more").expect("a string takes everything");

@@ -52,6 +52,8 @@ pub enum SealReason {
     Size,
     /// It reached the age `batchWindow`.
     Age,
+    /// Its dead letters hold as much memory as they may.
+    Memory,
     /// The run has read the ends.
     End,
     /// Its partitions are being taken away.
@@ -65,6 +67,7 @@ impl fmt::Display for SealReason {
         f.write_str(match self {
             SealReason::Size => "size",
             SealReason::Age => "age",
+            SealReason::Memory => "memory",
             SealReason::End => "end",
             SealReason::Revoke => "revoke",
             SealReason::Stop => "stop",

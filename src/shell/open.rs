@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backon::ExponentialBuilder;
+use backon::{BackoffBuilder, ExponentialBuilder};
 use iceberg::{NamespaceIdent, TableIdent};
 use tracing::warn;
 
-use crate::catalog::{Catalog, CatalogError, HiveCatalog};
+use crate::catalog::{Catalog, CatalogError, HiveCatalog, LoadedTable};
 use crate::config::{CatalogConfig, CatalogKind, Pipeline, StartOffset, TableFormat};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offsets, Partition};
 use crate::run::start;
-use crate::store::Store;
+use crate::store::{Access, Store};
 use crate::sync_points::{SyncPoints, SyncPointsError};
 use crate::table::admit::Source;
 use crate::table::ledger::{Ledger, LedgerProblem};
@@ -25,6 +25,9 @@ const QUESTION_TIMEOUT_S: (u64, u64) = (1, 10);
 
 /// The wait before a question is put again, doubled each time up to the second.
 const QUESTION_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// The wait before a catalog is asked again, doubled each time up to the second.
+const ATTEMPT_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
 /// How long a topic that isn't there may take to appear: one that was just created isn't known to all brokers at once.
 const TOPIC_WAIT: Duration = Duration::from_secs(5);
@@ -52,10 +55,14 @@ pub(super) struct Topic {
 impl World {
     /// Sets up the clients; nothing is contacted yet.
     pub fn new(pipeline: Pipeline, retry_for: Millis) -> Result<World, Failure> {
-        let letters = Arc::new(catalog(&pipeline.catalog)?);
+        let access = Access {
+            retry_for: Duration::from_millis(retry_for.0.unsigned_abs()),
+            ..Access::from(&pipeline.catalog.properties)
+        };
+        let letters = Arc::new(catalog_with(&pipeline.catalog, access.clone())?);
         let catalog = match pipeline.materialize.format {
             TableFormat::Iceberg => letters.clone(),
-            TableFormat::Parquet => Arc::new(table_of_record(&pipeline)?),
+            TableFormat::Parquet => Arc::new(hive_catalog(&pipeline, access)?),
         };
         let source = &pipeline.source;
         let (least, most) = QUESTION_TIMEOUT_S;
@@ -164,6 +171,48 @@ impl World {
             .await
     }
 
+    /// Returns the end of each partition, as the pipeline's `isolationLevel` sees it.
+    pub async fn ends(&self) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.ends(&topic)).await
+    }
+
+    /// Returns the end of each partition, open transactions included.
+    pub async fn high_watermarks(&self) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.high_watermarks(&topic)).await
+    }
+
+    /// Returns for each partition the offset of its first record at or after `time`.
+    pub async fn offsets_at(&self, time: Millis) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.offsets_for_time(&topic, time)).await
+    }
+
+    /// Returns what a consumer group has committed.
+    pub async fn group_offsets(&self, group: String) -> Result<Offsets, Failure> {
+        let topic = self.pipeline.source.topic.clone();
+        self.ask(move |admin| admin.group_offsets(&group, &topic)).await
+    }
+
+    /// Counts the members of the pipeline's group; `None` if nobody tells.
+    pub async fn group_members(&self) -> Option<usize> {
+        let (admin, group) = (self.admin.clone(), self.pipeline.source.group.clone());
+        let asked = tokio::task::spawn_blocking(move || admin.group_members(&group));
+        asked.await.expect("a question to a broker doesn't panic").ok()
+    }
+
+    /// Asks once, without patience, for the topic's ends.
+    ///
+    /// # Errors
+    /// In words: what the brokers said.
+    pub async fn ends_now(&self) -> Result<Offsets, String> {
+        let (admin, topic) = (self.admin.clone(), self.pipeline.source.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || admin.ends(&topic)).await;
+        let answer = asked.expect("a question to a broker doesn't panic");
+        answer.map_err(|error| chain(&error))
+    }
+
     /// Asks the brokers on a thread that may block, again and again until `--retry-for` is over.
     async fn ask<T, F>(&self, question: F) -> Result<T, Failure>
     where
@@ -223,26 +272,48 @@ impl World {
     }
 }
 
-/// Waits of 0.2 s to 10 s, in all `retry_for`.
-pub(super) fn backoff(retry_for: Millis) -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(10))
+/// Tries until it works, or fails in a way that doesn't pass, or for `retry_for` in all, the attempts' own time included:
+/// one that waits long for an answer is not followed by as many as one that is refused at once.
+pub(super) async fn patiently<T, E, F: Future<Output = Result<T, E>>>(
+    retry_for: Millis,
+    passes: impl Fn(&E) -> bool,
+    attempt: impl Fn() -> F,
+) -> Result<T, E> {
+    let since = Instant::now();
+    let patience = Duration::from_millis(retry_for.0.unsigned_abs());
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(ATTEMPT_PAUSE.0)
+        .with_max_delay(ATTEMPT_PAUSE.1)
         .with_jitter()
-        .with_total_delay(Some(Duration::from_millis(retry_for.0.unsigned_abs())))
-        .without_max_times()
+        .without_max_times();
+    let mut pauses = pauses.build();
+    // Ends: by the answer, or when the time is over that its error is given.
+    loop {
+        match attempt().await {
+            Err(error) if passes(&error) => match pauses.next() {
+                Some(pause) if since.elapsed() + pause <= patience => tokio::time::sleep(pause).await,
+                _ => return Err(error),
+            },
+            answer => return answer,
+        }
+    }
 }
 
-/// Sets up the client of a catalog; nothing is contacted yet.
+/// Sets up the client of a catalog for one look at it; nothing is contacted yet.
 ///
 /// # Errors
 /// Exit code 2 for what the configuration says, 4 if the store of a SQL catalog can't be opened.
 pub(crate) fn catalog(config: &CatalogConfig) -> Result<Catalog, Failure> {
+    catalog_with(config, Access::from(&config.properties))
+}
+
+/// Sets up the client of a catalog; `access` says how long it, and the store of its tables, may be away.
+fn catalog_with(config: &CatalogConfig, access: Access) -> Result<Catalog, Failure> {
     let opened = match config.kind {
-        CatalogKind::Sql => Catalog::sql(&config.name, &config.uri, &config.warehouse, &config.properties),
+        CatalogKind::Sql => Catalog::sql(&config.name, &config.uri, &config.warehouse, access),
         CatalogKind::Rest => {
             let warehouse = Some(config.warehouse.as_str()).filter(|warehouse| !warehouse.is_empty());
-            Catalog::rest(&config.uri, warehouse, &config.properties)
+            Catalog::rest(&config.uri, warehouse, access)
         }
     };
     opened.map_err(|error| catalog_failure(config, &error))
@@ -254,21 +325,24 @@ pub(crate) fn catalog(config: &CatalogConfig) -> Result<Catalog, Failure> {
 /// # Errors
 /// Those of [`catalog`].
 pub(crate) fn table_of_record(pipeline: &Pipeline) -> Result<Catalog, Failure> {
-    if pipeline.materialize.format == TableFormat::Iceberg {
-        return catalog(&pipeline.catalog);
+    match pipeline.materialize.format {
+        TableFormat::Iceberg => catalog(&pipeline.catalog),
+        TableFormat::Parquet => hive_catalog(pipeline, Access::from(&pipeline.catalog.properties)),
     }
-    let CatalogConfig {
-        warehouse, properties, ..
-    } = &pipeline.catalog;
+}
+
+/// What stands in for a catalog where the table is plain Parquet: its sync points.
+fn hive_catalog(pipeline: &Pipeline, access: Access) -> Result<Catalog, Failure> {
+    let warehouse = &pipeline.catalog.warehouse;
     let opened = |location: &str| {
-        Store::open(location, properties).map_err(|error| {
+        Store::open(location, access.clone()).map_err(|error| {
             Failure::new(Exit::Config, format!("`{location}` can't be opened"))
                 .detail(chain(&error))
                 .hint("look at `catalog.warehouse`, `stateDir` and `catalog.properties` in the pipeline file")
         })
     };
     let state_dir = pipeline.state_dir.as_deref().unwrap_or(warehouse);
-    let points = sync_points(pipeline, Some(warehouse))?.expect("a table of plain Parquet has a place");
+    let points = sync_points(pipeline, None)?.expect("the state directory of plain Parquet is known");
     let hive = HiveCatalog::new(
         ident(pipeline, &pipeline.name)?,
         opened(warehouse)?,
@@ -290,18 +364,32 @@ pub(crate) fn ident(pipeline: &Pipeline, name: &str) -> Result<TableIdent, Failu
     Ok(TableIdent::new(namespace, name.to_owned()))
 }
 
-/// Opens the sync points of a pipeline, given where its table lies; `None` where only that would tell where they are, and
-/// there is no table.
+/// Opens the sync points of a pipeline, given its table; `None` where only that would tell where they are, and there is
+/// no table.
+///
+/// Those under the table's own location are reached with the table's own access: credentials that a catalog lends reach
+/// nothing else, and nothing else may reach the table.
 ///
 /// # Errors
 /// Exit code 2 if `stateDir` names no store.
-pub(crate) fn sync_points(pipeline: &Pipeline, table_location: Option<&str>) -> Result<Option<SyncPoints>, Failure> {
-    let directory = match (&pipeline.state_dir, table_location) {
+pub(crate) fn sync_points(pipeline: &Pipeline, table: Option<&LoadedTable>) -> Result<Option<SyncPoints>, Failure> {
+    let directory = match (&pipeline.state_dir, table) {
         (Some(directory), _) => directory.clone(),
-        (None, Some(location)) => format!("{location}/.aperio"),
+        (None, Some(table)) => format!("{}/.aperio", table.metadata.location().trim_end_matches('/')),
         (None, None) => return Ok(None),
     };
-    let opened = SyncPoints::open(&directory, &pipeline.schema, &pipeline.catalog.properties);
+    let within = |table: &&LoadedTable| {
+        let below = directory.strip_prefix(table.metadata.location().trim_end_matches('/'));
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let opened = match table.filter(within) {
+        Some(table) => table
+            .store
+            .rooted(&directory)
+            .map(|store| SyncPoints::within(store, &pipeline.schema))
+            .map_err(SyncPointsError::from),
+        None => SyncPoints::open(&directory, &pipeline.schema, &pipeline.catalog.properties),
+    };
     let refused = |error| {
         Failure::new(
             Exit::Config,

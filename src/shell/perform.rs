@@ -1,6 +1,8 @@
 //! The effects: what [`Action`](crate::run::Action)s do to foreign systems. No decision is taken here and nothing is
 //! retried: what can't be known goes back to the run as such.
 
+use std::sync::Arc;
+
 use iceberg::TableIdent;
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -9,14 +11,14 @@ use crate::catalog::stage::{Change, fresh_snapshot_id, stage};
 use crate::catalog::{CatalogError, Committed, HiveCatalog, LoadedTable, PublishError, SwapAnswer};
 use crate::config::OnDecodeError;
 use crate::dead_letters::DeadLetterTable;
-use crate::decode::DeadLetter;
+use crate::decode::{DeadLetter, Letters, steps};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::Swapped;
-use crate::shell::now;
 use crate::shell::open::World;
+use crate::shell::wall_clock;
 use crate::sync_points::{SyncPoint, SyncPoints};
 use crate::table::admit::CommitPlan;
 use crate::table::ledger::{self, History, Ledger};
@@ -25,6 +27,8 @@ use crate::table::ledger::{self, History, Ledger};
 /// made progress.
 const PUBLISH_ATTEMPTS_MAX: u32 = 10;
 
+/// Letters sent to a topic before their answers are awaited, and their bytes: they are copied for it.
+const SEND_MAX: (usize, usize) = (1_000, 8 << 20);
 /// Loads the table again. What others committed to one of plain Parquet and didn't publish is published first.
 pub(super) async fn load(world: &World, known: &LoadedTable) -> Result<Option<LoadedTable>, CatalogError> {
     if let Some(hive) = world.catalog.hive() {
@@ -53,7 +57,7 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
         return (Swapped::Conflict, None);
     }
     let snapshot_id = fresh_snapshot_id(&base.metadata);
-    let change = Change::of(plan, snapshot_id, Uuid::new_v4(), now().0);
+    let change = Change::of(plan, snapshot_id, Uuid::new_v4(), wall_clock().0);
     let staged = match stage(&base, change).await {
         Ok(staged) => staged,
         // Nothing was sent to the catalog.
@@ -155,7 +159,7 @@ pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger)
                 .offsets;
             ahead = ahead_of(&offsets, &held);
         }
-        let committed_at_us = now().0 * 1_000;
+        let committed_at_us = wall_clock().0 * 1_000;
         let rows: Vec<_> = offsets
             .iter()
             .map(|(partition, offset)| SyncPoint {
@@ -244,7 +248,8 @@ impl Aside {
     }
 
     /// Stores letters; in the table each once, in the topic at least once.
-    pub async fn store(&self, ledger: &Offsets, letters: &[DeadLetter]) -> Result<(), String> {
+    pub async fn store(&self, ledger: &Offsets, windows: &[Arc<Letters>]) -> Result<(), String> {
+        let letters: Vec<&DeadLetter> = windows.iter().flat_map(|letters| letters.all()).collect();
         if letters.is_empty() {
             return Ok(());
         }
@@ -252,14 +257,17 @@ impl Aside {
             table
                 .lock()
                 .await
-                .store(ledger, letters)
+                .store(ledger, &letters)
                 .await
                 .map_err(|error| chain(&error))?;
         }
         kill_points::pass(KillPoint::Inside(Place::LettersStored));
         if let Some(topic) = &self.topic {
-            let records: Vec<_> = letters.iter().map(record).collect();
-            topic.send(&records).await.map_err(|error| chain(&error))?;
+            let (letters_max, bytes_max) = SEND_MAX;
+            for step in steps(&letters, letters_max, bytes_max) {
+                let records: Vec<_> = step.iter().copied().map(record).collect();
+                topic.send(&records).await.map_err(|error| chain(&error))?;
+            }
         }
         Ok(())
     }

@@ -3,11 +3,14 @@
 //! The report's JSON is a contract with users' scripts: keys are added, never renamed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use serde::Serialize;
 
 use crate::error::Exit;
+use crate::memory::Memory;
+use crate::observe::Table;
 
 /// Live counts of one pipeline, shared with the progress bar.
 ///
@@ -26,6 +29,18 @@ pub struct Counters {
     pub position_done: AtomicU64,
     /// Offsets between where this run started and the ends it goes to; 0 in a service, and before they are known.
     pub position_total: AtomicU64,
+    /// What others see of it over HTTP.
+    pub table: Arc<Table>,
+}
+
+impl Counters {
+    /// Starts at zero for a pipeline that is observed as `table`.
+    pub fn of(table: Arc<Table>) -> Self {
+        Counters {
+            table,
+            ..Counters::default()
+        }
+    }
 }
 
 /// How a pipeline's part of a run ended.
@@ -66,7 +81,7 @@ pub struct SyncPointAhead {
 pub struct WindowReport {
     /// Its name, `run/sequence`.
     pub id: String,
-    /// What closed it: size, age, end, revoke or stop.
+    /// What closed it: size, age, memory, end, revoke or stop.
     pub reason: String,
     /// Records taken from Kafka.
     pub records: u64,
@@ -151,6 +166,32 @@ impl TableReport {
     }
 }
 
+/// The memory that a run used, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemoryReport {
+    /// The limit, `--memory`.
+    pub limit: u64,
+    /// The most that was resident at once, as the operating system counts; `None` where it doesn't say.
+    pub peak_resident: Option<u64>,
+    /// The most that was counted at once of what grows with the data: queues, chunks, files, letters.
+    pub peak_counted: u64,
+    /// What `peak_resident` left of `limit`; less than 0 where it went beyond.
+    pub headroom: Option<i64>,
+}
+
+impl MemoryReport {
+    /// Tells what there is to tell at the end of a run.
+    pub fn new(memory: &Memory, peak_resident: Option<u64>) -> Self {
+        MemoryReport {
+            limit: memory.limit(),
+            peak_resident,
+            peak_counted: memory.held_peak(),
+            headroom: peak_resident.map(|peak| memory.limit().cast_signed().saturating_sub_unsigned(peak)),
+        }
+    }
+}
+
 /// What `aperio run --output json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -163,6 +204,8 @@ pub struct RunReport {
     pub exit_code: u8,
     /// How long it took, in milliseconds.
     pub millis: u64,
+    /// What it needed.
+    pub memory: MemoryReport,
     /// One for each pipeline, in the order of the files.
     pub tables: Vec<TableReport>,
 }

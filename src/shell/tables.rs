@@ -1,27 +1,28 @@
 //! The table of a pipeline: found and adopted, or inferred and created; evolved when records bring new fields.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use iceberg::spec::{FormatVersion, NestedField, PrimitiveType, Schema, TableMetadata, Transform, Type};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::catalog::stage::schema_change;
-use crate::catalog::{LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
+use crate::catalog::{CatalogError, LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
 use crate::config::types;
 use crate::config::{Evolution, PartitionField, Pipeline, StartOffset, TableFormat};
-use crate::error::{Exit, Failure};
+use crate::error::{Exit, Failure, chain};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::line::LinePlan;
 use crate::place;
 use crate::schema::evolve::EVENT_TIME;
 use crate::schema::infer::{self, Shape};
 use crate::schema::{KafkaColumn, UnknownFields, evolve};
-use crate::shell::open::{World, backoff, catalog_failure, ledger_failure, sync_points, sync_points_failure};
+use crate::shell::open::{World, catalog_failure, ledger_failure, patiently, sync_points, sync_points_failure};
 use crate::sync_points::SyncPoint;
 use crate::table::TableView;
 use crate::write::ParquetSettings;
-use backon::Retryable;
 
 /// Values sampled per partition before a table is created; enough that rare fields show, few enough to take a second.
 const SAMPLES_PER_PARTITION: usize = 1_000;
@@ -32,12 +33,46 @@ const SAMPLE_BYTES_MAX: usize = 16 << 20;
 /// Attempts to add columns: each lost one means that another instance changed the schema meanwhile.
 const EVOLVE_ATTEMPTS_MAX: u32 = 10;
 
+/// What a line's plan of a table depends on: where it is the same, the plan is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TableForm {
+    uuid: Uuid,
+    schema: i32,
+    spec: i32,
+    sort_order: i64,
+    /// The properties that begin with `write.`, ascending.
+    writing: BTreeMap<String, String>,
+}
+
+impl TableForm {
+    pub fn of(table: &LoadedTable) -> Self {
+        let metadata = &table.metadata;
+        let properties = metadata.properties().iter();
+        TableForm {
+            uuid: metadata.uuid(),
+            schema: metadata.current_schema_id(),
+            spec: metadata.default_partition_spec_id(),
+            sort_order: metadata.default_sort_order_id(),
+            writing: properties
+                .filter(|(key, _)| key.starts_with("write."))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
+        }
+    }
+}
+
 impl World {
     /// Loads the table, if there is one.
     pub async fn load(&self) -> Result<Option<LoadedTable>, Failure> {
-        (|| self.catalog.load(&self.ident))
-            .retry(backoff(self.retry_for))
-            .when(|error| error.retryable())
+        let load = async || {
+            let loaded = self.catalog.load(&self.ident).await;
+            loaded.inspect_err(|error| {
+                if error.retryable() {
+                    warn!(table = %self.ident, error = chain(error), "the table can't be loaded");
+                }
+            })
+        };
+        patiently(self.retry_for, CatalogError::retryable, load)
             .await
             .map_err(|error| catalog_failure(&self.pipeline.catalog, &error))
     }
@@ -47,8 +82,7 @@ impl World {
     pub async fn table(&self) -> Result<Option<(LoadedTable, TableView)>, Failure> {
         let mut found = self.load_view().await?;
         if found.as_ref().is_none_or(|(_, view)| view.ledger.is_none()) {
-            let location = found.as_ref().map(|(table, _)| table.metadata.location());
-            let kept = self.rows_kept(location).await?;
+            let kept = self.rows_kept(found.as_ref().map(|(table, _)| table)).await?;
             if kept > 0 {
                 // Whoever published them had committed before: if that was another instance just now, it shows.
                 found = self.load_view().await?;
@@ -63,9 +97,8 @@ impl World {
         };
         let creation = self.creation(payload)?;
         self.show(&creation);
-        let created = (|| self.catalog.create(&self.ident, creation.clone()))
-            .retry(backoff(self.retry_for))
-            .when(|error| error.retryable())
+        let create = || self.catalog.create(&self.ident, creation.clone());
+        let created = patiently(self.retry_for, CatalogError::retryable, create)
             .await
             .map_err(|error| catalog_failure(&self.pipeline.catalog, &error))?;
         info!(table = %self.ident, location = created.metadata.location(), "created the table");
@@ -90,10 +123,8 @@ impl World {
     }
 
     async fn view(&self, table: &LoadedTable) -> Result<TableView, Failure> {
-        let viewed = (|| table.view())
-            .retry(backoff(self.retry_for))
-            .when(|error| matches!(error, ViewError::Catalog(error) if error.retryable()))
-            .await;
+        let passes = |error: &ViewError| matches!(error, ViewError::Catalog(error) if error.retryable());
+        let viewed = patiently(self.retry_for, passes, || table.view()).await;
         viewed.map_err(|error| match error {
             ViewError::Ledger(problem) => ledger_failure(&self.ident, &problem),
             ViewError::Catalog(error) => catalog_failure(&self.pipeline.catalog, &error),
@@ -104,10 +135,11 @@ impl World {
     /// table as it is.
     ///
     /// - `schema_id`: the schema that the line knows. A table that has another one by now may take it all.
+    /// - returns the form of the table with the plan.
     ///
     /// # Errors
     /// Exit code 3 under `schemaEvolution: strict`, with the columns that are missing.
-    pub async fn evolve(&self, unseen: &Shape, schema_id: i32) -> Result<LinePlan, Failure> {
+    pub async fn evolve(&self, unseen: &Shape, schema_id: i32) -> Result<(LinePlan, TableForm), Failure> {
         let strict = self.pipeline.materialize.evolution == Evolution::Strict;
         let flatten = self.pipeline.source.flatten;
         let changed = self
@@ -134,7 +166,7 @@ impl World {
             warn!(table = %self.ident, fields = names.join(", "), "the table can't take these values as it is: fields are \
                   dropped and counted, records with too large a number are rejected");
         }
-        self.line_plan(&changed)
+        Ok((self.line_plan(&changed)?, TableForm::of(&changed)))
     }
 
     fn strict(&self, lines: &[String]) -> Failure {
@@ -242,9 +274,9 @@ impl World {
         })
     }
 
-    /// Counts the sync points of this pipeline, given where its table lies.
-    async fn rows_kept(&self, table_location: Option<&str>) -> Result<usize, Failure> {
-        let Some(points) = sync_points(&self.pipeline, table_location)? else {
+    /// Counts the sync points of this pipeline, given its table.
+    async fn rows_kept(&self, table: Option<&LoadedTable>) -> Result<usize, Failure> {
+        let Some(points) = sync_points(&self.pipeline, table)? else {
             return Ok(0);
         };
         let rows = points
@@ -259,22 +291,29 @@ impl World {
     /// A table that is gone while sync points speak of it was dropped or lost, and so was one in whose place another
     /// stands, without offsets: starting over would double or lose rows.
     fn refuse_lost_table(&self, found: Option<&(LoadedTable, TableView)>, kept: usize) -> Result<(), Failure> {
+        const START_OVER: &str =
+            "restore the table; or, to start over, delete the rows of this source from sync_points.parquet";
         let parquet = self.pipeline.materialize.format == TableFormat::Parquet;
-        let detail = match found {
+        let (detail, hint) = match found {
             Some((_, view)) if view.ledger.is_some() => return Ok(()),
-            Some(_) => "a table of that name exists, but holds no commit of aperio: it was dropped and made again",
-            None if parquet => {
-                "they are of an Iceberg table of that name, or of another `materialize.format`: the row `table` is missing"
-            }
-            None => "it was dropped, renamed, or `catalog` now names another catalog or warehouse",
+            Some(_) => (
+                "a table of that name exists, but holds no commit of aperio: it was dropped and made again",
+                "restore the table; or choose with `aperio sync-points reset` where the one that is there goes on; or, to start over at `startOffset`, delete the rows of this source from sync_points.parquet",
+            ),
+            None if parquet => (
+                "they are of an Iceberg table of that name, or of another `materialize.format`: the row `table` is missing",
+                START_OVER,
+            ),
+            None => (
+                "it was dropped, renamed, or `catalog` now names another catalog or warehouse",
+                START_OVER,
+            ),
         };
         let what = format!(
             "table `{}` is gone, but sync points have {kept} rows for it",
             self.ident
         );
-        Err(Failure::new(Exit::Data, what)
-            .detail(detail)
-            .hint("restore the table; or, to start over, delete the rows of this source from sync_points.parquet"))
+        Err(Failure::new(Exit::Data, what).detail(detail).hint(hint))
     }
 
     /// The declared columns, or those that samples show; `None` where there is nothing to go by and nothing to keep.
@@ -367,7 +406,7 @@ impl World {
 
     /// An existing table is adopted if it can take the declared columns; under `schemaEvolution: evolve` it gets those
     /// that it lacks, and wider ones.
-    async fn adopt(&self, table: LoadedTable) -> Result<LoadedTable, Failure> {
+    pub async fn adopt(&self, table: LoadedTable) -> Result<LoadedTable, Failure> {
         let Some(declared) = self.declared() else {
             return Ok(table);
         };

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::{Store, StoreError};
 use crate::kill_points::{self, KillPoint, Place};
-use crate::write::{FileSink, FileSinks};
+use crate::write::{FileSink, FileSinks, Finishing};
 
 /// Size of a part; S3 takes at least 5 MiB and at most 10,000 parts, so a file may reach 80 GB.
 pub const PART_BYTES: usize = 8 * 1024 * 1024;
@@ -42,9 +42,22 @@ impl Upload {
         if self.parts.is_some() || self.start.len() + bytes.len() >= PART_BYTES {
             return false;
         }
+        if self.start.capacity() - self.start.len() < bytes.len() {
+            // Not twice as much, as a vector would: thousands of files may be open.
+            self.start.reserve_exact(bytes.len().max(self.start.len() / 4));
+        }
         self.start.extend_from_slice(bytes);
         self.written += bytes.len() as u64;
         true
+    }
+
+    /// Returns how many bytes it holds in memory, at most.
+    fn held_bytes(&self) -> usize {
+        let written = usize::try_from(self.written).unwrap_or(usize::MAX);
+        match &self.parts {
+            Some(_) => written.min((1 + PARTS_IN_FLIGHT_MAX) * PART_BYTES),
+            None => self.start.capacity(),
+        }
     }
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -127,11 +140,31 @@ impl BlockingUpload {
     ///
     /// # Panics
     /// If it is called on a thread of the runtime.
-    pub fn finish(mut self) -> io::Result<u64> {
-        let upload = self.upload.take().ok_or_else(closed)?;
-        let bytes = self.runtime.block_on(upload.finish()).map_err(io::Error::other);
-        kill_points::pass(KillPoint::Inside(Place::FileUploaded));
-        bytes
+    pub fn finish(self) -> io::Result<u64> {
+        self.begin_finish().wait()
+    }
+
+    /// The same without waiting: the runtime does it meanwhile.
+    pub fn begin_finish(mut self) -> Finishing {
+        let Some(upload) = self.upload.take() else {
+            return Finishing::new(|| Err(closed()));
+        };
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.runtime.spawn(async move {
+            let bytes = upload.finish().await.map_err(io::Error::other);
+            kill_points::pass(KillPoint::Inside(Place::FileUploaded));
+            // Whoever waits no longer has given up the file's window.
+            let _ = sender.send(bytes);
+        });
+        Finishing::new(move || {
+            let ended = |_| Err(io::Error::other("the runtime ended before the upload"));
+            receiver.recv().unwrap_or_else(ended)
+        })
+    }
+
+    /// Returns how many bytes it holds in memory, at most.
+    pub fn held_bytes(&self) -> usize {
+        self.upload.as_ref().map_or(0, Upload::held_bytes)
     }
 }
 
@@ -193,7 +226,11 @@ impl io::Write for UploadSink {
 }
 
 impl FileSink for UploadSink {
-    fn finish(self: Box<Self>) -> io::Result<u64> {
-        self.0.finish()
+    fn finish(self: Box<Self>) -> Finishing {
+        self.0.begin_finish()
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.0.held_bytes()
     }
 }

@@ -1,12 +1,14 @@
 //! Admission and the plan of a commit: may these windows be added to this view of the table, and if so, how exactly.
 
+pub mod reset;
+
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::table::ledger::{LEDGER_VERSION, Ledger};
-use crate::table::{SealedWindow, TableView, WindowFile, WindowId};
+use crate::table::{SealedWindow, TableView, WindowFile, WindowId, fits};
 use crate::units::Millis;
 
 /// How old the newest snapshot that carries the ledger may become: younger than what others' expiry removes by default,
@@ -47,6 +49,13 @@ pub enum Refusal {
         /// Where the window starts.
         start: Offset,
     },
+    /// The table's columns or partitions aren't those any more that the window's files were written for.
+    SchemaMoved {
+        /// The window.
+        window: WindowId,
+        /// What was changed, for a person.
+        change: String,
+    },
     /// The table carries no offsets any more, or those of another topic.
     OtherSource {
         /// What the table's ledger names; `None` if it has none.
@@ -54,7 +63,8 @@ pub enum Refusal {
     },
 }
 
-/// Permission to commit to exactly one view of the table. Only [`admit`], [`admit_start`] and [`admit_renewal`] make one.
+/// Permission to commit to exactly one view of the table. Only [`admit`], [`admit_start`],
+/// [`admit_renewal`] and [`reset::admit_reset`] make one.
 #[derive(Debug)]
 pub struct Admitted {
     base: TableView,
@@ -128,7 +138,31 @@ pub fn admit(base: TableView, source: &Source, windows: Vec<SealedWindow>) -> Re
             *greatest = (*greatest).max(*time);
         }
     }
-    Ok(Admitted { base, windows, ledger })
+    // Last: what was overtaken is read again anyway.
+    match windows.iter().find_map(|window| moved(&base, window)) {
+        Some(refusal) => Err(refusal),
+        None => Ok(Admitted { base, windows, ledger }),
+    }
+}
+
+/// Says what others changed of the table so that the files of `window` can't be added as they are.
+fn moved(base: &TableView, window: &SealedWindow) -> Option<Refusal> {
+    let spec = window
+        .files
+        .iter()
+        .map(|file| file.spec_id)
+        .find(|id| !base.layout.specs.contains(id));
+    let change = match spec {
+        Some(spec) => Some(format!("partition spec {spec} is gone, or a column that it is made of")),
+        None => window
+            .schemas
+            .iter()
+            .find_map(|schema| fits::hindrance(schema, &base.layout.schema)),
+    };
+    change.map(|change| Refusal::SchemaMoved {
+        window: window.id,
+        change,
+    })
 }
 
 /// May these partitions start where the first look at the topic put them? Those that the table knows already stay
@@ -246,9 +280,15 @@ pub fn source_of(ledger: &Ledger) -> Source {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use iceberg::spec::{
+        DataContentType, DataFileBuilder, DataFileFormat, NestedField, PrimitiveType, Schema, SchemaRef, Struct, Type,
+    };
+
     use super::*;
     use crate::offsets::OffsetRange;
-    use crate::table::Tally;
+    use crate::table::{Layout, Tally};
 
     const RUN: Uuid = Uuid::from_u128(1);
     const OTHER: Uuid = Uuid::from_u128(2);
@@ -277,6 +317,7 @@ mod tests {
             sequence: 4,
             ledger: Some(ledger),
             ledger_at: Some(Millis(1_000)),
+            layout: layout("a"),
         }
     }
 
@@ -288,7 +329,25 @@ mod tests {
             files: Vec::new(),
             tally: Tally::default(),
             event_times: BTreeMap::new(),
+            schemas: vec![schema("a")],
         }
+    }
+
+    fn layout(column: &str) -> Arc<Layout> {
+        Arc::new(Layout {
+            schema: schema(column),
+            specs: [0].into(),
+        })
+    }
+
+    fn schema(column: &str) -> SchemaRef {
+        let field = NestedField::optional(1, column, Type::Primitive(PrimitiveType::Long));
+        Arc::new(
+            Schema::builder()
+                .with_fields([Arc::new(field)])
+                .build()
+                .expect("a schema"),
+        )
     }
 
     fn check(base: TableView, windows: Vec<SealedWindow>, expect: Result<i64, Refusal>) {
@@ -355,6 +414,52 @@ mod tests {
             start: Offset::new(16),
         };
         check(table(10, None), vec![window(0, 10, 15), window(1, 16, 20)], Err(gap));
+    }
+
+    #[test]
+    fn a_window_of_other_columns_or_of_a_lost_spec_is_refused_unless_it_is_late_anyway() {
+        let moved = |change: &str| Refusal::SchemaMoved {
+            window: WindowId { run: RUN, sequence: 0 },
+            change: change.to_owned(),
+        };
+        let renamed = TableView {
+            layout: layout("b"),
+            ..table(10, None)
+        };
+        let change = moved("column `a` was renamed to `b`");
+        check(renamed.clone(), vec![window(0, 10, 15)], Err(change.clone()));
+        // The second of two schemas is the one that fits.
+        let mut changed = window(0, 10, 15);
+        changed.schemas.push(schema("b"));
+        check(renamed.clone(), vec![changed], Err(change));
+        let mut unknown = window(0, 10, 15);
+        unknown.schemas.clear();
+        check(renamed.clone(), vec![unknown], Ok(15));
+        let gap = Refusal::Gap {
+            partition: Partition(0),
+            ledger: Some(Offset::new(10)),
+            start: Offset::new(11),
+        };
+        check(renamed, vec![window(0, 11, 15)], Err(gap));
+
+        let of_spec = |spec_id: i32| {
+            let file = DataFileBuilder::default()
+                .content(DataContentType::Data)
+                .file_path("f".to_owned())
+                .file_format(DataFileFormat::Parquet)
+                .partition(Struct::empty())
+                .partition_spec_id(spec_id)
+                .record_count(0)
+                .file_size_in_bytes(1)
+                .build()
+                .expect("a file");
+            let mut window = window(0, 10, 15);
+            window.files.push(WindowFile { spec_id, file });
+            window
+        };
+        check(table(10, None), vec![of_spec(0)], Ok(15));
+        let change = moved("partition spec 1 is gone, or a column that it is made of");
+        check(table(10, None), vec![of_spec(1)], Err(change));
     }
 
     #[test]

@@ -29,6 +29,7 @@
 //! partition ([`fate`]). Staged files are deleted only where it certainly didn't happen.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use iceberg::spec::TableMetadata;
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ use uuid::Uuid;
 
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::table::admit::CommitPlan;
-use crate::table::ledger::{LEDGER_VERSION, Ledger, LedgerProblem};
+use crate::table::ledger::{LEDGER_VERSION, Ledger, LedgerProblem, layout};
 use crate::table::{TableView, WindowId};
 use crate::units::Millis;
 
@@ -146,6 +147,7 @@ pub fn view(metadata: &TableMetadata, rows: &Rows) -> Result<TableView, LedgerPr
         sequence,
         ledger,
         ledger_at,
+        layout: Arc::new(layout(metadata)),
     })
 }
 

@@ -6,13 +6,14 @@
 //! property counts only if its snapshot is met there: properties don't follow a rollback, so one can be ahead of the data.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use iceberg::spec::{SnapshotRef, TableMetadata};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::offsets::{Offsets, Partition};
-use crate::table::{TableView, WindowId};
+use crate::table::{Layout, TableView, WindowId};
 use crate::units::Millis;
 
 /// The key of the ledger in snapshot summaries and table properties.
@@ -186,29 +187,32 @@ impl LedgerProblem {
     /// Says what a person can run, in Spark's words.
     pub fn hint(&self, table: &str) -> String {
         const SAFE: &str = "nothing was written";
+        const RESET: &str = "`aperio sync-points reset`";
         let unset = format!("`ALTER TABLE {table} UNSET TBLPROPERTIES ('{LEDGER_KEY}')`");
         match self {
             LedgerProblem::Unreadable { .. } => {
                 format!("{SAFE}; run the version of aperio that wrote it, or a newer one")
             }
             LedgerProblem::Contradicted { .. } => format!(
-                "{SAFE}. To go on from the offsets of that history, run {unset} in Spark, then run again: the records above them are read again"
+                "{SAFE}. To go on from the offsets of that history, run {unset} in Spark, then run again: the records above them are read again. To go on from others, run {RESET}"
             ),
             LedgerProblem::Cut { aside, .. } | LedgerProblem::Replaced { aside, .. } => {
                 let back = aside.map(|id| {
                     format!("To go back to the newest commit of aperio, run `CALL system.set_current_snapshot('{table}', {id})` in Spark. ")
                 });
                 format!(
-                    "{SAFE}. {}To keep the rows of now and start over at `startOffset`, run {unset} in Spark, delete this source's rows from sync_points.parquet, then run again",
+                    "{SAFE}. {}To keep the rows of now and choose the offsets to go on from, run {RESET}. To start over at `startOffset`, run {unset} in Spark, delete this source's rows from sync_points.parquet, then run again",
                     back.unwrap_or_default()
                 )
             }
             LedgerProblem::CherryPicked { parent, .. } | LedgerProblem::CherryPickedUnknown { parent, .. } => {
                 match parent {
                     Some(parent) => format!(
-                        "{SAFE}. To undo the cherry-pick and what came after it, run `CALL system.rollback_to_snapshot('{table}', {parent})` in Spark, then run again: the offsets go back with it"
+                        "{SAFE}. To undo the cherry-pick and what came after it, run `CALL system.rollback_to_snapshot('{table}', {parent})` in Spark, then run again: the offsets go back with it. To keep its rows, choose the offsets to go on from with {RESET}"
                     ),
-                    None => format!("{SAFE}. Undo the cherry-pick, then run again"),
+                    None => format!(
+                        "{SAFE}. Undo the cherry-pick, then run again; or choose the offsets to go on from with {RESET}"
+                    ),
                 }
             }
         }
@@ -362,7 +366,20 @@ pub fn view(metadata: &TableMetadata, history: &History) -> Result<TableView, Le
         sequence: metadata.last_sequence_number(),
         ledger,
         ledger_at: ledger_at.flatten(),
+        layout: Arc::new(layout(metadata)),
     })
+}
+
+/// Says what files must be like to be added to the table.
+pub fn layout(metadata: &TableMetadata) -> Layout {
+    let schema = metadata.current_schema();
+    let whole = metadata
+        .partition_specs_iter()
+        .filter(|spec| spec.partition_type(schema).is_ok());
+    Layout {
+        specs: whole.map(|spec| spec.spec_id()).collect(),
+        schema: schema.clone(),
+    }
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(text: &str, place: impl Fn() -> String) -> Result<T, LedgerProblem> {
@@ -611,7 +628,7 @@ mod tests {
     #[test]
     fn every_problem_says_what_to_run() {
         let problem = read(&metadata(&[], Some((2, TABLE))), &History::default()).expect_err("replaced");
-        insta::assert_snapshot!(problem.hint("default.t"), @"nothing was written. To keep the rows of now and start over at `startOffset`, run `ALTER TABLE default.t UNSET TBLPROPERTIES ('aperio.ledger')` in Spark, delete this source's rows from sync_points.parquet, then run again");
+        insta::assert_snapshot!(problem.hint("default.t"), @"nothing was written. To keep the rows of now and choose the offsets to go on from, run `aperio sync-points reset`. To start over at `startOffset`, run `ALTER TABLE default.t UNSET TBLPROPERTIES ('aperio.ledger')` in Spark, delete this source's rows from sync_points.parquet, then run again");
         let now = metadata(&[(2, 1, Ours(5)), (3, 0, Foreign)], Some((2, TABLE)));
         let problem = read(&now, &History::default()).expect_err("replaced");
         assert!(

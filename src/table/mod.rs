@@ -1,13 +1,15 @@
 //! Pure decisions over what an Iceberg table says of itself: the ledger, admission, the plan of a commit.
 
 pub mod admit;
+pub mod fits;
 pub mod hive;
 pub mod ledger;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
-use iceberg::spec::DataFile;
+use iceberg::spec::{DataFile, SchemaRef};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -109,6 +111,8 @@ pub struct SealedWindow {
     pub tally: Tally,
     /// The greatest event time per partition, in microseconds UTC.
     pub event_times: BTreeMap<Partition, i64>,
+    /// The schemas of the table that its files were written under: one, or more where it was changed meanwhile.
+    pub schemas: Vec<SchemaRef>,
 }
 
 /// What a commit decision needs to know about a table, as one load of it showed.
@@ -125,4 +129,15 @@ pub struct TableView {
     pub ledger: Option<Ledger>,
     /// When the snapshot was made whose summary holds that ledger; `None` if that has expired, or there is no ledger.
     pub ledger_at: Option<Millis>,
+    /// What its files must be like.
+    pub layout: Arc<Layout>,
+}
+
+/// What files must be like to be added to a table.
+#[derive(Debug, PartialEq)]
+pub struct Layout {
+    /// The table's columns.
+    pub schema: SchemaRef,
+    /// The partition specs that they can be of: those whose source columns are all there.
+    pub specs: BTreeSet<i32>,
 }

@@ -30,6 +30,11 @@ pub(super) type Encoder = ArrowWriter<Held>;
 pub(super) struct Held(Option<Box<dyn FileSink>>);
 
 impl Held {
+    /// Returns how many bytes the sink holds in memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |sink| sink.held_bytes())
+    }
+
     fn sink(&mut self) -> io::Result<&mut Box<dyn FileSink>> {
         self.0.as_mut().ok_or_else(|| io::Error::other("the file is finished"))
     }

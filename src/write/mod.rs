@@ -6,86 +6,64 @@ mod bounds;
 mod data_file;
 mod dictionary;
 mod encoder;
+mod error;
+mod loose;
+mod open_file;
 mod settings;
 mod sink;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::io;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::error::ArrowError;
 use iceberg::spec::{DataFile, PartitionSpecRef, SortOrderRef, Struct};
-use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnPath;
 
 use self::data_file::{NanCounts, Written, data_file};
 use self::dictionary::plain_columns;
 use self::encoder::{Encoder, RowBuffer, RowOrder, STEP_ROWS_MAX, encode, encoder, finish};
+pub use self::error::WriteError;
+use self::loose::Loose;
+use self::open_file::{FileBytes, FileState, OpenFile};
 pub use self::settings::{MetricsMode, ParquetSettings};
-pub use self::sink::{FileSink, FileSinks, MemorySinks};
-use crate::place::Part;
-use crate::schema::RowPlanRef;
+pub use self::sink::{FileSink, FileSinks, Finishing, MemorySinks};
+use crate::place::{Part, Scattered, leaves};
+use crate::schema::{RowPlan, RowPlanRef};
 
-/// Why a window's files can't be written. Its other files may exist; the window is dropped and re-read.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The store didn't take a new file.
-    #[error("could not start `{path}`")]
-    Open {
-        /// The file's location.
-        path: String,
-        /// What the store said.
-        source: io::Error,
-    },
-    /// Rows couldn't be encoded, or their bytes couldn't be sent.
-    #[error("could not write `{path}`")]
-    Encode {
-        /// The file's location.
-        path: String,
-        /// What the encoder or, below it, the store said.
-        source: ParquetError,
-    },
-    /// Rows couldn't be sorted.
-    #[error("could not sort the rows of `{path}`")]
-    Sort {
-        /// The file's location.
-        path: String,
-        /// Why.
-        source: ArrowError,
-    },
-    /// The file couldn't be completed.
-    #[error("could not complete `{path}`")]
-    Finish {
-        /// The file's location.
-        path: String,
-        /// What the store said.
-        source: io::Error,
-    },
-    /// The store holds another number of bytes than were written.
-    #[error("`{path}` has {stored} bytes in the store, but {written} were written")]
-    Size {
-        /// The file's location.
-        path: String,
-        /// Bytes handed to the sink.
-        written: u64,
-        /// Bytes that the sink reports.
-        stored: u64,
-    },
-}
+/// Rows of one partition value in a chunk, from which on they go to an encoder of their own at once.
+const RUN_ROWS_MIN: usize = 256;
+
+/// Rows of a row group in progress, from which on it stays open for more: ended earlier it would be small, kept open it costs
+/// an encoder for each value.
+const GROUP_ROWS_MIN: usize = 16_384;
+
+/// Files that are being completed in the store at once: one put takes longer than to encode a small file.
+const FINISHING_MAX: usize = 16;
+
+/// What those may hold in memory before the oldest is waited for.
+const FINISHING_BYTES_MAX: usize = 64 << 20;
+
+/// What loose rows may hold, however much memory there is: a column of text counts its bytes in 31 bits.
+const LOOSE_BYTES_MAX: usize = 1 << 30;
 
 /// Writes the files of one window of one line.
 ///
-/// Holds one open file per partition value. A file is closed at its target size, at `rows_per_file_max`, when the plan
+/// One file is open for each partition value. A file is closed at its target size, at `rows_per_file_max`, when the plan
 /// changes, and when the window is sealed. Dropped before that, the files are given up by their sinks.
+///
+/// Memory is what decides how rows become row groups: rows wait, as loose rows or in encoders, until [`WindowWriter::relieve`]
+/// is told to make room. It ends the largest row group, which costs little in the file; files are closed before their time
+/// only where their encoded bytes alone are too many.
 pub struct WindowWriter {
     plan: RowPlanRef,
     spec: PartitionSpecRef,
     settings: ParquetSettings,
     sort_order: Option<SortOrderRef>,
     row_order: Option<RowOrder>,
+    /// Of the plan, those that Parquet writes: the leaves.
+    columns: usize,
     /// The columns that are written without a dictionary; judged once, by the first rows under the plan.
     plain: Option<Vec<ColumnPath>>,
     data_location: String,
@@ -93,44 +71,22 @@ pub struct WindowWriter {
     rows_per_file_max: u64,
     sinks: Box<dyn FileSinks>,
     files_started: u32,
+    loose: Loose,
     open: HashMap<Struct, OpenFile>,
+    /// What all open files hold.
+    open_bytes: usize,
+    /// Encoded to the end, and on their way to the store.
+    finishing: VecDeque<FinishingFile>,
     closed: Vec<DataFile>,
 }
 
-struct OpenFile {
-    number: u32,
+struct FinishingFile {
     path: String,
-    rows: u64,
-    nans: NanCounts,
-    state: FileState,
-}
-
-enum FileState {
-    /// Rows are encoded as they come. Boxed, since an encoder is ten times the size of a buffer's head.
-    Encoding(Box<Encoder>),
-    /// Rows wait to be sorted; the file is made when it is closed.
-    Collecting(RowBuffer),
-}
-
-impl OpenFile {
-    fn memory_bytes(&self) -> usize {
-        match &self.state {
-            FileState::Encoding(encoder) => encoder.memory_size(),
-            FileState::Collecting(buffer) => buffer.bytes,
-        }
-    }
-
-    fn is_full(&self, settings: &ParquetSettings, rows_max: u64) -> bool {
-        let large = match &self.state {
-            FileState::Encoding(encoder) => {
-                (encoder.bytes_written() + encoder.in_progress_size()) as u64 >= settings.file_bytes_target
-            }
-            FileState::Collecting(buffer) => {
-                buffer.bytes >= settings.sort_bytes_max || buffer.bytes as u64 >= settings.file_bytes_target
-            }
-        };
-        large || self.rows >= rows_max
-    }
+    written: u64,
+    /// What it holds in memory.
+    held: usize,
+    finishing: Finishing,
+    file: DataFile,
 }
 
 impl WindowWriter {
@@ -158,6 +114,7 @@ impl WindowWriter {
         assert!(rows_per_file_max > 0, "a file holds at least one row");
         let row_order = sort_order.as_ref().and_then(|order| RowOrder::new(order, &plan.schema));
         WindowWriter {
+            columns: leaf_count(&plan),
             plan,
             spec,
             settings,
@@ -169,7 +126,10 @@ impl WindowWriter {
             rows_per_file_max,
             sinks,
             files_started: 0,
+            loose: Loose::default(),
             open: HashMap::new(),
+            open_bytes: 0,
+            finishing: VecDeque::new(),
             closed: Vec::new(),
         }
     }
@@ -183,19 +143,40 @@ impl WindowWriter {
     /// If a part's rows don't have the plan's schema.
     pub fn write(&mut self, parts: Vec<Part>) -> Result<(), WriteError> {
         for part in parts {
-            assert!(
-                Arc::ptr_eq(part.rows.schema_ref(), &self.plan.arrow) || part.rows.schema_ref() == &self.plan.arrow,
-                "rows are placed under the plan they are written under"
-            );
-            self.write_part(part)?;
+            self.assert_planned(&part.rows);
+            let run = part.rows.num_rows() >= RUN_ROWS_MIN && !self.loose.holds(&part.value);
+            if run || self.open.get(&part.value).is_some_and(OpenFile::takes_few) {
+                self.write_part(part)?;
+            } else {
+                self.loose.add_part(part).map_err(WriteError::Gather)?;
+            }
         }
         Ok(())
+    }
+
+    /// Takes rows of many partition values, few of each.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the writer is of no more use then.
+    ///
+    /// # Panics
+    /// If the rows don't have the plan's schema.
+    pub fn scatter(&mut self, scattered: Scattered) -> Result<(), WriteError> {
+        self.assert_planned(&scattered.rows);
+        self.loose.add(scattered).map_err(WriteError::Gather)
+    }
+
+    fn assert_planned(&self, rows: &RecordBatch) {
+        assert!(
+            Arc::ptr_eq(rows.schema_ref(), &self.plan.arrow) || rows.schema_ref() == &self.plan.arrow,
+            "rows are placed under the plan they are written under"
+        );
     }
 
     fn write_part(&mut self, part: Part) -> Result<(), WriteError> {
         let mut start = 0;
         while start < part.rows.num_rows() {
-            let mut file = match self.open.remove(&part.value) {
+            let mut file = match self.take_open(&part.value) {
                 Some(file) => file,
                 None => self.start_file(&part.path, &part.rows)?,
             };
@@ -215,10 +196,22 @@ impl WindowWriter {
             if file.is_full(&self.settings, self.rows_per_file_max) {
                 self.close_file(part.value.clone(), file)?;
             } else {
-                self.open.insert(part.value.clone(), file);
+                self.put_open(part.value.clone(), file);
             }
         }
         Ok(())
+    }
+
+    fn take_open(&mut self, value: &Struct) -> Option<OpenFile> {
+        let file = self.open.remove(value)?;
+        self.open_bytes -= file.held.all();
+        Some(file)
+    }
+
+    fn put_open(&mut self, value: Struct, mut file: OpenFile) {
+        file.measure(&self.settings, self.columns);
+        self.open_bytes += file.held.all();
+        self.open.insert(value, file);
     }
 
     /// Closes the open files; what is written from here on has the schema of `plan`.
@@ -232,46 +225,129 @@ impl WindowWriter {
             .as_ref()
             .and_then(|order| RowOrder::new(order, &plan.schema));
         self.plain = None;
+        self.columns = leaf_count(&plan);
         self.plan = plan;
         Ok(())
     }
 
-    /// Returns the memory that open files hold, in bytes, sinks aside.
-    pub fn open_bytes(&self) -> usize {
-        self.open.values().map(OpenFile::memory_bytes).sum()
+    /// Returns the memory that rows and files hold, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        let finishing: usize = self.finishing.iter().map(|file| file.held).sum();
+        self.loose.bytes() + self.open_bytes + finishing
     }
 
-    /// Frees the memory of the open file that holds the most: it ends its row group, or, where rows are sorted, is closed.
-    ///
-    /// Returns the bytes freed; 0 if there is nothing to free.
+    /// Makes room until no more than `bytes_max` are held, as far as that goes.
     ///
     /// # Errors
     /// [`WriteError`]; the writer is of no more use then.
-    pub fn flush_largest(&mut self) -> Result<usize, WriteError> {
-        // The number breaks ties, so that the same rows always make the same files.
-        let largest = self
-            .open
-            .iter()
-            .max_by_key(|(_, file)| (file.memory_bytes(), file.number));
-        let Some(value) = largest.map(|(value, _)| value.clone()) else {
-            return Ok(0);
+    pub fn relieve(&mut self, bytes_max: usize) -> Result<(), WriteError> {
+        if self.loose.bytes() > LOOSE_BYTES_MAX {
+            self.write_loose(0, Then::FlushSmall)?;
+        }
+        // Ends: each round takes something out of memory, down to nothing.
+        while self.held_bytes() > bytes_max {
+            if let Some(oldest) = self.finishing.pop_front() {
+                self.finished(oldest)?;
+                continue;
+            }
+            let encoded: usize = self.open.values().map(|file| file.held.encoded + file.held.fixed).sum();
+            let rows_max = self.open.values().map(|file| file.held.rows).max().unwrap_or(0);
+            let loose = self.loose.bytes();
+            if encoded > bytes_max / 3 * 2 || (rows_max == 0 && self.loose.first().is_none()) {
+                // Rows need the rest, else row groups get smaller and smaller.
+                if !self.close_largest()? {
+                    return Ok(());
+                }
+            } else if loose >= rows_max {
+                // A quarter waits on: what is left is copied, and must be worth it.
+                self.write_loose(self.loose.rows() / 4, Then::FlushSmall)?;
+            } else {
+                self.flush_largest()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends row groups until rows alone hold no more than `bytes_max`; files stay open.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the writer is of no more use then.
+    pub fn flush_rows(&mut self, bytes_max: usize) -> Result<(), WriteError> {
+        let rows = |writer: &WindowWriter| writer.open.values().map(|file| file.held.rows).sum::<usize>();
+        if self.loose.bytes() > bytes_max {
+            self.write_loose(0, Then::FlushSmall)?;
+        }
+        // Ends: each round frees rows of one file.
+        while rows(self) > bytes_max {
+            self.flush_largest()?;
+        }
+        Ok(())
+    }
+
+    /// Writes loose rows to the files of their values; `rows_left` of them wait on, at most.
+    fn write_loose(&mut self, rows_left: usize, then: Then) -> Result<(), WriteError> {
+        if self.plain.is_none()
+            && let Some(rows) = self.loose.first()
+        {
+            // Of all values: the first one's rows may be few.
+            let plain = plain_columns(rows, &self.plan.schema, self.settings.dictionary_bytes_max);
+            self.plain = Some(plain);
+        }
+        let taken = self.loose.take(rows_left).map_err(WriteError::Gather)?;
+        for gathered in &taken.parts {
+            let rows = taken.batch(gathered).map_err(WriteError::Gather)?;
+            let (value, path) = (gathered.value.clone(), gathered.path.clone());
+            self.write_part(Part { value, path, rows })?;
+            let Some(mut file) = self.take_open(&gathered.value) else {
+                continue; // It was full.
+            };
+            match (&then, &mut file.state) {
+                (Then::Close, _) => {
+                    self.close_file(gathered.value.clone(), file)?;
+                    continue;
+                }
+                (Then::FlushSmall, FileState::Encoding(encoder)) if encoder.in_progress_rows() < GROUP_ROWS_MIN => {
+                    flush(encoder, &file.path)?;
+                }
+                (Then::FlushSmall, _) => {}
+            }
+            self.put_open(gathered.value.clone(), file);
+        }
+        Ok(())
+    }
+
+    /// Frees the rows of the open file that holds the most: it ends its row group, or, where rows are sorted, is closed.
+    fn flush_largest(&mut self) -> Result<(), WriteError> {
+        let Some(value) = self.largest(|held| held.rows) else {
+            return Ok(());
         };
-        let Some(mut file) = self.open.remove(&value) else {
-            return Ok(0);
+        let Some(mut file) = self.take_open(&value) else {
+            return Ok(());
         };
-        let before = file.memory_bytes();
         match &mut file.state {
             FileState::Encoding(encoder) => {
-                encoder.flush().map_err(|source| WriteError::Encode {
-                    path: file.path.clone(),
-                    source,
-                })?;
-                let freed = before - file.memory_bytes();
-                self.open.insert(value, file);
-                Ok(freed)
+                flush(encoder, &file.path)?;
+                self.put_open(value, file);
+                Ok(())
             }
-            FileState::Collecting(_) => self.close_file(value, file).map(|()| before),
+            FileState::Collecting(_) => self.close_file(value, file),
         }
+    }
+
+    /// Closes the file with the most encoded bytes; false if there is none.
+    fn close_largest(&mut self) -> Result<bool, WriteError> {
+        let value = self.largest(|held| held.encoded + held.fixed);
+        let file = value.and_then(|value| Some((self.take_open(&value)?, value)));
+        let Some((file, value)) = file else {
+            return Ok(false);
+        };
+        self.close_file(value, file).map(|()| true)
+    }
+
+    fn largest(&self, bytes: impl Fn(FileBytes) -> usize) -> Option<Struct> {
+        // The number breaks ties, so that the same rows always make the same files.
+        let largest = self.open.iter().max_by_key(|(_, file)| (bytes(file.held), file.number));
+        largest.map(|(value, _)| value.clone())
     }
 
     /// Completes all files and returns them, in the order they were started.
@@ -309,6 +385,7 @@ impl WindowWriter {
             rows: 0,
             nans: NanCounts::new(&self.plan.schema),
             state,
+            held: FileBytes::default(),
         })
     }
 
@@ -327,11 +404,18 @@ impl WindowWriter {
         })
     }
 
+    /// Closes all files and waits until the store has them.
     fn close_all(&mut self) -> Result<(), WriteError> {
+        self.write_loose(0, Then::Close)?;
+        self.open_bytes = 0;
         let mut open: Vec<(Struct, OpenFile)> = self.open.drain().collect();
         open.sort_by_key(|(_, file)| file.number);
         open.into_iter()
-            .try_for_each(|(value, file)| self.close_file(value, file))
+            .try_for_each(|(value, file)| self.close_file(value, file))?;
+        while let Some(oldest) = self.finishing.pop_front() {
+            self.finished(oldest)?;
+        }
+        Ok(())
     }
 
     fn close_file(&mut self, partition: Struct, file: OpenFile) -> Result<(), WriteError> {
@@ -350,16 +434,9 @@ impl WindowWriter {
             path: path.clone(),
             source,
         })?;
-        let stored = sink.finish().map_err(|source| WriteError::Finish {
-            path: path.clone(),
-            source,
-        })?;
-        if stored != written {
-            return Err(WriteError::Size { path, written, stored });
-        }
         let file = Written {
             path: &path,
-            bytes: stored,
+            bytes: written,
             partition,
             spec_id: self.spec.spec_id(),
             sort_order_id: self.row_order.as_ref().map(|order| order.id),
@@ -370,6 +447,39 @@ impl WindowWriter {
             rows,
             "a file holds the rows that were written to it"
         );
+        let held = |finishing: &VecDeque<FinishingFile>| finishing.iter().map(|file| file.held).sum::<usize>();
+        // Ends: each round takes one away.
+        while (self.finishing.len() >= FINISHING_MAX || held(&self.finishing) > FINISHING_BYTES_MAX)
+            && let Some(oldest) = self.finishing.pop_front()
+        {
+            self.finished(oldest)?;
+        }
+        self.finishing.push_back(FinishingFile {
+            path,
+            written,
+            held: sink.held_bytes(),
+            finishing: sink.finish(),
+            file,
+        });
+        Ok(())
+    }
+
+    /// Waits until the store has a file.
+    fn finished(&mut self, file: FinishingFile) -> Result<(), WriteError> {
+        let FinishingFile {
+            path,
+            written,
+            finishing,
+            file,
+            ..
+        } = file;
+        let stored = finishing.wait().map_err(|source| WriteError::Finish {
+            path: path.clone(),
+            source,
+        })?;
+        if stored != written {
+            return Err(WriteError::Size { path, written, stored });
+        }
         self.closed.push(file);
         Ok(())
     }
@@ -387,6 +497,25 @@ impl WindowWriter {
         })?;
         Ok(encoder)
     }
+}
+
+/// What is done with a file whose loose rows are written.
+enum Then {
+    /// Its row group is ended, unless it is large.
+    FlushSmall,
+    /// It is closed: no rows are to come.
+    Close,
+}
+
+fn flush(encoder: &mut Encoder, path: &str) -> Result<(), WriteError> {
+    encoder.flush().map_err(|source| WriteError::Encode {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn leaf_count(plan: &RowPlan) -> usize {
+    leaves(&plan.schema).len().max(1)
 }
 
 fn file_name(file: &DataFile) -> &str {

@@ -19,11 +19,31 @@ pub trait FileSinks: Send {
 ///
 /// `flush` is called before `finish` and needs to do nothing.
 pub trait FileSink: io::Write + Send {
+    /// Begins to complete the object; [`Finishing::wait`] tells when it is.
+    fn finish(self: Box<Self>) -> Finishing;
+
+    /// Returns how many bytes it holds in memory.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// A file on its way to be complete.
+pub struct Finishing(Box<dyn FnOnce() -> io::Result<u64> + Send>);
+
+impl Finishing {
+    /// Makes one of what waits for the end and returns the object's size in bytes.
+    pub fn new(wait: impl FnOnce() -> io::Result<u64> + Send + 'static) -> Finishing {
+        Finishing(Box::new(wait))
+    }
+
     /// Blocks until the object is complete and durable, and returns its size in bytes.
     ///
     /// # Errors
     /// Whatever the store says; the file may or may not exist then.
-    fn finish(self: Box<Self>) -> io::Result<u64>;
+    pub fn wait(self) -> io::Result<u64> {
+        (self.0)()
+    }
 }
 
 /// Files in memory, for tests and benches; clones share their files.
@@ -69,8 +89,19 @@ impl io::Write for MemorySink {
 }
 
 impl FileSink for MemorySink {
-    fn finish(self: Box<Self>) -> io::Result<u64> {
-        let MemorySink { path, bytes, files } = *self;
+    fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    fn finish(self: Box<Self>) -> Finishing {
+        let stored = self.store();
+        Finishing::new(move || stored)
+    }
+}
+
+impl MemorySink {
+    fn store(self) -> io::Result<u64> {
+        let MemorySink { path, bytes, files } = self;
         let size = bytes.len() as u64;
         let previous = files
             .lock()

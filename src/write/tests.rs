@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -9,7 +10,7 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use bytes::Bytes;
 use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{
@@ -20,8 +21,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::LogicalType;
 use proptest::prelude::*;
 
+use super::loose::Loose;
 use super::*;
-use crate::place::{UTC, conform, partition_path};
+use crate::place::{PartitionValue, UTC, conform, partition_path};
 use crate::schema::{ColumnSource, RowPlan, UnknownFields};
 
 fn primitive(kind: PrimitiveType) -> Type {
@@ -134,8 +136,8 @@ fn one_column(kind: PrimitiveType, groups: Vec<ArrayRef>, mode: MetricsMode) -> 
     .writer(&plan, &sinks);
     for group in groups {
         writer.write(vec![part(rows(&plan, vec![group]))]).unwrap();
+        writer.write_loose(0, Then::FlushSmall).unwrap();
         writer.flush_largest().unwrap();
-        assert_eq!(writer.open_bytes(), 0);
     }
     writer.seal().unwrap().pop().unwrap()
 }
@@ -561,12 +563,9 @@ fn a_sorted_file_is_closed_when_its_memory_is_wanted() {
     writer
         .write(vec![part(rows(&plan, vec![Arc::new(Int32Array::from(vec![2, 1]))]))])
         .unwrap();
-    assert!(writer.open_bytes() >= 8);
-    assert!(writer.flush_largest().unwrap() >= 8);
-    assert_eq!(
-        (writer.open_bytes(), writer.open.len(), writer.flush_largest().unwrap()),
-        (0, 0, 0)
-    );
+    assert!(writer.held_bytes() >= 8);
+    writer.relieve(7).unwrap();
+    assert_eq!((writer.held_bytes(), writer.open.len()), (0, 0));
     assert_eq!(writer.seal().unwrap().len(), 1);
 }
 
@@ -620,6 +619,133 @@ fn partitions_that_share_a_directory_have_files_of_their_own() {
     );
 }
 
+/// A plan of a number and a hundred bytes of text.
+fn wide_plan() -> RowPlanRef {
+    plan(vec![
+        NestedField::optional(1, "c", primitive(PrimitiveType::Int)),
+        NestedField::optional(2, "text", primitive(PrimitiveType::String)),
+    ])
+}
+
+fn wide_rows(plan: &RowPlanRef, numbers: Vec<i32>) -> RecordBatch {
+    let text = StringArray::from_iter_values(numbers.iter().map(|number| format!("{:0100}", number / 100)));
+    rows(plan, vec![Arc::new(Int32Array::from(numbers)), Arc::new(text)])
+}
+
+/// Chunks of `rows` rows each, in which a row's value is what `value_of` makes of its number through all chunks.
+fn scattered(plan: &RowPlanRef, chunks: i32, rows_each: i32, value_of: impl Fn(i32) -> i32) -> Vec<Scattered> {
+    let chunk = |chunk: i32| {
+        let numbers: Vec<i32> = (chunk * rows_each..(chunk + 1) * rows_each).collect();
+        let mut rows_of: BTreeMap<i32, Vec<u32>> = BTreeMap::new();
+        for (row, number) in numbers.iter().enumerate() {
+            rows_of.entry(value_of(*number)).or_default().push(row as u32);
+        }
+        let value = |value: &i32| {
+            Arc::new(PartitionValue {
+                value: Struct::from_iter([Some(Literal::int(*value))]),
+                path: format!("p={value}"),
+            })
+        };
+        Scattered {
+            rows: wide_rows(plan, numbers),
+            values: rows_of.keys().map(value).collect(),
+            rows_of: rows_of.into_values().collect(),
+        }
+    };
+    (0..chunks).map(chunk).collect()
+}
+
+/// The rows of each finished file, by its directory.
+fn numbers_of(sinks: &MemorySinks) -> Vec<(String, Vec<i32>)> {
+    let files = sinks.files().into_iter().map(|(path, bytes)| {
+        let directory = path.rsplit('/').nth(1).expect("a directory").to_owned();
+        let rows = read(&bytes);
+        (directory, rows.column(0).as_primitive::<Int32Type>().values().to_vec())
+    });
+    files.collect()
+}
+
+#[test]
+fn rows_scattered_over_many_values_make_one_file_each_within_the_memory_allowed() {
+    const VALUES: i32 = 200;
+    const BYTES_MAX: usize = 24 << 20;
+    let plan = wide_plan();
+    let sinks = MemorySinks::default();
+    let mut writer = Setup::default().writer(&plan, &sinks);
+    let mut relieved = 0;
+    for chunk in scattered(&plan, 100, 4_000, |number| (number * 7) % VALUES) {
+        writer.scatter(chunk).unwrap();
+        relieved += i32::from(writer.held_bytes() > BYTES_MAX);
+        writer.relieve(BYTES_MAX).unwrap();
+        assert!(writer.held_bytes() <= BYTES_MAX, "{}", writer.held_bytes());
+    }
+    assert!(relieved > 0, "the memory was never spent");
+    let files = writer.seal().unwrap();
+    assert_eq!(files.len(), VALUES as usize);
+    assert_eq!(files.iter().map(DataFile::record_count).sum::<u64>(), 400_000);
+    for (directory, numbers) in numbers_of(&sinks) {
+        assert_eq!(numbers.len(), 2_000, "{directory}");
+        assert!(numbers.is_sorted(), "rows of one value keep their order");
+        assert!(
+            numbers
+                .iter()
+                .all(|number| format!("p={}", (number * 7) % VALUES) == directory)
+        );
+    }
+}
+
+#[test]
+fn a_large_value_among_small_ones_goes_first_and_leaves_them_time() {
+    let plan = wide_plan();
+    let mut loose = Loose::default();
+    for chunk in scattered(&plan, 2, 400, |number| if number % 2 == 0 { -1 } else { number % 40 }) {
+        loose.add(chunk).unwrap();
+    }
+    let taken = loose.take(500).unwrap();
+    assert_eq!(taken.parts.len(), 1, "the large one is enough");
+    let rows = taken.batch(&taken.parts[0]).unwrap();
+    let expected: Vec<i32> = (0..800).step_by(2).collect();
+    assert_eq!(rows.column(0).as_primitive::<Int32Type>().values(), &expected[..]);
+    assert_eq!(loose.rows(), 400);
+    let taken = loose.take(0).unwrap();
+    assert_eq!((taken.parts.len(), loose.rows(), loose.bytes()), (20, 0, 0));
+    let mut all = Vec::new();
+    for part in &taken.parts {
+        let rows = taken.batch(part).unwrap();
+        let numbers = rows.column(0).as_primitive::<Int32Type>().values().to_vec();
+        assert!(
+            numbers
+                .iter()
+                .all(|number| part.value == Struct::from_iter([Some(Literal::int(number % 40))]))
+        );
+        all.extend(numbers);
+    }
+    all.sort_unstable();
+    assert_eq!(all, (1..800).step_by(2).collect::<Vec<i32>>());
+}
+
+#[test]
+fn rows_that_trickle_in_wait_together() {
+    let plan = plan(vec![NestedField::optional(1, "c", primitive(PrimitiveType::Int))]);
+    let sinks = MemorySinks::default();
+    let mut writer = Setup::default().writer(&plan, &sinks);
+    for number in 0..1_000 {
+        let rows = rows(&plan, vec![Arc::new(Int32Array::from(vec![number]))]);
+        let value = Struct::from_iter([Some(Literal::int(number % 3))]);
+        let path = format!("p={}", number % 3);
+        writer.write(vec![Part { value, path, rows }]).unwrap();
+    }
+    assert_eq!(writer.open.len(), 0, "no encoder is open for them");
+    assert!(writer.held_bytes() < 1 << 20, "{}", writer.held_bytes());
+    assert_eq!(writer.seal().unwrap().len(), 3);
+    let mut found = numbers_of(&sinks);
+    found.sort();
+    let expected: Vec<(String, Vec<i32>)> = (0..3)
+        .map(|value| (format!("p={value}"), (value..1_000).step_by(3).collect()))
+        .collect();
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn a_new_plan_begins_new_files() {
     let narrow = plan(vec![NestedField::optional(1, "a", primitive(PrimitiveType::Int))]);
@@ -669,12 +795,11 @@ impl io::Write for Failing {
 }
 
 impl FileSink for Failing {
-    fn finish(self: Box<Self>) -> io::Result<u64> {
-        if self.lies {
-            Ok(3)
-        } else {
-            Err(io::Error::other("gone"))
-        }
+    fn finish(self: Box<Self>) -> Finishing {
+        Finishing::new(move || match self.lies {
+            true => Ok(3),
+            false => Err(io::Error::other("gone")),
+        })
     }
 }
 

@@ -45,16 +45,30 @@ pub struct Aperio {
 }
 
 impl Aperio {
-    /// Starts it in `dir` with `args`; no variable named APERIO_* or RUST_LOG reaches it.
+    /// Starts it in `dir` with `args`; no variable named APERIO_*, AWS_* or RUST_LOG reaches it.
     pub fn start(dir: &Path, args: &[&str]) -> Self {
         Self::start_with(dir, args, &[])
     }
 
     /// The same with these environment variables.
     pub fn start_with(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aperio"));
+        Self::start_under(&[], dir, args, variables)
+    }
+
+    /// The same, started by another program: `under` and its arguments, to which the binary and `args` are added.
+    pub fn start_under(under: &[&str], dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let binary = env!("CARGO_BIN_EXE_aperio");
+        let mut command = match under {
+            [] => Command::new(binary),
+            [program, more @ ..] => {
+                let mut command = Command::new(program);
+                command.args(more).arg(binary);
+                command
+            }
+        };
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("APERIO_") || name == "RUST_LOG" {
+            let text = name.to_string_lossy();
+            if text.starts_with("APERIO_") || text.starts_with("AWS_") || name == "RUST_LOG" {
                 command.env_remove(name);
             }
         }
@@ -147,12 +161,33 @@ impl Aperio {
         );
     }
 
+    /// Stops it by SIGSTOP, wherever it is.
+    pub fn freeze(&self) {
+        let id = i32::try_from(self.child.id()).expect("process ids are small");
+        // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
+        unsafe { libc::kill(id, libc::SIGSTOP) };
+        self.wait_stopped();
+    }
+
     /// Lets it go on after [`Aperio::wait_stopped`].
     pub fn go_on(self) -> Self {
         let id = i32::try_from(self.child.id()).expect("process ids are small");
         // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
         unsafe { libc::kill(id, libc::SIGCONT) };
         self
+    }
+
+    /// The CPU time that it has used so far.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        // User and system time, in ticks of 10 ms. Source: proc(5), fields 14 and 15.
+        let ticks: f64 = fields
+            .skip(11)
+            .take(2)
+            .filter_map(|ticks| ticks.parse::<f64>().ok())
+            .sum();
+        ticks / 100.0
     }
 
     /// The kernel's letter for what it does; `None` if there is no such process.

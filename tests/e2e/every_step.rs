@@ -1,5 +1,5 @@
-//! `kill -9` at every step of a run, on real servers: before and after each effect, and in the middle of those that have
-//! one. Then the same command again, and the table equals the topic.
+//! `kill -9` and SIGTERM at every step of a run, on real servers: before and after each effect, and in the middle of those
+//! that have one. Then the same command again, and the table equals the topic.
 //!
 //! The places are those of `src/kill_points.rs`; a run is killed by itself, at exactly that place, with SIGKILL.
 
@@ -70,6 +70,8 @@ mod with_failpoints {
 
     #[derive(Clone, Copy, Debug)]
     struct Kill {
+        /// SIGKILL or SIGTERM.
+        signal: i32,
         point: KillPoint,
         /// How often the place is passed before.
         passed: u32,
@@ -117,6 +119,7 @@ mod with_failpoints {
             },
         };
         let kill = |(passed, scene, leaves): &(u32, Scene, Leaves)| Kill {
+            signal: libc::SIGKILL,
             point,
             passed: *passed,
             scene: *scene,
@@ -135,13 +138,25 @@ mod with_failpoints {
 
     impl Kill {
         fn failpoints(self) -> String {
+            let act = match self.signal {
+                libc::SIGTERM => "1*return(term)",
+                _ => "return",
+            };
             let order = match self.passed {
-                0 => "return".to_owned(),
-                passed => format!("{passed}*off->return"),
+                0 => act.to_owned(),
+                passed => format!("{passed}*off->{act}"),
             };
             let before = match (self.scene, self.point) {
                 (Scene::First | Scene::NewField | Scene::Revoked, _) => "",
                 // A catalog so slow that the run is dead before it answers, or so slow that it must be waited for.
+                // One that is asked to end waits for the catalog: as long as it takes, if that isn't too long.
+                _ if self.signal == libc::SIGTERM && matches!(self.scene, Scene::Crowded | Scene::Beyond) => {
+                    let beyond = "Before(Join)=1*return(stop);Inside(ManifestsStaged)=1*off->sleep(1500);";
+                    match self.scene {
+                        Scene::Beyond => beyond,
+                        _ => "Inside(ManifestsStaged)=1*off->sleep(1500);",
+                    }
+                }
                 (Scene::Crowded, KillPoint::Before(Effect::Pause) | KillPoint::After(Effect::Pause)) => {
                     "Inside(ManifestsStaged)=1*off->sleep(60000);"
                 }
@@ -251,11 +266,15 @@ mod with_failpoints {
                 service.wait()
             }
         };
-        assert_eq!(
-            killed.signal,
-            Some(libc::SIGKILL),
-            "{kill:?} isn't reached: {killed:#?}"
-        );
+        match kill.signal {
+            // In time, or when all was done already.
+            libc::SIGTERM => assert!(matches!(killed.code, Some(0 | 143)), "{kill:?}: {killed:#?}"),
+            _ => assert_eq!(
+                killed.signal,
+                Some(libc::SIGKILL),
+                "{kill:?} isn't reached: {killed:#?}"
+            ),
+        }
         work.start_once(&[]).wait().expect_code(0);
         Played {
             kill,
@@ -357,6 +376,23 @@ mod with_failpoints {
         let played = play_all(&servers, &all, "steps");
         tell(&played, started);
         assert_eq!(played.len(), all.len());
+        check_all(&servers, &played);
+    }
+
+    #[test]
+    fn asked_to_end_at_every_step_it_does_and_nothing_is_lost_or_doubled() {
+        let started = Instant::now();
+        let servers = Servers {
+            kafka: Kafka::shared(),
+            rest: None,
+        };
+        let asked = |kill: Kill| Kill {
+            signal: libc::SIGTERM,
+            ..kill
+        };
+        let all: Vec<_> = every_point().into_iter().flat_map(kills).map(asked).collect();
+        let played = play_all(&servers, &all, "asked");
+        tell(&played, started);
         check_all(&servers, &played);
     }
 

@@ -137,6 +137,7 @@ fn the_offsets_follow_what_spark_does_to_the_history() {
         "CALL system.rewrite_data_files(table => 'default.h_others', options => map('rewrite-all', 'true'))".to_owned(),
         insert("h_others", -1),
         insert("h_others", -2),
+        "CALL system.rewrite_manifests('default.h_others')".to_owned(),
         expire("h_others"),
         roll_back("h_unproven"),
         insert("h_unproven", -1),
@@ -180,6 +181,21 @@ fn the_offsets_follow_what_spark_does_to_the_history() {
         first_of("h_replaced")
     );
     refused(&work, "h_replaced", &["the table was replaced", &back]);
+    // Whatever the history says, a person can say where to go on.
+    for table in ["h_picked", "h_remade", "h_replaced"] {
+        let args = [
+            "sync-points",
+            "reset",
+            "pipeline.yaml",
+            "--table",
+            table,
+            "--to",
+            "latest",
+            "--yes",
+        ];
+        Aperio::run(work.path(), &args).expect_code(0);
+        assert_eq!(done(&work, table)["recordsRead"], 0, "{table}");
+    }
 }
 
 /// The table that was rolled back was read again from there on.
@@ -351,7 +367,18 @@ fn a_conflict_for_a_commit_that_happened_destroys_nothing() {
     // As when a proxy loses the answer to a commit and sends it again.
     proxy.on_commit(1, Fault::LieAfter(409));
     produce_round(kafka, table, 1);
-    assert_eq!(done(&work, table)["recordsRead"], ROUND);
+    let before = proxy.commits().len();
+    let told = done(&work, table);
+    let made = proxy.commits()[before..]
+        .iter()
+        .filter(|commit| commit.upstream_status == Some(200))
+        .count();
+    let snapshots = told["snapshots"].as_array().map(Vec::len);
+    assert_eq!(
+        (&told["recordsRead"], snapshots),
+        (&json!(ROUND), Some(made)),
+        "{told:#}"
+    );
     assert!(
         proxy
             .commits()
@@ -368,18 +395,31 @@ fn a_quiet_table_gets_its_ledger_written_again_once_a_day() {
     let work = workspace(Kafka::shared(), &["h_quiet"], "");
     done(&work, "h_quiet");
     assert_eq!(done(&work, "h_quiet")["snapshots"], json!([]));
-    let files = metadata_files(&work, "h_quiet");
+    make_older(&work, "h_quiet");
+    let table = done(&work, "h_quiet");
+    let snapshots = table["snapshots"].as_array().expect("snapshots");
+    assert_eq!((snapshots.len(), &table["windows"]), (1, &json!([])), "{table:#}");
+    assert_eq!(done(&work, "h_quiet")["snapshots"], json!([]));
+
+    // In a service too, which goes on.
+    make_older(&work, "h_quiet");
+    let mut service = Aperio::start(work.path(), &["run", "pipeline.yaml"]);
+    assert!(service.wait_for("committed"), "{:#?}", service.printed());
+    produce_round(Kafka::shared(), "h_quiet", 1);
+    assert!(service.wait_for("rows="), "{:#?}", service.printed());
+    service.signal(libc::SIGTERM).expect_code(0);
+    done(&work, "h_quiet");
+    expect_each_once(&work, "h_quiet", 0..2 * ROUND);
+}
+
+/// Makes all that the table's current metadata say two days older.
+fn make_older(work: &Workspace, table: &str) {
+    let files = metadata_files(work, table);
     let current = files.last().expect("a metadata file");
     let text = std::fs::read_to_string(current).expect("metadata");
     let mut metadata: Value = serde_json::from_str(&text).expect("JSON");
     age(&mut metadata);
     std::fs::write(current, metadata.to_string()).expect("written");
-
-    let table = done(&work, "h_quiet");
-    let snapshots = table["snapshots"].as_array().expect("snapshots");
-    assert_eq!((snapshots.len(), &table["windows"]), (1, &json!([])), "{table:#}");
-    assert_eq!(done(&work, "h_quiet")["snapshots"], json!([]));
-    expect_each_once(&work, "h_quiet", 0..ROUND);
 }
 
 /// Makes all of a metadata file two days older.

@@ -2,21 +2,25 @@
 //!
 //! `make setup` gets them, `make test` does that first. What isn't there fails a test; nothing is skipped.
 
-#![expect(
-    dead_code,
-    reason = "helpers for the tests to come; the benches use some of these modules too"
-)]
-
+mod access;
 mod aperio;
 mod every_step;
+mod faults;
 mod history;
 mod hive;
+mod instances;
 mod json_table;
+mod load;
+mod neighbours;
+mod observe;
 mod produce;
+mod proxy;
 mod readers;
 mod rebalance;
 mod records;
+mod reset;
 mod servers;
 mod setup;
 mod smoke;
 mod source;
+mod world;

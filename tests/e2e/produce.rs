@@ -14,6 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::servers::Kafka;
+use super::setup;
 
 const LIMIT: Duration = Duration::from_secs(60); // a broker that just started is slow at its first transaction
 
@@ -108,6 +109,24 @@ pub fn create_topic(kafka: &Kafka, topic: &str, partitions: i32, settings: &[(&s
     results.into_iter().for_each(|result| {
         result.unwrap_or_else(|error| panic!("topic `{topic}` isn't created: {error:?}"));
     });
+}
+
+/// Creates a topic whose partitions are on these brokers, the first of each its leader.
+pub fn create_topic_on(kafka: &Kafka, topic: &str, brokers: &[&[i32]]) {
+    let new = NewTopic::new(topic, brokers.len() as i32, TopicReplication::Variable(brokers));
+    let results = block_on(admin(kafka).create_topics([&new], &admin_options())).expect("the broker answers");
+    results.into_iter().for_each(|result| {
+        result.unwrap_or_else(|error| panic!("topic `{topic}` isn't created: {error:?}"));
+    });
+}
+
+/// Makes a group that commits nothing: the broker has its topic of groups then.
+pub fn join_group(kafka: &Kafka, group: &str) {
+    let consumer: BaseConsumer = config(kafka).set("group.id", group).create().expect("a consumer");
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition("any", 0);
+    let known = setup::wait_until(LIMIT, || consumer.committed_offsets(asked.clone(), LIMIT).is_ok());
+    assert!(known, "the broker knows its groups");
 }
 
 /// Deletes a topic.

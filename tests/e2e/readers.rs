@@ -1,7 +1,8 @@
 //! Tables as other engines read them: PyIceberg, DuckDB and Spark, each a Python script beside this file.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -29,6 +30,8 @@ pub enum Catalog {
     },
     /// The address of a REST catalog.
     Rest { uri: String },
+    /// Whatever PyIceberg takes, which alone reads it.
+    Properties(Value),
 }
 
 impl Catalog {
@@ -54,6 +57,7 @@ impl Catalog {
                 "warehouse": format!("file://{}", warehouse.display()),
             }),
             Self::Rest { uri } => json!({"type": "rest", "uri": uri}),
+            Self::Properties(properties) => properties.clone(),
         }
     }
 }
@@ -162,7 +166,65 @@ fn run(script: &str, request: Value) -> Vec<Value> {
     }
 }
 
-fn python(script: &str, request: &Value) -> Value {
+/// A session of Spark that takes one statement after the other, so that other things can happen in between.
+pub struct Spark {
+    child: Child,
+    statements: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Spark {
+    /// Starts it on a catalog, whose namespace `default` is the current one, and waits until it is ready.
+    pub fn start(catalog: &Catalog) -> Self {
+        let mut command = script("spark_shell.py", &json!({"catalog": catalog.to_json()}));
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = setup::spawn(command);
+        let statements = child.stdin.take().expect("piped");
+        let answers = BufReader::new(child.stdout.take().expect("piped"));
+        let mut spark = Self {
+            child,
+            statements,
+            answers,
+        };
+        spark.answer("starting");
+        spark
+    }
+
+    /// Runs a statement; returns its rows, or what Spark says against it.
+    pub fn try_sql(&mut self, statement: &str) -> Result<Vec<Value>, String> {
+        writeln!(self.statements, "{}", json!(statement)).expect("Spark listens");
+        let answer = self.answer(statement);
+        match answer["error"].as_str() {
+            Some(error) => Err(error.to_owned()),
+            None => Ok(answer["rows"].as_array().expect("rows").clone()),
+        }
+    }
+
+    fn answer(&mut self, statement: &str) -> Value {
+        let mut line = String::new();
+        // Ends: at the answer, or when Spark does.
+        loop {
+            line.clear();
+            let read = self.answers.read_line(&mut line).expect("Spark prints text");
+            assert!(read > 0, "Spark ended at `{statement}`");
+            if let Some(answer) = line.strip_prefix("answer ") {
+                return serde_json::from_str(answer).expect("an answer in JSON");
+            }
+        }
+    }
+}
+
+impl Drop for Spark {
+    fn drop(&mut self) {
+        setup::kill_group(&mut self.child);
+    }
+}
+
+/// The command that runs a script.
+fn script(script: &str, request: &Value) -> Command {
     let mut command = Command::new(setup::part("python").join("bin/python"));
     if script.contains("spark") {
         command
@@ -174,9 +236,14 @@ fn python(script: &str, request: &Value) -> Value {
         .arg("-B")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(script))
         .arg(request.to_string());
+    command
+}
+
+fn python(name: &str, request: &Value) -> Value {
+    let mut command = script(name, request);
     let output = command.output().expect("python starts");
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script} {request}:\n{errors}");
+    assert!(output.status.success(), "{name} {request}:\n{errors}");
     let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{script} printed no JSON ({error}): {text}\n{errors}"))
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name} printed no JSON ({error}): {text}\n{errors}"))
 }

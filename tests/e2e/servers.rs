@@ -1,19 +1,19 @@
-//! Real servers on loopback: Apache Kafka, Iceberg's REST catalog, and a proxy that loses or falsifies answers.
+//! Real servers on loopback: Apache Kafka, Iceberg's REST catalog, Project Nessie, S3.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{Read, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tempfile::TempDir;
 
+pub use super::proxy::{Fault, Proxy, SeenCommit};
 use super::setup;
 
 const START_LIMIT: Duration = Duration::from_secs(90); // 3 s alone, 30 s seen on two cores shared by five builds
@@ -70,6 +70,8 @@ pub struct Kafka {
     dir: TempDir,
     port: u16,
     login_port: u16,
+    controller: u16,
+    cluster_id: String,
     running: Mutex<(u32, Option<Server>)>,
 }
 
@@ -109,22 +111,68 @@ impl Kafka {
             .expect("a temporary folder");
         let (port, controller, login_port) = (setup::free_port(), setup::free_port(), setup::free_port());
         let cluster_id = URL_SAFE_NO_PAD.encode(uuid::Uuid::new_v4().as_bytes());
-        let data = dir.path().join("data");
-        let mut properties = String::new();
-        for (key, value) in [
+        let own = [
             ("process.roles", "broker,controller".to_owned()),
             ("node.id", "1".to_owned()),
-            ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
             (
                 "listeners",
                 format!(
                     "PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port},CONTROLLER://127.0.0.1:{controller}"
                 ),
             ),
+        ];
+        let scram = format!("SCRAM-SHA-512=[name={user},password={password}]");
+        let format = ["--add-scram", &scram];
+        Self::prepare(dir, (port, login_port, controller), &cluster_id, &own, &format)
+    }
+
+    /// Starts a second broker of the same cluster. The first stays its only controller.
+    pub fn start_second(&self) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("aperio-kafka-")
+            .tempdir()
+            .expect("a temporary folder");
+        let (port, login_port) = (setup::free_port(), setup::free_port());
+        let own = [
+            ("process.roles", "broker".to_owned()),
+            ("node.id", "2".to_owned()),
+            (
+                "listeners",
+                format!("PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port}"),
+            ),
+        ];
+        Self::prepare(dir, (port, login_port, self.controller), &self.cluster_id, &own, &[])
+    }
+
+    /// Writes a broker's configuration, formats its folder, and starts it.
+    ///
+    /// - `ports`: for clients, for clients that log in, of the controller.
+    fn prepare(
+        dir: TempDir,
+        ports: (u16, u16, u16),
+        cluster_id: &str,
+        own: &[(&str, String)],
+        format: &[&str],
+    ) -> Self {
+        let (port, login_port, controller) = ports;
+        let data = dir.path().join("data");
+        let mut properties = String::new();
+        for (key, value) in own {
+            writeln!(properties, "{key}={value}").expect("a string takes everything");
+        }
+        for (key, value) in [
+            ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
             (
                 "advertised.listeners",
                 format!("PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port}"),
             ),
+            // Whoever doesn't log in may do everything, as may others where no rule names the topic.
+            (
+                "authorizer.class.name",
+                "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned(),
+            ),
+            ("super.users", "User:ANONYMOUS".to_owned()),
+            ("allow.everyone.if.no.acl.found", "true".to_owned()),
             ("sasl.enabled.mechanisms", "SCRAM-SHA-512".to_owned()),
             (
                 "listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config",
@@ -158,10 +206,9 @@ impl Kafka {
         fs::write(dir.path().join("server.properties"), properties).expect("the configuration can be written");
 
         let format = Self::tool(dir.path(), 256, "kafka.tools.StorageTool")
-            .args(["format", "-t", &cluster_id, "-c"])
+            .args(["format", "-t", cluster_id, "-c"])
             .arg(dir.path().join("server.properties"))
-            .arg("--add-scram")
-            .arg(format!("SCRAM-SHA-512=[name={user},password={password}]"))
+            .args(format)
             .output()
             .expect("java starts");
         assert!(
@@ -174,6 +221,8 @@ impl Kafka {
             dir,
             port,
             login_port,
+            controller,
+            cluster_id: cluster_id.to_owned(),
             running: Mutex::new((0, None)),
         };
         kafka.start_again();
@@ -279,249 +328,165 @@ impl RestCatalog {
     }
 }
 
-// --- the proxy ---------------------------------------------------------------------------------------------------------
-
-/// What [`Proxy`] does to one commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Forwards the commit and the answer.
-    Pass,
-    /// Forwards the commit, then closes the connection instead of answering.
-    SwallowAnswer,
-    /// Answers with this status; the catalog never sees the commit.
-    Refuse(u16),
-    /// Forwards the commit, then answers with this status whatever the catalog said.
-    LieAfter(u16),
-}
-
-/// A commit that came by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SeenCommit {
-    /// What was done to it.
-    pub fault: Fault,
-    /// The catalog's own answer; `None` if it wasn't asked.
-    pub upstream_status: Option<u16>,
-}
-
-#[derive(Default)]
-struct Plan {
-    faults: BTreeMap<usize, Fault>,
-    seen: Vec<SeenCommit>,
-}
-
-/// An HTTP proxy before a REST catalog that can spoil chosen commits: `POST …/tables/{table}` and
-/// `POST …/transactions/commit`. Everything else passes.
-pub struct Proxy {
+/// Project Nessie, an Iceberg REST catalog over a bucket of [`S3`]; what it knows is in its memory.
+pub struct Nessie {
     port: u16,
-    plan: Arc<Mutex<Plan>>,
+    _server: Server,
+    _dir: TempDir,
 }
 
-impl Proxy {
-    /// Starts one in threads of this process; `upstream` is `host:port`.
-    pub fn start(upstream: impl Into<String>) -> Self {
-        let upstream: Arc<str> = upstream.into().into();
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-        let port = listener.local_addr().expect("a bound socket has an address").port();
-        let plan = Arc::new(Mutex::new(Plan::default()));
-        let shared = Arc::clone(&plan);
-        // Ends with the process: a thread that waits costs nothing, and a port of ours that is still open can't be
-        // taken by another test.
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (upstream, plan) = (Arc::clone(&upstream), Arc::clone(&shared));
-                std::thread::spawn(move || {
-                    // A broken connection is the client's to notice.
-                    let _ = serve(client, &upstream, &plan);
-                });
-            }
-        });
-        Self { port, plan }
+impl Nessie {
+    /// Starts it with one warehouse, `lake`, in a bucket that is there already, and lends credentials for it. `s3_uri` is
+    /// where its clients go too.
+    pub fn start(s3_uri: &str, bucket: &str) -> Self {
+        let options = "nessie.catalog.service.s3.default-options";
+        let endpoint = format!("{s3_uri}/");
+        let role = "arn:aws:iam::123456789012:role/lake";
+        let properties = [
+            ("nessie.catalog.default-warehouse", "lake"),
+            (
+                "nessie.catalog.warehouses.lake.location",
+                &format!("s3://{bucket}/lake"),
+            ),
+            (&format!("{options}.endpoint"), &endpoint),
+            (&format!("{options}.sts-endpoint"), &endpoint),
+            (&format!("{options}.path-style-access"), "true"),
+            (&format!("{options}.region"), "us-east-1"),
+            (&format!("{options}.request-signing-enabled"), "false"),
+            (&format!("{options}.client-iam.enabled"), "true"),
+            (&format!("{options}.client-iam.assume-role"), role),
+            (&format!("{options}.access-key"), "urn:nessie-secret:quarkus:lake.key"),
+            ("lake.key.name", S3_KEY.0),
+            ("lake.key.secret", S3_KEY.1),
+        ];
+        Self::start_with(properties.map(|(name, value)| (name.to_owned(), value.to_owned())))
+    }
+
+    /// Starts it as `docker-compose.yml` does, with the same settings: only the addresses are others, and there is no
+    /// PostgreSQL.
+    pub fn of_compose_file(s3_uri: &str) -> Self {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker-compose.yml");
+        let text = fs::read_to_string(file).expect("docker-compose.yml is there");
+        let mut lines = text.lines().skip_while(|line| *line != "  catalog:").skip(1);
+        let service = lines.by_ref().take_while(|line| line.starts_with("    "));
+        let properties: Vec<_> = service
+            .filter_map(|line| line.trim().split_once(": "))
+            .filter(|(name, _)| name.starts_with("nessie.catalog.") || name.starts_with("lake."))
+            .map(|(name, value)| {
+                let value = value.trim_matches('"');
+                // `${NAME:-default}`
+                let default = value.split_once(":-").map(|(_, default)| default.trim_end_matches('}'));
+                let is_address = value.starts_with("http://");
+                let value = if is_address { s3_uri } else { default.unwrap_or(value) };
+                (name.to_owned(), value.to_owned())
+            })
+            .collect();
+        assert!(properties.len() >= 10, "the settings of `catalog`: {properties:?}");
+        Self::start_with(properties)
+    }
+
+    fn start_with(properties: impl IntoIterator<Item = (String, String)>) -> Self {
+        let jar = setup::part("nessie").join("libs/nessie-quarkus-0.99.0-runner.jar");
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (port, management) = (setup::free_port(), setup::free_port());
+        let mut command = java(384);
+        command.current_dir(dir.path());
+        for (name, value) in [
+            ("quarkus.http.host", "127.0.0.1"),
+            ("quarkus.http.port", &port.to_string()),
+            ("quarkus.management.host", "127.0.0.1"),
+            ("quarkus.management.port", &management.to_string()),
+            ("nessie.version.store.type", "IN_MEMORY"),
+        ] {
+            command.arg(format!("-D{name}={value}"));
+        }
+        for (name, value) in properties {
+            command.arg(format!("-D{name}={value}"));
+        }
+        command.arg("-jar").arg(jar);
+        let server = Server::start(command, dir.path().join("nessie.log"), "Listening on:");
+        Self {
+            port,
+            _server: server,
+            _dir: dir,
+        }
+    }
+
+    /// `host:port`, for [`Proxy::start`].
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// What goes into `catalog.uri`.
     pub fn uri(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// Spoils the `n`-th commit from now on; the next is 1.
-    pub fn on_commit(&self, n: usize, fault: Fault) {
-        assert!(n > 0, "the next commit is 1");
-        let mut plan = self.plan.lock().expect("no panic holds the plan");
-        let index = plan.seen.len() + n - 1;
-        plan.faults.insert(index, fault);
-    }
-
-    /// All commits that came by, in order.
-    pub fn commits(&self) -> Vec<SeenCommit> {
-        self.plan.lock().expect("no panic holds the plan").seen.clone()
+        format!("http://{}/iceberg", self.address())
     }
 }
 
-struct Message {
-    start_line: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+// --- S3 --------------------------------------------------------------------------------------------------------------
+
+/// An access key id with its secret, for [`S3`], which takes any.
+pub const S3_KEY: (&str, &str) = ("key-of-tests", "secret-of-tests");
+
+/// An S3 server that keeps its buckets in memory: moto. Conditional writes are answered as by S3, secrets aren't checked.
+pub struct S3 {
+    port: u16,
+    _server: Server,
 }
 
-impl Message {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+impl S3 {
+    /// The server that all tests of this process share; buckets are its rooms, so name them after the test.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<S3> = OnceLock::new();
+        // A static isn't dropped: the kernel kills the server when this process ends.
+        SHARED.get_or_init(|| {
+            let port = setup::free_port();
+            let mut command = Command::new(setup::part("s3").join("bin/python"));
+            command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
+            let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("s3-{}.log", std::process::id()));
+            let server = Server::start(command, log.clone(), "Running on");
+            // The server writes on into the file that has lost its name.
+            let _ = fs::remove_file(log);
+            Self { port, _server: server }
+        })
     }
 
-    /// Reads one message; `to_end` says that a body without a length ends with the connection (answers only).
-    fn read(from: &mut impl BufRead, to_end: bool) -> io::Result<Option<Self>> {
-        let mut start_line = String::new();
-        if from.read_line(&mut start_line)? == 0 {
-            return Ok(None);
-        }
-        let mut message = Self {
-            start_line: start_line.trim_end().to_owned(),
-            headers: Vec::new(),
-            body: Vec::new(),
-        };
-        loop {
-            let mut line = String::new();
-            from.read_line(&mut line)?;
-            let Some((key, value)) = line.trim_end().split_once(':') else {
-                break;
-            };
-            message.headers.push((key.to_owned(), value.trim().to_owned()));
-        }
-        if message
-            .header("transfer-encoding")
-            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
-        {
-            loop {
-                let mut size = String::new();
-                from.read_line(&mut size)?;
-                let size = size.trim_end().split(';').next().unwrap_or_default();
-                let size = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
-                let mut chunk = Vec::new();
-                from.take(size + 2).read_to_end(&mut chunk)?;
-                if size == 0 {
-                    break;
-                }
-                chunk.truncate(chunk.len().saturating_sub(2));
-                message.body.extend(chunk);
-            }
-        } else if let Some(length) = message.header("content-length") {
-            let length = length.parse().map_err(io::Error::other)?;
-            from.take(length).read_to_end(&mut message.body)?;
-        } else if to_end {
-            from.read_to_end(&mut message.body)?;
-        }
-        Ok(Some(message))
+    /// Makes a bucket.
+    pub fn make_bucket(&self, bucket: &str) {
+        let (status, _) = self.send("PUT", bucket);
+        assert_eq!(status, 200, "bucket {bucket}");
     }
 
-    /// Writes it with a plain length, as the last message of its connection.
-    fn write(&self, to: &mut impl Write, host: Option<&str>, with_length: bool) -> io::Result<()> {
-        const OURS: [&str; 5] = [
-            "connection",
-            "keep-alive",
-            "transfer-encoding",
-            "content-length",
-            "expect",
-        ];
-        let mut text = format!("{}\r\n", self.start_line);
-        for (key, value) in &self.headers {
-            let value = if key.eq_ignore_ascii_case("host") {
-                host.unwrap_or(value)
-            } else {
-                value
-            };
-            if !OURS.iter().any(|ours| key.eq_ignore_ascii_case(ours)) {
-                text.push_str(&format!("{key}: {value}\r\n"));
-            }
-        }
-        if with_length {
-            text.push_str(&format!("content-length: {}\r\n", self.body.len()));
-        }
-        text.push_str("connection: close\r\n\r\n");
-        to.write_all(text.as_bytes())?;
-        to.write_all(&self.body)?;
-        to.flush()
-    }
-}
-
-fn serve(mut client: TcpStream, upstream: &str, plan: &Mutex<Plan>) -> io::Result<()> {
-    let Some(request) = Message::read(&mut BufReader::new(client.try_clone()?), false)? else {
-        return Ok(());
-    };
-    let fault = if is_commit(&request.start_line) {
-        let mut plan = plan.lock().expect("no panic holds the plan");
-        let index = plan.seen.len();
-        let fault = plan.faults.remove(&index).unwrap_or(Fault::Pass);
-        plan.seen.push(SeenCommit {
-            fault,
-            upstream_status: None,
-        });
-        Some((index, fault))
-    } else {
-        None
-    };
-    if let Some((_, Fault::Refuse(status))) = fault {
-        return made_up(status).write(&mut client, None, true);
+    /// The keys in a bucket.
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        let (status, listing) = self.send("GET", &format!("{bucket}?list-type=2"));
+        assert_eq!(status, 200, "{listing}");
+        let keys = listing.split("<Key>").skip(1);
+        keys.map(|rest| rest.split('<').next().unwrap_or_default().to_owned())
+            .collect()
     }
 
-    let mut server = TcpStream::connect(upstream)?;
-    request.write(&mut server, Some(upstream), true)?;
-    let Some(answer) = read_answer(server, &request.start_line)? else {
-        return Ok(());
-    };
-    if let Some((index, _)) = fault {
-        let status = answer
-            .start_line
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok());
-        plan.lock().expect("no panic holds the plan").seen[index].upstream_status = status;
+    fn send(&self, method: &str, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address()).expect("the S3 server listens");
+        let host = self.address();
+        write!(
+            stream,
+            "{method} /{path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        )
+        .expect("the S3 server reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("the S3 server answers");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.expect("a status"), answer)
     }
-    match fault {
-        Some((_, Fault::SwallowAnswer)) => client.shutdown(Shutdown::Both),
-        Some((_, Fault::LieAfter(status))) => made_up(status).write(&mut client, None, true),
-        _ => {
-            // 204 and 304 must not carry a length, and that of a HEAD isn't its body's; the closed connection ends them.
-            let bodiless = request.start_line.starts_with("HEAD ") || answer.start_line.contains(" 204");
-            answer.write(&mut client, None, !bodiless)
-        }
+
+    /// `host:port`, for [`Proxy::start`].
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
-}
 
-/// Reads an answer; that to a HEAD has no body whatever its headers say.
-fn read_answer(server: TcpStream, request_line: &str) -> io::Result<Option<Message>> {
-    if !request_line.starts_with("HEAD ") {
-        return Message::read(&mut BufReader::new(server), true);
-    }
-    let mut head = Vec::new();
-    let mut server = server;
-    server.read_to_end(&mut head)?;
-    let lengthless = String::from_utf8_lossy(&head).replace("Content-Length", "x-content-length");
-    Message::read(&mut lengthless.as_bytes(), true)
-}
-
-fn is_commit(request_line: &str) -> bool {
-    let mut words = request_line.split(' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let path = target.split('?').next().unwrap_or_default();
-    let mut segments = path.rsplit('/');
-    let (last, before) = (segments.next().unwrap_or_default(), segments.next().unwrap_or_default());
-    method == "POST" && (before == "tables" || (before, last) == ("transactions", "commit"))
-}
-
-/// An error answer as the REST catalog's specification shapes it.
-fn made_up(status: u16) -> Message {
-    let (reason, kind) = match status {
-        409 => ("Conflict", "CommitFailedException"),
-        503 => ("Service Unavailable", "ServiceUnavailableException"),
-        _ => ("Internal Server Error", "InternalServerError"),
-    };
-    let body = serde_json::json!({"error": {"message": "made up by the proxy", "type": kind, "code": status}});
-    Message {
-        start_line: format!("HTTP/1.1 {status} {reason}"),
-        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-        body: body.to_string().into_bytes(),
+    /// What goes into `s3.endpoint`.
+    pub fn uri(&self) -> String {
+        format!("http://{}", self.address())
     }
 }

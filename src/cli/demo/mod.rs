@@ -23,6 +23,7 @@ use super::run::summary;
 use super::{Refused, block_on};
 use crate::config::{self, Pipeline};
 use crate::error::{Exit, Failure};
+use crate::memory::Memory;
 use crate::shell::report::{Counters, TableOutcome, TableReport};
 use crate::shell::{self, RunOptions};
 use crate::units::Millis;
@@ -170,8 +171,10 @@ async fn run_once(pipeline: Pipeline, stop_after: Option<u64>) -> TableReport {
     let options = RunOptions {
         run: Uuid::now_v7(),
         once: true,
-        memory: MEMORY_BYTES,
+        memory: Memory::new(MEMORY_BYTES),
+        lines: 1,
         retry_for: RETRY_FOR,
+        observed: false,
     };
     let counters = Arc::new(Counters::default());
     let (stop, stopping) = watch::channel(false);

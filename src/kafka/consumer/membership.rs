@@ -1,7 +1,7 @@
 //! Membership of the group: the callbacks that say who came and who must leave, and what is done before they leave.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::state::{Phase, Reading, State};
 use super::{Command, KafkaEvent};
 use crate::kafka::config;
+use crate::kafka::meter::Meter;
 use crate::offsets::{Offset, Offsets, Partition};
 
 /// How long a revoke waits for the caller; below it, `max.poll.interval.ms` (5 min) would put us out of the group.
@@ -27,6 +28,7 @@ const REVOKE_WAIT: Duration = Duration::from_secs(30);
 /// also holds the locks elsewhere, never across a poll: nobody ever waits for them.
 pub(super) struct Membership {
     topic: String,
+    meter: Arc<Meter>,
     events: UnboundedSender<KafkaEvent>,
     pub(super) state: Mutex<State>,
     inbox: Mutex<Inbox>,
@@ -63,6 +65,7 @@ impl ConsumerContext for Membership {
             .map(|element| Partition(element.partition()))
             .collect();
         partitions.sort_unstable();
+        self.meter.rebalanced();
         if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             self.assigned(client, partitions);
         } else {
@@ -78,9 +81,15 @@ impl ConsumerContext for Membership {
 }
 
 impl Membership {
-    pub(super) fn new(topic: String, events: UnboundedSender<KafkaEvent>, receiver: mpsc::Receiver<Command>) -> Self {
+    pub(super) fn new(
+        topic: String,
+        meter: Arc<Meter>,
+        events: UnboundedSender<KafkaEvent>,
+        receiver: mpsc::Receiver<Command>,
+    ) -> Self {
         Membership {
             topic,
+            meter,
             events,
             state: Mutex::new(State::default()),
             inbox: Mutex::new(Inbox {

@@ -41,6 +41,8 @@ pub(super) struct Reader {
     unreachable: Option<Instant>,
     /// Somebody was told that Kafka can't be reached.
     told: bool,
+    /// Since records were denied to us, the time when they were last asked for again.
+    denied: Option<Instant>,
 }
 
 impl Reader {
@@ -54,6 +56,7 @@ impl Reader {
             paused: false,
             unreachable: None,
             told: false,
+            denied: None,
         }
     }
 
@@ -61,6 +64,7 @@ impl Reader {
     pub(super) fn run(mut self) {
         while self.obey() {
             self.serve(Duration::ZERO);
+            self.ask_again();
             self.seek_again();
             self.probe();
             if !self.outgoing.is_empty() {
@@ -232,6 +236,7 @@ impl Reader {
     }
 
     fn report(&mut self, error: &Cause) {
+        self.settings.meter.failed();
         let reason = std::mem::take(&mut held(&self.membership().state).reason);
         let reason = if reason.is_empty() { error.to_string() } else { reason };
         match (error, error.rdkafka_error_code()) {
@@ -255,6 +260,9 @@ impl Reader {
                     self.unreachable.get_or_insert_with(Instant::now);
                     self.told = true;
                 }
+                if code == RDKafkaErrorCode::TopicAuthorizationFailed {
+                    self.denied.get_or_insert_with(Instant::now);
+                }
                 self.emit(KafkaEvent::Refused { error: reason });
             }
             Kind::Unreachable if code == RDKafkaErrorCode::AllBrokersDown => {
@@ -268,6 +276,15 @@ impl Reader {
                 self.unreachable.get_or_insert_with(Instant::now);
             }
             Kind::Other => warn!(topic = %self.settings.topic, ?code, "{reason}"),
+        }
+    }
+
+    /// Once records were denied, seeks from time to time where it reads: librdkafka tells of a right that is missing once
+    /// only, and nothing at all when it is there again and no record is new; after a seek it tells either.
+    fn ask_again(&mut self) {
+        if self.denied.is_some_and(|last| last.elapsed() >= PROBE_PERIOD) {
+            self.denied = Some(Instant::now());
+            held(&self.membership().state).seek_where_read();
         }
     }
 
@@ -305,10 +322,13 @@ impl Reader {
     fn fetch(&mut self) {
         let context = Arc::clone(self.queue.consumer().context());
         let mut assembly = Assembly::new(&held(&context.state), self.settings.chunk_bytes_max, self.sizes);
-        let mut errors = Vec::new();
+        let (mut errors, mut records) = (Vec::new(), 0);
         // No lock is held meanwhile: librdkafka may call back.
         self.queue.drain(ROUND, |entry| match entry {
-            Entry::Record(record) => assembly.push(&record),
+            Entry::Record(record) => {
+                records += 1;
+                assembly.push(&record);
+            }
             Entry::End { partition, at } => assembly.end(partition, at),
             Entry::Error {
                 partition,
@@ -317,6 +337,7 @@ impl Reader {
             } => errors.push((partition, code, reason)),
         });
         assembly.close();
+        self.settings.meter.polled(records);
         let mut state = held(&context.state);
         for open in &assembly.open {
             if let Some(reading) = state.partitions.get_mut(&open.partition) {
@@ -328,9 +349,11 @@ impl Reader {
         self.sizes = assembly.sizes;
         self.outgoing = assembly.out;
         if !self.outgoing.is_empty() {
+            self.denied = None;
             self.reachable();
         }
         for (partition, code, reason) in errors {
+            self.settings.meter.failed();
             match code {
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                     let reading = held(&context.state).partitions.get(&partition).copied();

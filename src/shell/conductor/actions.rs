@@ -1,7 +1,9 @@
 //! The run's actions, handed out: to Kafka, to the line, or as effects that run beside the conductor.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tracing::info;
 
 use crate::catalog::ViewError;
 use crate::chunk::Chunk;
@@ -9,12 +11,12 @@ use crate::error::{Exit, Failure, chain};
 use crate::kafka::budget::Permit;
 use crate::kafka::consumer::Consumer;
 use crate::kill_points::{self, Effect, KillPoint};
-use crate::line::Order;
 use crate::run::{Action, Event, Outcome};
-use crate::shell::conductor::Conductor;
 use crate::shell::conductor::answers::Answer;
+use crate::shell::conductor::{Conductor, Sealing};
 use crate::shell::perform::Unpublished;
 use crate::shell::report::TableReport;
+use crate::shell::tables::TableForm;
 use crate::shell::{open, perform};
 use crate::table::WindowId;
 use crate::table::ledger::Ledger;
@@ -48,27 +50,42 @@ impl Conductor {
             }
             Action::Read { epoch, offsets } => self.read(epoch, offsets),
             Action::Take(window) => {
+                self.deadlines.fetched(true, self.clock());
                 let (chunk, permit) = hand.take().expect("a chunk is at hand when it is taken");
-                self.order(Order::Take {
-                    window,
-                    chunk,
-                    ticket: Box::new(permit),
-                });
+                let behind = self.behind();
+                self.lines.take(window, chunk, Box::new(permit), behind);
             }
-            Action::Discard => drop(hand.take()),
+            Action::Discard => {
+                self.deadlines.fetched(false, self.clock());
+                drop(hand.take());
+            }
             Action::Seal { window, ranges, reason } => {
-                self.sealing.insert(window, (ranges, reason));
-                self.order(Order::Seal(window));
+                self.deadlines.seals(window, self.clock());
+                let sealing = Sealing {
+                    ranges,
+                    reason,
+                    lines_open: self.lines.seal(window),
+                    sealed: None,
+                };
+                self.sealing.insert(window, sealing);
             }
             Action::Prepare { windows, after } => {
                 self.prepare(windows, after);
                 return None;
             }
             Action::Load { after } => {
-                let known = self.table.clone();
+                let (known, planned) = (self.table.clone(), self.planned.clone());
                 self.begin(effect, async move {
                     wait(after).await;
-                    Answer::Loaded(match perform::load(&world, &known).await {
+                    let loaded = match perform::load(&world, &known).await {
+                        // Others changed its columns: it must still take the declared ones.
+                        Ok(Some(table)) if planned != TableForm::of(&table) => match world.adopt(table).await {
+                            Ok(table) => Ok(Some(table)),
+                            Err(failure) => return Answer::Event(Event::Failed(failure)),
+                        },
+                        loaded => loaded,
+                    };
+                    Answer::Loaded(match loaded {
                         Err(error) => Err(chain(&error)),
                         Ok(None) => {
                             let failure = Failure::new(Exit::Data, format!("table `{}` is gone", world.ident))
@@ -88,6 +105,7 @@ impl Conductor {
                 return None;
             }
             Action::Swap(plan) => {
+                self.commit_began.get_or_insert_with(Instant::now);
                 let (base, windows) = (self.table.clone(), plan.windows.clone());
                 self.begin(effect, async move {
                     let (swapped, table) = perform::swap(&world, base, *plan).await;
@@ -96,14 +114,20 @@ impl Conductor {
                 return None;
             }
             Action::Publish { ledger, after } => {
+                self.note_committed();
                 self.count_committed(report);
                 self.publish(ledger, after);
                 return None;
             }
             Action::Drop { windows, files } => {
+                if !windows.is_empty() {
+                    info!(table = %world.ident, windows = windows.len(), "windows dropped: their records are read again");
+                }
+                self.commit_began = None;
+                self.deadlines.commit_ended();
                 for window in windows {
                     self.sealed.remove(&window);
-                    self.order(Order::Drop(window));
+                    self.lines.forget(window);
                 }
                 let store = Arc::clone(&self.store);
                 tokio::spawn(async move { store.delete_unused(&files).await });
@@ -123,7 +147,7 @@ impl Conductor {
         let letters: Vec<_> = windows
             .iter()
             .filter_map(|id| self.sealed.get(id))
-            .flat_map(|(window, _)| window.aside.clone())
+            .flat_map(|(window, _)| window.letters.clone())
             .collect();
         let ledger = self
             .run
@@ -146,7 +170,7 @@ impl Conductor {
                             known.unwrap_or_default(),
                             found.unwrap_or_default()
                         ))
-                        .hint("nothing of the window was stored; to read the new topic, use another table");
+                        .hint("nothing of the window was stored. To read the new topic into this table, move its offsets with `aperio sync-points reset`; or use another table");
                     return Answer::Event(Event::Failed(failure));
                 }
                 Ok(_) => {}

@@ -9,6 +9,7 @@ use crate::offsets::Offsets;
 use crate::run::{Event, Outcome, Swapped};
 use crate::shell::conductor::Conductor;
 use crate::shell::report::{SyncPointAhead, TableReport};
+use crate::shell::tables::TableForm;
 use crate::shell::{now, perform};
 use crate::table::{TableView, WindowId};
 
@@ -20,6 +21,8 @@ pub(super) enum Answer {
     Published(Result<(Offsets, Vec<perform::Ahead>), String>),
     GroupReached(Result<(), Failure>),
     Diagnosed(Option<Failure>),
+    /// The line was given a plan for new fields, past the conductor.
+    Planned(TableForm),
 }
 
 impl Conductor {
@@ -77,7 +80,11 @@ impl Conductor {
             }
             Answer::Loaded(Ok((table, view))) => {
                 self.table = table;
-                self.tell(Event::Loaded(Ok(view)), None, report)
+                let replanned = self.replan();
+                match replanned {
+                    Ok(()) => self.tell(Event::Loaded(Ok(view)), None, report),
+                    Err(failure) => self.tell(Event::Failed(failure), None, report),
+                }
             }
             Answer::GroupReached(Err(failure)) => self.tell(Event::Failed(failure), None, report),
             Answer::GroupReached(Ok(())) => {
@@ -92,12 +99,17 @@ impl Conductor {
                 }
                 None
             }
+            Answer::Planned(form) => {
+                self.planned = form;
+                None
+            }
             Answer::Diagnosed(found) => {
                 self.diagnosing = false;
                 self.tell(found.map_or(Event::Tick, Event::Failed), None, report)
             }
             Answer::Swapped(windows, answer, table) => {
                 kill_points::pass(KillPoint::Inside(Place::AnswerHeld));
+                self.count_answer(&answer);
                 match &answer {
                     Swapped::Committed(view) => self.note_commit(view, report),
                     Swapped::Conflict => info!(table = %self.world.ident, "the table moved; admitting again"),

@@ -2,14 +2,18 @@
 
 use std::sync::atomic::Ordering;
 
+use iceberg::spec::Summary;
 use tracing::info;
 
+use crate::catalog::stage::WINDOW_KEY;
+use crate::chunk::Chunk;
 use crate::error::Exit;
 use crate::line::LineWindow;
-use crate::run::Outcome;
+use crate::run::{Outcome, Swapped};
 use crate::shell::conductor::Conductor;
+use crate::shell::now;
 use crate::shell::report::{TableOutcome, TableReport, WindowReport};
-use crate::table::TableView;
+use crate::table::{TableView, WindowId};
 use crate::units::Millis;
 
 impl Conductor {
@@ -27,15 +31,67 @@ impl Conductor {
         }
     }
 
+    /// Counts the commit of these windows if it isn't yet: its answer was lost, and the table shows it.
+    fn note_found(&self, windows: &[WindowId], report: &mut TableReport) {
+        let Some(last) = windows.last().map(WindowId::to_string) else {
+            return;
+        };
+        let of_ours = |summary: &Summary| summary.additional_properties.get(WINDOW_KEY) == Some(&last);
+        let found = self
+            .table
+            .metadata
+            .snapshots()
+            .find(|snapshot| of_ours(snapshot.summary()));
+        if let Some(id) = found.map(|snapshot| snapshot.snapshot_id())
+            && !report.snapshots.contains(&id)
+        {
+            self.counters.commits.fetch_add(1, Ordering::Relaxed);
+            report.snapshots.push(id);
+            info!(table = %self.world.ident, snapshot = id, "committed; the answer had been lost");
+        }
+    }
+
+    pub(super) fn count_fetched(&self, chunk: &Chunk) {
+        let bytes = chunk.keys.value_data().len() + chunk.values.value_data().len();
+        let metrics = &self.counters.table.metrics;
+        metrics.consumed(chunk.partition, chunk.len() as u64, bytes as u64);
+    }
+
+    pub(super) fn count_answer(&self, answer: &Swapped) {
+        let metrics = &self.counters.table.metrics;
+        match answer {
+            Swapped::Committed(_) => {}
+            Swapped::Conflict => metrics.commit_conflicts.inc(),
+            Swapped::Failed(_) | Swapped::Unknown(_) | Swapped::Rejected(_) => metrics.commit_failures.inc(),
+        }
+    }
+
+    /// Counts a commit that is in the table, also one whose answer was lost; nothing where only copies are repaired.
+    pub(super) fn note_committed(&mut self) {
+        self.deadlines.commit_ended();
+        if let Some(began) = self.commit_began.take() {
+            let metrics = &self.counters.table.metrics;
+            metrics.commits.inc();
+            metrics.commit_latency.observe(began.elapsed().as_secs_f64());
+            metrics.last_commit.set(now().0 as f64 / 1e3);
+        }
+    }
+
     /// Counts the windows of a commit that is in the table, and lets go of them; those that were dropped are gone already.
     pub(super) fn count_committed(&mut self, report: &mut TableReport) {
-        for id in std::mem::take(&mut self.committing) {
+        let committed = std::mem::take(&mut self.committing);
+        self.note_found(&committed, report);
+        for id in committed {
             let Some((window, reason)) = self.sealed.remove(&id) else {
                 continue;
             };
             let tally = window.tally;
             self.counters.rows_written.fetch_add(tally.rows, Ordering::Relaxed);
             self.counters.rejected.fetch_add(tally.rejected, Ordering::Relaxed);
+            let metrics = &self.counters.table.metrics;
+            metrics.rejected.inc_by(tally.rejected);
+            metrics.files.inc_by(window.files.len() as u64);
+            metrics.bytes.inc_by(bytes(&window));
             report.records_read += tally.records;
             report.rows_written += tally.rows;
             report.rejected += tally.rejected;
@@ -54,7 +110,7 @@ impl Conductor {
     }
 }
 
-pub(super) fn close(report: &mut TableReport, outcome: &Outcome, millis: Millis) {
+pub(in crate::shell) fn close(report: &mut TableReport, outcome: &Outcome, millis: Millis) {
     (report.outcome, report.exit_code, report.error) = match outcome {
         Outcome::Done => (TableOutcome::Done, Exit::Done as u8, None),
         Outcome::Stopped => (TableOutcome::Stopped, Exit::Done as u8, None),

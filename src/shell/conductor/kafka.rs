@@ -13,8 +13,8 @@ use crate::kafka::consumer::{Consumer, ConsumerSettings, KafkaEvent};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::{Event, Outcome};
+use crate::shell::conductor::Conductor;
 use crate::shell::conductor::answers::Answer;
-use crate::shell::conductor::{CHUNK_SHARE, Conductor, QUEUE_SHARE};
 use crate::shell::now;
 use crate::shell::report::TableReport;
 use crate::units::Millis;
@@ -25,14 +25,28 @@ const ASSIGNMENT_WAIT: Millis = Millis(15_000);
 /// A chunk's size: large enough for columns to pay, small enough that several are on their way at once.
 const CHUNK_BYTES_MAX: usize = 4 << 20;
 
+/// librdkafka's own limits that together keep its queues within `bytes`, as far as it has any.
+///
+/// Half is for what records hold, half for librdkafka's entry of each, some 400 bytes (2.12.1, `rd_kafka_op_t`). A fetch goes on
+/// until either is reached, and what one answer brings comes on top: up to ten times its size where it is compressed.
+fn queue_limits(bytes: usize) -> [(&'static str, usize); 3] {
+    [
+        ("queued.max.messages.kbytes", (bytes / 2 / 1024).max(1024)),
+        ("queued.min.messages", (bytes / 2 / 512).clamp(1_000, 10_000_000)),
+        ("fetch.max.bytes", (bytes / 16).clamp(1 << 20, 50 << 20)),
+    ]
+}
+
 impl Conductor {
     pub(super) fn join(&mut self, report: &mut TableReport) -> Option<Outcome> {
         let source = &self.world.pipeline.source;
         let mut client = source.client.clone();
-        let queue_kbytes = (self.memory / QUEUE_SHARE / 1024).max(1024).to_string();
-        client
-            .entry("queued.max.messages.kbytes".into())
-            .or_insert(queue_kbytes);
+        for (key, value) in queue_limits(self.shares.queues) {
+            if key == "fetch.max.bytes" && client.contains_key("message.max.bytes") {
+                continue; // librdkafka refuses one that is below the other.
+            }
+            client.entry(key.into()).or_insert(value.to_string());
+        }
         let settings = ConsumerSettings {
             brokers: source.brokers.clone(),
             topic: source.topic.clone(),
@@ -41,15 +55,14 @@ impl Conductor {
             max_poll_records: source.max_poll_records as usize,
             chunk_bytes_max: CHUNK_BYTES_MAX,
             client,
+            meter: self.counters.table.metrics.consumer.clone(),
         };
-        let budget = Budget::new(
-            usize::try_from(self.memory / CHUNK_SHARE)
-                .unwrap_or(usize::MAX)
-                .max(2 * CHUNK_BYTES_MAX),
-        );
+        let budget = Budget::new(self.shares.chunks.max(2 * CHUNK_BYTES_MAX), &self.memory);
+        self.budget = Some(budget.clone());
         match Consumer::start(settings, budget, self.kafka.0.clone()) {
             Ok(consumer) => {
                 self.consumer = Some(consumer);
+                self.queues.set(self.shares.queues);
                 self.unassigned_since = Some(now());
                 None
             }
@@ -105,6 +118,7 @@ impl Conductor {
                 epoch, chunk, permit, ..
             } => {
                 self.unreachable_since = None;
+                self.count_fetched(&chunk);
                 let event = Event::Fetched {
                     epoch,
                     partition: chunk.partition,
@@ -160,6 +174,9 @@ impl Conductor {
     }
 
     pub(super) fn ticked(&mut self, report: &mut TableReport) -> Option<Outcome> {
+        if let Some(failure) = self.watch() {
+            return self.tell(Event::Failed(failure), None, report);
+        }
         let patience = self.world.retry_for;
         if let Some((_, error)) = self
             .unreachable_since
@@ -183,7 +200,19 @@ impl Conductor {
             let world = self.world.clone();
             self.spawn(async move { Answer::GroupReached(world.reach_group().await) });
         }
+        if let (true, Some(window)) = (
+            self.budget.as_ref().is_some_and(Budget::is_held_by_letters),
+            self.run.filling(),
+        ) {
+            // Nothing more can be read until letters are stored, and those of an open window are only once it is closed.
+            return self.tell(Event::Crowded(window), None, report);
+        }
         self.tell(Event::Tick, None, report)
+    }
+
+    /// Says whether the lines are what reading waits for: half of what may be on its way waits for them.
+    pub(super) fn behind(&self) -> bool {
+        self.budget.as_ref().is_some_and(Budget::is_half_taken)
     }
 
     /// Has somebody look at the topic; `conclude` makes of what is found what ends the run, if anything does.

@@ -1,5 +1,4 @@
-//! The conductor's side of the line: orders go out to its thread; staged chunks, records with unseen fields and sealed
-//! windows come back.
+//! What comes back from the lines: staged chunks, records with unseen fields, and sealed windows, whose parts become one.
 
 use std::sync::atomic::Ordering;
 
@@ -7,31 +6,33 @@ use tracing::{info, warn};
 
 use crate::config::OnDecodeError;
 use crate::error::{Exit, Failure, chain};
-use crate::line::{LineWindow, Order, Reply};
+use crate::line::{LineWindow, Reply};
 use crate::run::{Event, Outcome};
-use crate::shell::conductor::Conductor;
 use crate::shell::conductor::answers::Answer;
 use crate::shell::conductor::counts::bytes;
+use crate::shell::conductor::{Conductor, Sealing};
 use crate::shell::report::TableReport;
+use crate::shell::tables::TableForm;
 use crate::table::SealedWindow;
 
 impl Conductor {
-    pub(super) fn order(&self, order: Order) {
-        // A line that is gone has said why: `Reply::Failed` is on its way.
-        let _ = self.orders.send(order);
-    }
-
     pub(super) fn replied(&mut self, reply: Reply, report: &mut TableReport) -> Option<Outcome> {
         match reply {
             Reply::Staged(tally) => {
                 self.counters.records_read.fetch_add(tally.records, Ordering::Relaxed);
+                self.deadlines.staged(self.clock());
                 None
             }
             Reply::Unseen { shape, schema_id, plan } => {
                 let (world, answers) = (self.world.clone(), self.answers.0.clone());
+                let evolving = self.evolving.clone();
                 tokio::spawn(async move {
+                    let _one_at_a_time = evolving.lock().await;
                     match world.evolve(&shape, schema_id).await {
-                        Ok(evolved) => drop(plan.send(Ok(evolved))),
+                        Ok((evolved, form)) => {
+                            drop(plan.send(Ok(evolved)));
+                            drop(answers.send(Answer::Planned(form)));
+                        }
                         Err(failure) => {
                             drop(answers.send(Answer::Event(Event::Failed(failure))));
                             drop(plan.send(Err("the table's schema could not be changed".into())));
@@ -40,6 +41,7 @@ impl Conductor {
                 });
                 None
             }
+            Reply::Crowded(window) => self.tell(Event::Crowded(window), None, report),
             Reply::Sealed(window) => self.line_sealed(*window, report),
             Reply::Failed(error) => {
                 let failure = Failure::new(
@@ -53,11 +55,36 @@ impl Conductor {
         }
     }
 
+    /// Gives the line the plan of the table as it was just loaded, where that has another form than the last.
+    pub(super) fn replan(&mut self) -> Result<(), Failure> {
+        let form = TableForm::of(&self.table);
+        if self.planned != form {
+            let plan = self.world.line_plan(&self.table)?;
+            info!(table = %self.world.ident, schema = plan.rows.schema.schema_id(), spec = plan.spec.spec_id(), "the next window is written for the table as it is now");
+            self.planned = form;
+            self.lines.plan(&plan);
+        }
+        Ok(())
+    }
+
     fn line_sealed(&mut self, window: LineWindow, report: &mut TableReport) -> Option<Outcome> {
-        let (ranges, reason) = self
+        let mut sealing = self
             .sealing
             .remove(&window.id)
             .expect("a line seals what it was told to");
+        let window = match sealing.sealed.take() {
+            Some(others) => others.merge(window),
+            None => window,
+        };
+        sealing.lines_open -= 1;
+        if sealing.lines_open > 0 {
+            let id = window.id;
+            sealing.sealed = Some(window);
+            self.sealing.insert(id, sealing);
+            return None;
+        }
+        self.deadlines.sealed(window.id, self.clock());
+        let Sealing { ranges, reason, .. } = sealing;
         for reason in &window.reasons {
             warn!(table = %self.world.ident, reason, "rejected");
         }
@@ -82,6 +109,7 @@ impl Conductor {
             files: window.files.clone(),
             tally,
             event_times: window.event_times.clone(),
+            schemas: window.schemas.clone(),
         };
         self.sealed.insert(window.id, (window, reason));
         self.tell(Event::Sealed(sealed), None, report)

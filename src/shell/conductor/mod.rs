@@ -10,7 +10,7 @@
 //!   actions::perform ──an effect beside the conductor──▶ answers::answered ──what came of it──▶ tell
 //! ```
 //!
-//! Along the way of a record: [`kafka`] brings chunks, [`line`](mod@line) makes sealed windows of them, [`actions`]
+//! Along the way of a record: [`kafka`] brings chunks, [`lines`] deals them out, [`line`](mod@line) takes sealed windows back, [`actions`]
 //! hands out what the run says, [`answers`] takes in what came of it, [`counts`] notes it for the report.
 
 mod actions;
@@ -18,34 +18,42 @@ mod answers;
 mod counts;
 mod kafka;
 mod line;
+mod lines;
+mod overdue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::catalog::LoadedTable;
 use crate::chunk::Chunk;
 use crate::config::{MaxRejected, OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure, chain};
-use crate::kafka::budget::Permit;
+use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::consumer::{Consumer, KafkaEvent};
 use crate::kill_points::{self, Effect, KillPoint};
-use crate::line::{Line, LineSettings, LineWindow, Order, Reply};
+use crate::line::{LineError, LineSettings, LineWindow, Reply, SinkMaker};
+use crate::memory::{Held, Memory, Purpose, Shares};
+use crate::observe::Phase;
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
+use crate::run::deadline::{Deadlines, Patience};
 use crate::run::window::{RejectLimit, SealReason};
 use crate::run::{Event, Outcome, Run, RunConfig};
 use crate::shell::conductor::answers::Answer;
-use crate::shell::conductor::counts::close;
+pub(in crate::shell) use crate::shell::conductor::counts::close;
+use crate::shell::conductor::lines::Lines;
 use crate::shell::open::{self, Topic, World};
 use crate::shell::perform::Aside;
+use crate::shell::probe::probe;
 use crate::shell::report::{Counters, OffsetSpan, TableReport};
+use crate::shell::tables::TableForm;
 use crate::shell::{RunOptions, now};
 use crate::store::{Store, UploadSinks};
 use crate::sync_points::SyncPoints;
@@ -61,45 +69,51 @@ const EMPTY_TOPIC_WAIT: Duration = Duration::from_secs(2);
 /// How long a stop waits for the window under way: Kubernetes kills after 30 s.
 const GRACE: Millis = Millis(25_000);
 
-/// The part of `--memory` that chunks may hold between Kafka and the lines.
-const CHUNK_SHARE: u64 = 8;
-
-/// The part of `--memory` that librdkafka may hold in its queues.
-const QUEUE_SHARE: u64 = 8;
-
-/// The part of `--memory` that open files may hold.
-const FILES_SHARE: u64 = 4;
+/// How long leaving the group may hold up the end of a run.
+const LEAVE_WAIT: Duration = Duration::from_secs(20);
 
 /// Runs one pipeline from its first look at the world to its report.
 pub(super) async fn conduct(
     pipeline: Pipeline,
     options: RunOptions,
+    shares: Shares,
     counters: Arc<Counters>,
     stop: watch::Receiver<bool>,
 ) -> TableReport {
     let started = now();
     let mut report = TableReport::new(pipeline.full_name());
-    let outcome = match play(pipeline, options, &counters, stop, &mut report).await {
+    let outcome = match play(pipeline, options, shares, &counters, stop, &mut report).await {
         Ok(outcome) => outcome,
         Err(failure) => Outcome::Failed(failure),
     };
     close(&mut report, &outcome, now().since(started));
+    counters.table.enters(match &outcome {
+        Outcome::Done | Outcome::Stopped => Phase::Done,
+        Outcome::Failed(failure) => Phase::Failed(failure.to_string()),
+    });
     report
 }
 
 async fn play(
     pipeline: Pipeline,
     options: RunOptions,
+    shares: Shares,
     counters: &Arc<Counters>,
     mut stop: watch::Receiver<bool>,
     report: &mut TableReport,
 ) -> Result<Outcome, Failure> {
     let world = Arc::new(World::new(pipeline, options.retry_for)?);
+    let _probes = options
+        .observed
+        .then(|| AbortOnDrop(tokio::spawn(probe(world.clone(), counters.table.clone()))));
     let opening = async {
         // Ends: a topic that stays empty is looked at until the service is stopped.
         loop {
             let topic = world.topic().await?;
-            match world.table().await? {
+            counters.table.stir();
+            let found = world.table().await?;
+            counters.table.stir();
+            match found {
                 Some((table, view)) => {
                     if let Some(ledger) = &view.ledger {
                         world.continues(ledger, &topic).await?;
@@ -122,16 +136,38 @@ async fn play(
         );
         return Ok(Outcome::Done);
     };
-    Conductor::new(world, options, counters.clone(), &topic, table)?
+    Conductor::new(world, options, shares, counters.clone(), &topic, table)?
         .play(topic, view, stop, report)
         .await
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A window whose files are being completed.
+struct Sealing {
+    ranges: OffsetRanges,
+    reason: SealReason,
+    /// Lines that haven't answered yet.
+    lines_open: usize,
+    /// What the others filled.
+    sealed: Option<LineWindow>,
 }
 
 struct Conductor {
     world: Arc<World>,
     run: Run,
     once: bool,
-    memory: u64,
+    memory: Memory,
+    shares: Shares,
+    /// What librdkafka may hold in its queues.
+    queues: Held,
     counters: Arc<Counters>,
     table: LoadedTable,
     store: Arc<Store>,
@@ -142,12 +178,16 @@ struct Conductor {
     kafka: (UnboundedSender<KafkaEvent>, UnboundedReceiver<KafkaEvent>),
     answers: (UnboundedSender<Answer>, UnboundedReceiver<Answer>),
     replies: UnboundedReceiver<Reply>,
-    orders: mpsc::Sender<Order>,
+    lines: Lines,
+    /// The chunks on their way, once there is a consumer.
+    budget: Option<Budget>,
+    /// One change of the table's schema at a time: the next line to ask may find what it needs.
+    evolving: Arc<tokio::sync::Mutex<()>>,
     /// The rebalance that brought each partition, and whether it has been started in librdkafka.
     generations: BTreeMap<Partition, u64>,
     started: BTreeSet<Partition>,
     revoke: Option<mpsc::SyncSender<()>>,
-    sealing: HashMap<WindowId, (OffsetRanges, SealReason)>,
+    sealing: HashMap<WindowId, Sealing>,
     /// Windows that wait for their commit, or for its end.
     sealed: HashMap<WindowId, (LineWindow, SealReason)>,
     /// The windows of the commit under way.
@@ -155,6 +195,17 @@ struct Conductor {
     unreachable_since: Option<(Millis, String)>,
     /// Since when this member waits for its first assignment, or was last told that its group is well.
     unassigned_since: Option<Millis>,
+    /// The form of the table that the line was last given a plan for.
+    planned: TableForm,
+    deadlines: Deadlines,
+    /// What the deadlines' clock counts from.
+    born: Instant,
+    /// When the commit under way was first tried.
+    commit_began: Option<Instant>,
+    /// When the state was last shown to those who watch, and what it was.
+    shown: Option<Instant>,
+    held: Offsets,
+    overdue: bool,
     /// Somebody looks already why Kafka says that the topic, or offsets in it, are gone.
     diagnosing: bool,
 }
@@ -163,6 +214,7 @@ impl Conductor {
     fn new(
         world: Arc<World>,
         options: RunOptions,
+        shares: Shares,
         counters: Arc<Counters>,
         topic: &Topic,
         table: LoadedTable,
@@ -181,41 +233,45 @@ impl Conductor {
                 MaxRejected::Count(most) => RejectLimit::Count(most),
             },
         };
+        let lines_max = options.lines.clamp(1, topic.partitions.len().max(1));
+        // Counted by itself: its letters take the place of its own chunks, and its lines share one memory.
+        let memory = options.memory.part();
         let settings = LineSettings {
+            number: 0,
+            lines: lines_max,
             topic: source.topic.clone(),
             event_time: source.event_time.clone(),
             rows_per_file_max: source.batch_size,
-            open_bytes_max: usize::try_from(options.memory / FILES_SHARE).unwrap_or(usize::MAX),
+            memory: memory.clone(),
+            open_bytes_max: shares.files,
+            letters_bytes_max: shares.chunks / 2,
             keeps_rejects: matches!(world.pipeline.errors.on_decode_error, OnDecodeError::DeadLetter { .. }),
         };
         let store = Arc::new(table.store.clone());
         let (handle, line_store) = (Handle::current(), table.store.clone());
-        let sinks = Box::new(move || {
-            let sinks = UploadSinks {
-                store: line_store.clone(),
-                handle: handle.clone(),
-            };
-            Box::new(sinks) as Box<dyn crate::write::FileSinks>
-        });
-        let line = Line::new(settings, world.line_plan(&table)?, sinks).map_err(|error| {
-            Failure::new(Exit::Config, format!("table `{}` can't be written", world.ident)).detail(chain(&error))
-        })?;
-        let (orders, inbox) = mpsc::channel();
-        let (outbox, replies) = unbounded_channel();
-        std::thread::Builder::new()
-            .name("line-0".into())
-            .spawn(move || {
-                // A conductor that is gone wants no answers.
-                line.work(inbox, |reply| drop(outbox.send(reply)));
+        let sinks = || -> SinkMaker {
+            let sinks = (line_store.clone(), handle.clone());
+            Box::new(move || {
+                let (store, handle) = sinks.clone();
+                Box::new(UploadSinks { store, handle })
             })
-            .map_err(|error| Failure::new(Exit::Remote, format!("no thread for the line: {error}")))?;
-        let points = open::sync_points(&world.pipeline, Some(table.metadata.location()))?
-            .expect("the table's location is known");
+        };
+        let (outbox, replies) = unbounded_channel();
+        let lines = Lines::start(lines_max, &settings, &world.line_plan(&table)?, sinks, &outbox).map_err(|error| {
+            let exit = match &error {
+                LineError::Thread(_) => Exit::Remote,
+                _ => Exit::Config,
+            };
+            Failure::new(exit, format!("table `{}` can't be written", world.ident)).detail(chain(&error))
+        })?;
+        let points = open::sync_points(&world.pipeline, Some(&table))?.expect("the table's location is known");
         let aside = Aside::open(&world)?;
         Ok(Conductor {
             run: Run::new(config),
             once: options.once,
-            memory: options.memory,
+            queues: memory.hold(Purpose::Queues),
+            memory,
+            shares,
             counters,
             store,
             points: Arc::new(points),
@@ -225,7 +281,9 @@ impl Conductor {
             kafka: unbounded_channel(),
             answers: unbounded_channel(),
             replies,
-            orders,
+            lines,
+            budget: None,
+            evolving: Arc::default(),
             generations: BTreeMap::new(),
             started: BTreeSet::new(),
             revoke: None,
@@ -234,7 +292,20 @@ impl Conductor {
             committing: Vec::new(),
             unreachable_since: None,
             unassigned_since: None,
+            deadlines: Deadlines::new(
+                Patience {
+                    batch_window: source.batch_window,
+                    retry_for: options.retry_for,
+                },
+                Millis(0),
+            ),
+            born: Instant::now(),
+            commit_began: None,
+            shown: None,
+            held: Offsets::default(),
+            overdue: false,
             diagnosing: false,
+            planned: TableForm::of(&table),
             table,
             world,
         })
@@ -261,6 +332,10 @@ impl Conductor {
             })
             .sum();
         self.counters.position_total.store(total, Ordering::Relaxed);
+        if let Some(at) = view.ledger_at {
+            self.counters.table.metrics.last_commit.set(at.0 as f64 / 1e3);
+        }
+        self.counters.table.enters(Phase::Running);
         let opened = Event::Opened {
             view,
             partitions: topic.partitions,
@@ -275,6 +350,7 @@ impl Conductor {
                 biased;
                 changed = stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
+                    self.counters.table.enters(Phase::Stopping);
                     drop(changed);
                     self.tell(Event::Stop, None, report)
                 }
@@ -288,7 +364,10 @@ impl Conductor {
         drop(self.revoke.take());
         if let Some(consumer) = self.consumer.take() {
             // Leaving the group waits for brokers; the runtime must not.
-            let _ = tokio::task::spawn_blocking(move || consumer.stop()).await;
+            let left = tokio::task::spawn_blocking(move || consumer.stop());
+            if tokio::time::timeout(LEAVE_WAIT, left).await.is_err() {
+                warn!(table = %self.world.ident, "the group isn't left in time; it finds out by its session timeout");
+            }
         }
         if let Some(ledger) = self.run.ledger() {
             let begin = begin.unwrap_or_default();

@@ -1,0 +1,310 @@
+//! Requests to a REST catalog: its settings, the token that goes with each request, and what an answer says.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use iceberg::TableIdent;
+use iceberg::spec::TableMetadata;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Method, RequestBuilder};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use super::token::Tokens;
+use crate::catalog::CatalogError;
+use crate::store::Access;
+
+/// How long a request may take where `--retry-for` isn't shorter; a commit of a table with many snapshots takes seconds
+/// on slow servers.
+const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// How long a request may take however short `--retry-for` is.
+const REQUEST_TIMEOUT_MIN: Duration = Duration::from_secs(10);
+/// How long a TCP and TLS handshake may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A longer message from the server is cut; proxies answer with whole pages.
+const MESSAGE_CHARS_MAX: usize = 500;
+/// What separates the levels of a namespace in a URL, percent-encoded, unless the server says otherwise.
+const NAMESPACE_SEPARATOR: &str = "%1F";
+
+/// A server that speaks the REST protocol, and who we are to it.
+pub(super) struct Server {
+    http: Client,
+    uri: String,
+    warehouse: Option<String>,
+    given: BTreeMap<String, String>,
+    settings: OnceCell<Settings>,
+    tokens: Tokens,
+}
+
+impl fmt::Debug for Server {
+    /// Shows where the catalog is and no property: those hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("uri", &self.uri)
+            .field("warehouse", &self.warehouse)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the server's `config` and the pipeline file say together.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// `{uri}/v1` or `{uri}/v1/{prefix}`.
+    pub base: String,
+    separator: String,
+    pub properties: BTreeMap<String, String>,
+}
+
+impl Settings {
+    pub fn namespace_url(&self, ident: &TableIdent) -> String {
+        let levels: Vec<_> = ident.namespace().iter().map(|level| encoded(level)).collect();
+        format!("{}/namespaces/{}", self.base, levels.join(&self.separator))
+    }
+
+    pub fn table_url(&self, ident: &TableIdent) -> String {
+        format!("{}/tables/{}", self.namespace_url(ident), encoded(ident.name()))
+    }
+}
+
+/// An answer that arrived whole.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub status: u16,
+    body: Vec<u8>,
+}
+
+/// Why there is no answer: whether the request can have had an effect.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    NotSent(CatalogError),
+    MayBeSent(CatalogError),
+}
+
+impl From<NoAnswer> for CatalogError {
+    fn from(no: NoAnswer) -> CatalogError {
+        match no {
+            NoAnswer::NotSent(error) | NoAnswer::MayBeSent(error) => error,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ConfigBody {
+    #[serde(default)]
+    defaults: BTreeMap<String, String>,
+    #[serde(default)]
+    overrides: BTreeMap<String, String>,
+}
+
+/// The body of a load, create or commit answer.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct TableBody {
+    metadata_location: Option<String>,
+    pub metadata: TableMetadata,
+    #[serde(default)]
+    pub config: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    pub storage_credentials: Option<Vec<StorageCredential>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct StorageCredential {
+    pub prefix: String,
+    pub config: BTreeMap<String, String>,
+}
+
+impl Server {
+    /// Sets up the client; see [`super::RestCatalog::open`].
+    pub fn open(uri: &str, warehouse: Option<&str>, access: &Access) -> Result<Server, CatalogError> {
+        let timeout = access.retry_for.clamp(REQUEST_TIMEOUT_MIN, REQUEST_TIMEOUT_MAX);
+        let http = Client::builder()
+            .user_agent(concat!("aperio/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers(&access.properties)?)
+            .timeout(timeout)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .build()
+            .map_err(|error| CatalogError::Unsupported(format!("HTTP client: {error}")))?;
+        let uri = uri.trim_end_matches('/').to_string();
+        Ok(Server {
+            tokens: Tokens::new(&uri, &access.properties),
+            http,
+            uri,
+            warehouse: warehouse.map(str::to_string),
+            given: access.properties.clone(),
+            settings: OnceCell::new(),
+        })
+    }
+
+    /// Returns the settings, which are asked for once.
+    pub async fn settings(&self) -> Result<&Settings, CatalogError> {
+        self.settings.get_or_try_init(|| self.ask_settings()).await
+    }
+
+    pub async fn ask_settings(&self) -> Result<Settings, CatalogError> {
+        let mut url = format!("{}/v1/config", self.uri);
+        if let Some(warehouse) = &self.warehouse {
+            url = format!("{url}?warehouse={}", encoded(warehouse));
+        }
+        let answer = self.send(Method::GET, &url, None).await?;
+        if answer.status != 200 {
+            return Err(answer.error());
+        }
+        let config: ConfigBody = answer.json()?;
+        let mut properties = config.defaults;
+        properties.extend(self.given.clone());
+        properties.extend(config.overrides);
+        let uri = properties.get("uri").unwrap_or(&self.uri);
+        let mut base = format!("{}/v1", uri.trim_end_matches('/'));
+        if let Some(prefix) = properties.get("prefix").filter(|p| !p.is_empty()) {
+            base = format!("{base}/{}", prefix.trim_matches('/'));
+        }
+        // Source: Iceberg 1.12 `RESTCatalogProperties.java`, `NAMESPACE_SEPARATOR`; its value is percent-encoded.
+        let separator = properties.get("namespace-separator").filter(|s| !s.is_empty());
+        Ok(Settings {
+            base,
+            separator: separator.map_or(NAMESPACE_SEPARATOR, String::as_str).to_owned(),
+            properties,
+        })
+    }
+
+    /// Sends a request, and once more with a new token if the server doesn't take the old one.
+    pub async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Answer, NoAnswer> {
+        let token = self.tokens.get(&self.http, None).await.map_err(NoAnswer::NotSent)?;
+        let answer = self.send_with(method.clone(), url, body, token.as_deref()).await?;
+        // 419: the session ended; Iceberg's own status for it.
+        if !matches!(answer.status, 401 | 419) || !self.tokens.renewable() {
+            return Ok(answer);
+        }
+        let token = self.tokens.get(&self.http, token.as_deref()).await;
+        // The refused request may have been answered by a gateway behind which it went on: nobody says it wasn't sent.
+        let token = token.map_err(NoAnswer::MayBeSent)?;
+        self.send_with(method, url, body, token.as_deref()).await
+    }
+
+    async fn send_with(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<&Value>,
+        token: Option<&str>,
+    ) -> Result<Answer, NoAnswer> {
+        let mut request = self.http.request(method, url);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        received(request).await
+    }
+}
+
+impl Answer {
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, CatalogError> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| CatalogError::Broken(format!("the catalog's answer: {error}")))
+    }
+
+    /// Reads a table, with the location of its metadata file.
+    pub fn table_body(&self) -> Result<(String, TableBody), CatalogError> {
+        let mut body: TableBody = self.json()?;
+        match body.metadata_location.take() {
+            Some(location) => Ok((location, body)),
+            None => Err(CatalogError::Broken(
+                "the catalog's answer has no metadata-location".into(),
+            )),
+        }
+    }
+
+    /// The server's own words: `error.message` of the protocol, `error_description` of OAuth2, else the text.
+    pub fn message(&self) -> String {
+        let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let text = ["/error/message", "/error_description", "/error", "/message"]
+            .iter()
+            .find_map(|at| json.pointer(at).and_then(Value::as_str))
+            .map_or_else(|| String::from_utf8_lossy(&self.body).into_owned(), str::to_string);
+        text.trim().chars().take(MESSAGE_CHARS_MAX).collect()
+    }
+
+    pub fn error(&self) -> CatalogError {
+        let (status, message) = (self.status, self.message());
+        match status {
+            401 | 403 | 407 | 419 => CatalogError::Unauthorized(format!("{status} {message}")),
+            400..=499 => CatalogError::Refused { status, message },
+            500..=599 => CatalogError::Unreachable(format!("status {status}: {message}")),
+            _ => CatalogError::Broken(format!("status {status}: {message}")),
+        }
+    }
+}
+
+/// Sends a request and waits for the whole answer.
+pub(super) async fn received(request: RequestBuilder) -> Result<Answer, NoAnswer> {
+    let unreachable = |error: reqwest::Error| CatalogError::Unreachable(with_causes(&error.without_url()));
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) if error.is_builder() => {
+            let message = with_causes(&error.without_url());
+            return Err(NoAnswer::NotSent(CatalogError::Broken(message)));
+        }
+        Err(error) => return Err(NoAnswer::MayBeSent(unreachable(error))),
+    };
+    let status = response.status().as_u16();
+    match response.bytes().await {
+        Ok(body) => Ok(Answer {
+            status,
+            body: body.into(),
+        }),
+        Err(error) => Err(NoAnswer::MayBeSent(unreachable(error))),
+    }
+}
+
+/// The headers of every request: the user's own, and the wish for credentials where none are given.
+fn headers(properties: &BTreeMap<String, String>) -> Result<HeaderMap, CatalogError> {
+    let unsupported = |what: String| CatalogError::Unsupported(what);
+    let mut headers = HeaderMap::new();
+    if !properties.contains_key("s3.access-key-id") {
+        let delegation = HeaderValue::from_static("vended-credentials");
+        headers.insert("x-iceberg-access-delegation", delegation);
+    }
+    for (key, value) in properties {
+        let Some(name) = key.strip_prefix("header.") else {
+            continue;
+        };
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| unsupported(format!("`{key}` is no name of an HTTP header")))?;
+        let mut value =
+            HeaderValue::from_str(value).map_err(|_| unsupported(format!("the value of `{key}` can't be sent")))?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+/// Percent-encodes everything but what RFC 3986 calls unreserved.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(byte as char);
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// `reqwest` prints only its outermost error; the reason is further down.
+fn with_causes(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    // Ends: a chain of sources is finite.
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,78 @@
+//! The client of a bucket, from Iceberg's file-io properties.
+
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+
+use super::Access;
+
+/// How long one request to S3 may take; an 8 MiB part passes even at 100 KB/s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a TCP and TLS handshake with S3 may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest wait between two attempts at a request.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A request is signed once for all its attempts, and S3 takes a signature of up to 15 minutes ago; `object_store` asks
+/// for less than 5 (0.13.2, `RetryConfig`).
+const RETRY_TIMEOUT_MAX: Duration = Duration::from_secs(240);
+/// Attempts at a request: never reached, since the time is over first.
+const RETRIES_MAX: usize = 10_000;
+
+/// Sets up the client; nothing is contacted yet.
+pub(super) fn client(bucket: &str, access: &Access) -> object_store::Result<AmazonS3> {
+    let get = |key: &str| access.properties.get(key).map(String::as_str);
+    let client = ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT);
+    let retry = RetryConfig {
+        backoff: BackoffConfig {
+            max_backoff: PAUSE_MAX,
+            ..BackoffConfig::default()
+        },
+        max_retries: RETRIES_MAX,
+        retry_timeout: access.retry_for.min(RETRY_TIMEOUT_MAX),
+    };
+    let mut builder = AmazonS3Builder::from_env()
+        .with_client_options(client)
+        .with_bucket_name(bucket)
+        .with_retry(retry)
+        .with_conditional_put(S3ConditionalPut::ETagMatch);
+    if let Some(region) = get("s3.region").or_else(|| get("client.region")) {
+        builder = builder.with_region(region);
+    }
+    if let Some(id) = get("s3.access-key-id") {
+        builder = builder.with_access_key_id(id);
+    }
+    if let Some(secret) = get("s3.secret-access-key") {
+        builder = builder.with_secret_access_key(secret);
+    }
+    if let Some(token) = get("s3.session-token") {
+        builder = builder.with_token(token);
+    }
+    if let Some(lent) = &access.lent {
+        builder = builder.with_credentials(std::sync::Arc::new(lent.clone()));
+    }
+    let path_style = get("s3.path-style-access").map(|v| v.eq_ignore_ascii_case("true"));
+    match (get("s3.endpoint"), path_style) {
+        (Some(endpoint), Some(false)) => {
+            // Host-style: `object_store` wants the bucket in the endpoint then.
+            let endpoint = endpoint.trim_end_matches('/');
+            let endpoint = endpoint.replacen("://", &format!("://{bucket}."), 1);
+            builder = builder
+                .with_allow_http(endpoint.starts_with("http://"))
+                .with_virtual_hosted_style_request(true)
+                .with_endpoint(endpoint);
+        }
+        (Some(endpoint), _) => {
+            builder = builder
+                .with_allow_http(endpoint.starts_with("http://"))
+                .with_virtual_hosted_style_request(false)
+                .with_endpoint(endpoint.trim_end_matches('/'));
+        }
+        (None, style) => {
+            builder = builder.with_virtual_hosted_style_request(style == Some(false));
+        }
+    }
+    builder.build()
+}

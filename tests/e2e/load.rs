@@ -1,0 +1,191 @@
+//! Memory and lines under load: many partition values, many dead letters, several lines in one window.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::aperio::{Outcome, Workspace};
+use crate::produce::{self, Record};
+use crate::readers::{self, Catalog};
+use crate::servers::Kafka;
+
+/// A pipeline file of one table, named like its topic.
+fn workspace(kafka: &Kafka, topic: &str, source: &str, rest: &str) -> Workspace {
+    let brokers = kafka.brokers();
+    Workspace::new(&format!(
+        "partitionedTables:\n  - name: {topic}\n    source:\n      brokers: \"{brokers}\"\n      topic: {topic}\n      format: json\n{source}{rest}"
+    ))
+}
+
+/// What the run used, in MiB: at its peak by the operating system, and as counted.
+///
+/// # Panics
+/// If it used more than it was allowed, or the report contradicts itself.
+fn assert_within(outcome: &Outcome, limit_mib: u64) -> (u64, u64) {
+    let report = outcome.report();
+    let memory = &report["memory"];
+    let number = |key: &str| memory[key].as_i64().unwrap_or_else(|| panic!("no `{key}` in {memory}"));
+    assert_eq!(number("limit"), i64::try_from(limit_mib << 20).expect("a small limit"));
+    assert_eq!(number("headroom"), number("limit") - number("peakResident"), "{memory}");
+    assert!(number("headroom") > 0, "more than `--memory` was used: {memory}");
+    assert!(number("peakCounted") > 0, "{memory}");
+    let mib = |key| number(key).unsigned_abs() >> 20;
+    (mib("peakResident"), mib("peakCounted"))
+}
+
+fn parquet_files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).expect("a folder that was just seen") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "parquet") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_backlog_over_two_thousand_values_is_few_files_within_the_memory() {
+    const VALUES: u64 = 2_000;
+    // For more than CI has time for: `APERIO_LOAD_RECORDS=5000000 cargo test … load::a_backlog -- --nocapture`.
+    let set = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let records = set("APERIO_LOAD_RECORDS").unwrap_or(400_000);
+    let memory_mib = set("APERIO_LOAD_MIB").unwrap_or(256);
+    let (kafka, topic) = (Kafka::shared(), "load_values");
+    produce::create_topic(kafka, topic, 4, &[]);
+    let record = |n: u64| {
+        let (shop, amount) = (n * 7_919 % VALUES, n % 1_000);
+        let text = format!(
+            r#"{{"id":{n},"shop":{shop},"amount":{amount}.25,"kind":"k{}","note":"{:040x}","a":{amount},"b":{n},"c":true,"d":"{n:012}"}}"#,
+            n % 7,
+            n * 0x9e37_79b9
+        );
+        Record::of(text).partition((n % 4) as i32)
+    };
+    produce::produce(kafka, topic, (0..records).map(record));
+    let work = workspace(kafka, topic, "", "    materialize: {partition: [shop]}\n");
+    let memory = format!("{memory_mib}MiB");
+    let outcome = work
+        .start_once(&["--output", "json", "--memory", &memory])
+        .wait()
+        .expect_code(0);
+    let (resident_mib, counted_mib) = assert_within(&outcome, memory_mib);
+    let report = outcome.report();
+    let table = &report["tables"][0];
+    let windows = table["windows"].as_array().map_or(0, Vec::len) as u64;
+    assert_eq!(table["rowsWritten"], records);
+    assert_eq!(windows, records.div_ceil(1_000_000), "windows of `batchSize`");
+    // Some 50 chunks hold every value each. In a quarter of a GiB not all values may keep their file open.
+    let files = table["filesWritten"].as_u64().unwrap_or(0);
+    println!(
+        "{records} records, {memory_mib} MiB: peak {resident_mib} MiB, counted {counted_mib} MiB, {files} files, {} bytes, \
+         {windows} windows, {} ms",
+        table["bytesWritten"], table["millis"]
+    );
+    assert!(
+        (VALUES * windows..=2 * VALUES * windows).contains(&files),
+        "{files} files of {VALUES} values in {windows} windows"
+    );
+    let columns = "count(*) as n, count(distinct id) as ids, sum(id)::bigint as id_sum, count(distinct shop) as shops, \
+        count(distinct (_kafka_partition, _kafka_offset)) as offsets";
+    let found = readers::select(&Catalog::sql(&work.warehouse()), &format!("default.{topic}"), columns);
+    let expected = json!({
+        "n": records, "ids": records, "id_sum": records * (records - 1) / 2, "shops": VALUES, "offsets": records
+    });
+    assert_eq!(found, [expected]);
+}
+
+#[test]
+fn dead_letters_beyond_the_memory_close_their_windows_early() {
+    const RECORDS: u64 = 150_000;
+    let (kafka, topic) = (Kafka::shared(), "load_letters");
+    produce::create_topic(kafka, topic, 2, &[]);
+    let record = |n: u64| {
+        let text = match n % 100 {
+            0 => format!(r#"{{"id":{n}}}"#),
+            _ => format!("{n} is no JSON {:01000}", 0),
+        };
+        Record::of(text).partition((n % 2) as i32)
+    };
+    produce::produce(kafka, topic, (0..RECORDS).map(record));
+    let columns = "    columns: [{name: id, type: long}]\n";
+    let work = workspace(kafka, topic, "", columns);
+    let arguments = ["--output", "json", "--memory", "256MiB"];
+    let refused = work.start_once(&arguments).wait().expect_code(3);
+    assert!(refused.stderr.contains("too many records"), "{}", refused.stderr);
+    assert_within(&refused, 256);
+
+    work.rewrite(&format!(
+        "{}    errors: {{maxRejected: 100%}}\n",
+        std::fs::read_to_string(work.path().join("pipeline.yaml")).expect("the pipeline file")
+    ));
+    let outcome = work.start_once(&arguments).wait().expect_code(0);
+    assert_within(&outcome, 256);
+    let report = outcome.report();
+    let table = &report["tables"][0];
+    let reasons: Vec<&Value> = table["windows"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|window| &window["reason"])
+        .collect();
+    assert!(reasons.contains(&&json!("memory")), "{reasons:?}");
+    assert_eq!(table["rejected"], RECORDS / 100 * 99);
+    let catalog = Catalog::sql(&work.warehouse());
+    let letters = readers::select(
+        &catalog,
+        &format!("default.{topic}_dead_letters"),
+        "count(*) as n, count(distinct (partition, \"offset\")) as offsets",
+    );
+    assert_eq!(
+        letters,
+        [json!({"n": RECORDS / 100 * 99, "offsets": RECORDS / 100 * 99})]
+    );
+    let rows = readers::select(
+        &catalog,
+        &format!("default.{topic}"),
+        "count(*) as n, sum(id)::bigint as ids",
+    );
+    let ids: u64 = (0..RECORDS).step_by(100).sum();
+    assert_eq!(rows, [json!({"n": RECORDS / 100, "ids": ids})]);
+}
+
+#[test]
+fn several_lines_fill_a_window_once_they_are_behind_also_while_columns_are_added() {
+    const RECORDS: u64 = 400_000;
+    let (kafka, topic) = (Kafka::shared(), "load_lines");
+    produce::create_topic(kafka, topic, 6, &[]);
+    let record = |n: u64| {
+        // New fields in the middle of windows, in several Kafka partitions at about the same time.
+        let more = match n / 50_000 {
+            0 => String::new(),
+            block => format!(r#","f{block}":{n}"#),
+        };
+        Record::of(format!(r#"{{"id":{n},"text":"{n:080}","side":{}{more}}}"#, n % 3)).partition((n % 6) as i32)
+    };
+    produce::produce(kafka, topic, (0..RECORDS).map(record));
+    let source = "      batchSize: 60000\n";
+    let work = workspace(kafka, topic, source, "    materialize: {partition: [side]}\n");
+    let arguments = ["--output", "json", "--memory", "96MiB", "--lines", "3"];
+    let outcome = work.start_once(&arguments).wait().expect_code(0);
+    let files = parquet_files(&work.warehouse());
+    // The second line's number ends the stem of its files: `{run}-{window}-1-{file}.parquet`.
+    let of_second = files.iter().filter(|file| {
+        let name = file.file_stem().map(|name| name.to_string_lossy().into_owned());
+        name.is_some_and(|name| name.split('-').nth_back(1) == Some("1"))
+    });
+    assert!(of_second.count() > 0, "no second line took part: {outcome:#?}");
+    let columns = "count(*) as n, count(distinct id) as ids, sum(id)::bigint as id_sum, count(f1) as f1, count(f7) as f7, \
+        sum(f3)::bigint as f3, count(distinct (_kafka_partition, _kafka_offset)) as offsets";
+    let found = readers::select(&Catalog::sql(&work.warehouse()), &format!("default.{topic}"), columns);
+    let expected = json!({
+        "n": RECORDS, "ids": RECORDS, "id_sum": RECORDS * (RECORDS - 1) / 2, "f1": 50_000, "f7": 50_000,
+        "f3": (150_000..200_000_u64).sum::<u64>(), "offsets": RECORDS
+    });
+    assert_eq!(found, [expected]);
+}

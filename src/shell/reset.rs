@@ -12,7 +12,7 @@ use crate::error::{Exit, Failure, chain};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::Swapped;
 use crate::shell::open::{World, catalog_failure, ledger_failure, sync_points};
-use crate::shell::perform::{self, Unpublished};
+use crate::shell::perform;
 use crate::table::admit::reset::{Reset, ResetRefusal, Wish, admit_reset, reset};
 use crate::table::admit::{self, Source};
 use crate::table::ledger::{self, Ledger, LedgerProblem};
@@ -149,8 +149,7 @@ impl Preview {
         let points = sync_points(&world.pipeline, Some(&self.base))?.expect("the table's location is known");
         match perform::publish(world, &points, &ledger).await {
             Ok(_) => Ok(snapshot),
-            Err(Unpublished::Unknowable(failure)) => Err(failure),
-            Err(Unpublished::Remote(error)) => {
+            Err(error) => {
                 let what = format!(
                     "the offsets of table `{}` were moved, but sync_points wasn't brought to them",
                     world.ident

@@ -406,6 +406,21 @@ mod tests {
     }
 
     #[test]
+    fn neither_a_namesake_of_another_run_nor_a_ledger_short_of_its_end_proves_a_window() {
+        let check = |held: i64, run: Uuid| {
+            let overtaken = Refusal::Overtaken {
+                partition: Partition(0),
+                ledger: Offset::new(held),
+                start: Offset::new(15),
+            };
+            let moved_by = WindowId { run, sequence: 1 };
+            check(table(held, Some(moved_by)), vec![window(1, 15, 20)], Err(overtaken));
+        };
+        check(20, OTHER);
+        check(19, RUN);
+    }
+
+    #[test]
     fn windows_sealed_together_are_admitted_in_order() {
         check(table(10, None), vec![window(0, 10, 15), window(1, 15, 20)], Ok(20));
         let gap = Refusal::Gap {

@@ -29,6 +29,8 @@ pub struct Scene {
     traced: bool,
     /// Ended because the table's history doesn't tell the offsets.
     pub gave_up: u32,
+    /// Ended because others overtook them again and again.
+    pub gave_way: u32,
     /// How often processes that have ended had dropped windows.
     pub drops: u32,
     /// A process hangs, so that others may end by a deadline; nobody starts them again.
@@ -51,6 +53,7 @@ impl Scene {
             order,
             traced,
             gave_up: 0,
+            gave_way: 0,
             drops: 0,
             hung: false,
             failures: Vec::new(),
@@ -127,7 +130,11 @@ impl Scene {
                 self.processes[at] = Some(self.launch(once));
             }
             // Cron or Kubernetes starts it again.
-            _ => self.processes[at] = Some(self.launch(once)),
+            ended => {
+                let gave_way = matches!(&ended, Stepped::Finished(Outcome::Failed(why)) if why.exit == Exit::Overtaken);
+                self.gave_way += u32::from(gave_way);
+                self.processes[at] = Some(self.launch(once));
+            }
         }
         true
     }

@@ -2,8 +2,8 @@
 //! lies, Spark compacts and expires, partitions and columns are added. At the end the table equals the topic.
 //!
 //! `make chaos`, or `cargo bench --profile dev --features failpoints --bench chaos -- [MINUTES] [SEED] [--catalog
-//! sql|rest]`: 60 minutes unless given, a seed of this moment, SQLite for even seeds and REST for odd ones. A seed gives
-//! the same acts in the same order; when each happens to strike is up to the machine.
+//! sql|rest] [--keep]`: 60 minutes unless given, a seed of this moment, SQLite for even seeds and REST for odd ones; with
+//! `--keep` the folder with the table and all logs stays, which it else does on failure only. A seed gives the same acts in the same order; when each happens to strike is up to the machine.
 //!
 //! Everything is on loopback and ends with this process. It prints a line for each act, one each minute, the figures, and
 //! one line of JSON. Exit code 1: something was lost, doubled, or ended as it may not; what is left of it is kept, and said
@@ -106,13 +106,14 @@ struct Asked {
     minutes: f64,
     seed: u64,
     rest: bool,
+    keep: bool,
 }
 
 impl Asked {
     fn read() -> Self {
         // Cargo adds `--bench`.
         let mut words = std::env::args().skip(1).filter(|word| word != "--bench");
-        let (mut numbers, mut rest) = (Vec::new(), None);
+        let (mut numbers, mut rest, mut keep) = (Vec::new(), None, false);
         while let Some(word) = words.next() {
             if word == "--catalog" {
                 rest = match words.next().as_deref() {
@@ -120,6 +121,8 @@ impl Asked {
                     Some("rest") => Some(true),
                     other => panic!("--catalog is sql or rest, not {other:?}"),
                 };
+            } else if word == "--keep" {
+                keep = true;
             } else {
                 numbers.push(word);
             }
@@ -141,7 +144,12 @@ impl Asked {
             |word| word.parse().expect("a seed is a number"),
         );
         let rest = rest.unwrap_or(seed % 2 == 1);
-        Self { minutes, seed, rest }
+        Self {
+            minutes,
+            seed,
+            rest,
+            keep,
+        }
     }
 }
 
@@ -174,6 +182,9 @@ fn main() -> ExitCode {
     };
     let Some(failed) = failed else {
         println!("the table equals the topic");
+        if asked.keep {
+            println!("kept: {}", dir.keep().display());
+        }
         return ExitCode::SUCCESS;
     };
     println!("FAILED, seed {}, catalog {catalog}:\n  {failed}", asked.seed);

@@ -20,6 +20,8 @@ use crate::say;
 const RATE: u64 = 200;
 /// Of so many records one is no JSON.
 const POISON: u64 = 400;
+/// Of so many transactions one is left open, and a third aborted.
+const LEFT_OPEN: u64 = 30;
 /// How often the steady producer sends.
 const BEAT: Duration = Duration::from_millis(100);
 /// The most that anything asked of the broker takes, which may be down for a while.
@@ -201,7 +203,7 @@ fn transaction(
         producer.send(record).map_err(|(error, _)| error)?;
     }
     producer.flush(LIMIT)?;
-    match dice.roll(12) {
+    match dice.roll(LEFT_OPEN) {
         0 => {
             *known = None;
             // Its records hold back what readers of committed records see, until it times out or is ended.
@@ -214,7 +216,7 @@ fn transaction(
             }
             Ok(2)
         }
-        1..=4 => producer.abort_transaction(LIMIT).map(|()| 1),
+        end if end <= LEFT_OPEN / 3 => producer.abort_transaction(LIMIT).map(|()| 1),
         _ => producer.commit_transaction(LIMIT).map(|()| 0),
     }
 }

@@ -11,10 +11,14 @@ use crate::say;
 
 /// A service that is told to stop before this age may not know yet how to.
 const STOPPABLE_AFTER: Duration = Duration::from_secs(3);
-/// Services give up on what is down for longer: their `--retry-for`, less what it takes to find out.
-const PATIENCE: Duration = Duration::from_secs(50);
+/// How long the processes wait for what is down; longer than a request that is never answered, which is 60 s.
+const RETRY_FOR: [&str; 2] = ["--retry-for", "120s"];
+/// Nothing gives up on an outage that is shorter: [`RETRY_FOR`], less what it takes to come back from.
+const PATIENCE: Duration = Duration::from_secs(100);
 /// How long afterwards such an outage excuses an exit code of 4.
 const EXCUSED_FOR: Duration = Duration::from_secs(180);
+/// What is started beside them.
+const ONCE: [&str; 5] = ["run", "--once", "pipeline.yaml", "--output", "json"];
 /// Lines of a log that are shown of what ended as it may not.
 const SHOWN_LINES: usize = 60;
 
@@ -22,7 +26,7 @@ const SHOWN_LINES: usize = 60;
 enum State {
     Up(Aperio, Instant),
     Frozen(Aperio, Instant),
-    Stopping(JoinHandle<Outcome>),
+    Stopping(JoinHandle<Outcome>, Instant),
     Down(Instant),
 }
 
@@ -94,7 +98,11 @@ impl Instances {
                     say!("instance {index} goes on");
                     State::Up(run.go_on(), now)
                 }
-                State::Stopping(run) if run.is_finished() => {
+                State::Stopping(run, since) if run.is_finished() => {
+                    let seconds = since.elapsed().as_secs_f64();
+                    if seconds > 5.0 {
+                        say!("instance {index} ends {seconds:.1} s after its SIGTERM");
+                    }
                     let outcome = run.join().expect("it ends when it is told to");
                     self.ended(&format!("instance {index}"), &outcome, &[0]);
                     State::Down(now + Duration::from_secs(1))
@@ -158,7 +166,7 @@ impl Instances {
         match std::mem::replace(&mut self.states[index], State::Down(Instant::now())) {
             State::Up(run, since) if since.elapsed() > STOPPABLE_AFTER => {
                 let stopping = std::thread::spawn(move || run.signal(libc::SIGTERM));
-                self.states[index] = State::Stopping(stopping);
+                self.states[index] = State::Stopping(stopping, Instant::now());
                 Some(format!("SIGTERM to instance {index}"))
             }
             other => {
@@ -173,7 +181,7 @@ impl Instances {
         if self.once.len() >= 2 {
             return None;
         }
-        let run = Aperio::start(&self.dir, &["run", "--once", "pipeline.yaml", "--output", "json"]);
+        let run = Aperio::start(&self.dir, &[&ONCE[..], &RETRY_FOR].concat());
         self.once.push(std::thread::spawn(move || run.wait()));
         Some("a `--once` run beside them".to_owned())
     }
@@ -183,7 +191,7 @@ impl Instances {
         for state in &mut self.states {
             match state {
                 State::Frozen(_, until) | State::Down(until) => *until = Instant::now(),
-                State::Up(..) | State::Stopping(_) => {}
+                State::Up(..) | State::Stopping(..) => {}
             }
         }
         // Ends: whatever stops or runs has a limit of its own.
@@ -207,15 +215,15 @@ impl Instances {
             let outcome = run.join().expect("it ends when it is told to");
             self.ended("a service at the end", &outcome, &[0]);
         }
-        let outcome = Aperio::run(&self.dir, &["run", "--once", "pipeline.yaml", "--output", "json"]);
+        let outcome = Aperio::run(&self.dir, &[&ONCE[..], &RETRY_FOR].concat());
         self.ended("the last --once", &outcome, &[0]);
     }
 
-    /// A line of the logs so far: how many hold each text, those of processes that still run too.
+    /// How many commits the logs tell of, those of services that still run too.
     pub fn commits(&self) -> u64 {
         let running = self.states.iter().map(|state| match state {
             State::Up(run, _) | State::Frozen(run, _) => count(&run.printed()[1], COUNTED[0].1),
-            State::Stopping(_) | State::Down(_) => 0,
+            State::Stopping(..) | State::Down(_) => 0,
         });
         self.seen.lines.get("commits").copied().unwrap_or_default() + running.sum::<u64>()
     }
@@ -269,7 +277,7 @@ impl Drop for Instances {
 }
 
 fn up(dir: &Path) -> State {
-    let args = ["run", "pipeline.yaml", "--listen", "127.0.0.1:0"];
+    let args = [&["run", "pipeline.yaml", "--listen", "127.0.0.1:0"][..], &RETRY_FOR].concat();
     State::Up(Aperio::start(dir, &args), Instant::now())
 }
 

@@ -114,28 +114,22 @@ fn look(catalog: &Catalog) -> u64 {
 fn turn(spark: &mut Spark, dice: &mut Dice, counts: &mut BTreeMap<String, u64>) {
     let all = dice.once_in(3);
     let kept = 1 + dice.roll(5);
-    let mut statements = vec![format!(
-        "CALL system.rewrite_data_files(table => '{TABLE}', options => map('rewrite-all', '{all}', 'min-input-files', '2'))"
-    )];
+    let options = format!(", options => map('rewrite-all', '{all}', 'min-input-files', '2')");
+    let expiry = format!(", older_than => TIMESTAMP '2100-01-01 00:00:00', retain_last => {kept}");
+    let mut procedures = vec![("rewrite_data_files", TABLE, options.as_str())];
     if dice.once_in(2) {
-        statements.push(format!("CALL system.rewrite_manifests('{TABLE}')"));
+        procedures.push(("rewrite_manifests", TABLE, ""));
     }
-    for table in [TABLE, LETTERS] {
-        statements.push(format!(
-            "CALL system.expire_snapshots(table => '{table}', older_than => TIMESTAMP '2100-01-01 00:00:00', retain_last => {kept})"
-        ));
-    }
-    for statement in statements {
-        let name = statement.split(['(', '.']).nth(1).expect("a procedure").to_owned();
-        let (table, _) = statement.split_once("',").unwrap_or((&statement, ""));
-        let table = table.rsplit('\'').next().unwrap_or_default();
+    procedures.extend([TABLE, LETTERS].map(|table| ("expire_snapshots", table, expiry.as_str())));
+    for (name, table, more) in procedures {
+        let statement = format!("CALL system.{name}(table => '{table}'{more})");
         let start = Instant::now();
         let answer = spark.try_sql(&statement);
         let seconds = start.elapsed().as_secs_f64();
         match answer {
             Ok(_) => {
                 say!("Spark: {name} of {table}, {seconds:.1} s");
-                *counts.entry(name).or_default() += 1;
+                *counts.entry(name.to_owned()).or_default() += 1;
             }
             Err(error) if LOST.iter().any(|lost| error.contains(lost)) => {
                 let first = error.lines().next().unwrap_or_default();

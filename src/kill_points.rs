@@ -68,6 +68,10 @@ pub enum Place {
     PointsPublished,
     /// Partitions are being taken away, and the run hasn't heard it.
     RevokeHeard,
+    /// A file of a table of plain Parquet is where readers look, others of its commit may not be.
+    FilePublished,
+    /// All of them are, and sync points still name the manifest.
+    FilesPublished,
     /// A file of a dropped window or of a failed attempt is deleted, others may not be.
     FileDeleted,
 }

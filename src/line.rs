@@ -23,6 +23,10 @@ use crate::write::{FileSinks, ParquetSettings, WindowWriter, WriteError};
 pub struct LinePlan {
     /// How columns are filled.
     pub rows: RowPlanRef,
+    /// The same as files hold them: in Hive's layout without the columns that are directories.
+    pub stored: RowPlanRef,
+    /// Partitions are directories as Hive lays them out.
+    pub hive: bool,
     /// The spec that new files are written for.
     pub spec: PartitionSpecRef,
     /// The table's sort order, if it has one.
@@ -363,7 +367,7 @@ impl Line {
             // All files of a window are of the spec that it was opened under; a table takes files of any spec it ever had.
             plan.spec = self.plan.spec.clone();
             open.window.schemas.push(plan.rows.schema.clone());
-            open.writer.replan(plan.rows.clone())?;
+            open.writer.replan(plan.stored.clone())?;
         }
         (self.decoder, self.placer) = Line::tools(&self.settings, &plan)?;
         self.plan = plan;
@@ -410,7 +414,7 @@ impl Line {
         };
         let plan = self.plan.clone();
         let writer = WindowWriter::new(
-            plan.rows,
+            plan.stored,
             plan.spec,
             plan.sort_order,
             plan.settings,
@@ -435,6 +439,7 @@ impl Line {
             &settings.topic,
             settings.event_time.clone(),
         )?;
+        let placer = if plan.hive { placer.in_hive_layout() } else { placer };
         Ok((decoder, placer))
     }
 }

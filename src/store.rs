@@ -5,6 +5,7 @@
 
 mod access;
 mod iceberg_io;
+mod relocate;
 mod s3;
 mod upload;
 
@@ -230,10 +231,14 @@ impl Store {
     /// Opens a bucket that lives in this process' memory, for tests of what only S3 does: parts and conditional puts.
     #[cfg(test)]
     pub(crate) fn in_memory(warehouse: &str) -> Store {
+        Store::over_bucket(Arc::new(object_store::memory::InMemory::new()), warehouse)
+    }
+
+    /// Opens a bucket whose objects a test holds.
+    #[cfg(test)]
+    pub(crate) fn over_bucket(objects: Arc<dyn ObjectStore>, warehouse: &str) -> Store {
         let (bucket, _) = bucket_and_key(warehouse).expect("tests name an s3 location");
-        let root = Root::Bucket(bucket.to_string());
-        let memory = object_store::memory::InMemory::new();
-        Store::over(Arc::new(memory), root, warehouse, Access::default())
+        Store::over(objects, Root::Bucket(bucket.to_string()), warehouse, Access::default())
     }
 
     /// Returns the warehouse as an absolute location without a trailing slash; table locations start with it.

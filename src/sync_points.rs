@@ -1,6 +1,7 @@
 //! `sync_points.parquet`: where every source was left off, as a file that anyone can query.
 //!
-//! It is a published copy of the ledger and never obeyed. Nothing in it is about Kafka: any source with a "since" mark
+//! Of an Iceberg table it is a published copy of the ledger and never obeyed; of a table of plain Parquet it is the record
+//! itself, see [`crate::table::hive`]. Nothing in it is about Kafka: any source with a "since" mark
 //! keeps rows `(source_name, sync_key, sync_value)` here.
 
 use std::fs::{File, TryLockError};
@@ -47,7 +48,8 @@ pub enum SyncPointsError {
     /// The store failed; after a failed replacement the file may be the old or the new one.
     #[error("sync points: {0}")]
     Store(#[from] StoreError),
-    /// The file isn't one of sync points. It can be deleted: it is written anew from the tables.
+    /// The file isn't one of sync points. Where all tables of the schema are Iceberg tables it can be deleted: it is written
+    /// anew from them.
     #[error("`{location}` can't be read as sync points: {message}")]
     Broken {
         /// Where the file is.

@@ -5,6 +5,7 @@ use iceberg::spec::TableMetadata;
 use super::error::store_error;
 use super::{CatalogError, LoadedTable};
 use crate::table::TableView;
+use crate::table::hive;
 use crate::table::ledger::{self, History, LedgerProblem};
 
 /// Why there is no view of a table.
@@ -27,6 +28,9 @@ impl LoadedTable {
     /// # Errors
     /// [`ViewError::Ledger`] where the offsets can't be known, [`ViewError::Catalog`] where the store fails.
     pub async fn view(&self) -> Result<TableView, ViewError> {
+        if let Some(rows) = &self.rows {
+            return Ok(hive::view(&self.metadata, rows)?);
+        }
         let mut history = History::default();
         for entry in self.metadata.metadata_log().iter().rev() {
             match ledger::view(&self.metadata, &history) {

@@ -1,4 +1,5 @@
-//! The catalogs that say which metadata file a table is at, and swap it: SQL on SQLite, and REST.
+//! The catalogs that say which metadata file a table is at, and swap it: SQL on SQLite, and REST. A table of plain
+//! Parquet has no metadata; its record is in sync_points, see [`HiveCatalog`].
 //!
 //! A swap is one attempt against one base: it never reloads, re-applies or retries, since only the ledger's admission
 //! may decide that. (`iceberg` 0.10.1's own `Transaction::commit` reloads on every attempt, so two writers from one
@@ -6,12 +7,14 @@
 
 mod error;
 mod history;
+mod hive;
 mod rest;
 mod sql;
 pub mod stage;
 mod summary;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use iceberg::TableIdent;
 use iceberg::io::FileIO;
@@ -20,9 +23,11 @@ use iceberg::{TableRequirement, TableUpdate};
 
 use crate::kill_points::{self, KillPoint, Place};
 use crate::store::{Access, Store};
+use crate::table::hive::Rows;
 
 pub use error::CatalogError;
 pub use history::ViewError;
+pub use hive::{Committed, HiveCatalog, PublishError};
 pub use rest::RestCatalog;
 pub use sql::SqlCatalog;
 
@@ -33,6 +38,8 @@ pub enum Catalog {
     Sql(SqlCatalog),
     /// A server that speaks the Iceberg REST protocol.
     Rest(RestCatalog),
+    /// The sync points of one table of plain Parquet.
+    Hive(HiveCatalog),
 }
 
 /// A table as the catalog held it at one moment.
@@ -48,6 +55,8 @@ pub struct LoadedTable {
     pub file_io: FileIO,
     /// The store behind `file_io`; data files are uploaded through it.
     pub store: Store,
+    /// Of a table of plain Parquet: its record, as it was read.
+    pub rows: Option<Arc<Rows>>,
 }
 
 /// What a table is created with.
@@ -118,6 +127,7 @@ impl Catalog {
         match self {
             Catalog::Sql(sql) => sql.reach().await,
             Catalog::Rest(rest) => rest.reach().await,
+            Catalog::Hive(hive) => hive.reach().await,
         }
     }
 
@@ -129,6 +139,7 @@ impl Catalog {
         match self {
             Catalog::Sql(sql) => sql.load(ident).await,
             Catalog::Rest(rest) => rest.load(ident).await,
+            Catalog::Hive(hive) => hive.load(ident).await,
         }
     }
 
@@ -141,6 +152,7 @@ impl Catalog {
         match self {
             Catalog::Sql(sql) => sql.reload(known).await,
             Catalog::Rest(rest) => rest.load(&known.ident).await,
+            Catalog::Hive(hive) => hive.load(&known.ident).await,
         }
     }
 
@@ -152,6 +164,7 @@ impl Catalog {
         let created = match self {
             Catalog::Sql(sql) => sql.create(ident, creation).await,
             Catalog::Rest(rest) => rest.create(ident, creation).await,
+            Catalog::Hive(hive) => hive.create(ident, creation).await,
         };
         kill_points::pass(KillPoint::Inside(Place::TableCreated));
         created
@@ -167,9 +180,18 @@ impl Catalog {
         let answer = match self {
             Catalog::Sql(sql) => sql.swap(base, requirements, updates).await,
             Catalog::Rest(rest) => rest.swap(base, requirements, updates).await,
+            Catalog::Hive(hive) => hive.swap(base, requirements, updates).await,
         };
         kill_points::pass(KillPoint::Inside(Place::Swapped));
         answer
+    }
+
+    /// The record of a table of plain Parquet, if it is one.
+    pub fn hive(&self) -> Option<&HiveCatalog> {
+        match self {
+            Catalog::Hive(hive) => Some(hive),
+            Catalog::Sql(_) | Catalog::Rest(_) => None,
+        }
     }
 
     /// Says whether a conflict is the last word on its attempt: nothing stands between us and a SQLite file that could

@@ -169,6 +169,7 @@ impl RestCatalog {
             metadata_location,
             file_io: store.file_io(),
             store,
+            rows: None,
         })
     }
 }

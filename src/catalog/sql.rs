@@ -152,6 +152,7 @@ impl SqlCatalog {
             metadata_location: location,
             file_io: store.file_io(),
             store,
+            rows: None,
         })
     }
 
@@ -221,6 +222,7 @@ impl SqlCatalog {
             metadata_location: file,
             file_io,
             store: self.store.clone(),
+            rows: None,
         })
     }
 

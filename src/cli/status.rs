@@ -12,7 +12,7 @@ use crate::config::{self, Pipeline};
 use crate::error::{Exit, Failure};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::shell::check::asking;
-use crate::shell::open::catalog;
+use crate::shell::open::table_of_record;
 use crate::table::TableView;
 
 /// The arguments of `aperio status`.
@@ -141,7 +141,7 @@ pub(super) fn run(args: StatusArgs) -> Result<u8, Refused> {
 async fn of_table(pipeline: &Pipeline) -> (TableStatus, u8) {
     let mut failures: Vec<Failure> = Vec::new();
     let loaded = async {
-        let catalog = catalog(&pipeline.catalog)?;
+        let catalog = table_of_record(pipeline)?;
         open::table(pipeline, &catalog, &pipeline.name).await
     };
     let (loaded, kafka) = tokio::join!(loaded, ask_kafka(pipeline));

@@ -111,6 +111,16 @@ impl PointShown {
     }
 }
 
+/// The longest value that people are shown whole; JSON output has them all.
+const SHOWN_MAX: usize = 60;
+
+fn shortened(value: &str) -> String {
+    match value.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
 /// Lays sync points out for people.
 pub(super) fn columns(points: &[PointShown]) -> Columns {
     let mut columns = Columns::new(&["source_name", "sync_key", ">sync_value", "committed_at"]);
@@ -118,7 +128,7 @@ pub(super) fn columns(points: &[PointShown]) -> Columns {
         columns.row(vec![
             point.source_name.clone(),
             point.sync_key.clone(),
-            point.sync_value.clone(),
+            shortened(&point.sync_value),
             moment(point.committed_at_ms),
         ]);
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Refused;
 use super::output::{counted, say};
-use crate::config;
+use crate::config::{self, TableFormat};
 use crate::error::Exit;
 
 /// The arguments of `aperio validate`.
@@ -18,10 +18,12 @@ pub(super) struct ValidateArgs {
 pub(super) fn run(args: &ValidateArgs) -> Result<u8, Refused> {
     let pipelines = config::load(&args.files)?;
     for pipeline in &pipelines {
-        say(&format!(
-            "ok: topic `{}` to table `{}.{}` in catalog `{}`",
-            pipeline.source.topic, pipeline.schema, pipeline.name, pipeline.catalog.name
-        ));
+        let (topic, table) = (&pipeline.source.topic, pipeline.full_name());
+        let place = match pipeline.materialize.format {
+            TableFormat::Iceberg => format!("in catalog `{}`", pipeline.catalog.name),
+            TableFormat::Parquet => format!("of plain Parquet files in `{}`", pipeline.catalog.warehouse),
+        };
+        say(&format!("ok: topic `{topic}` to table `{table}` {place}"));
     }
     say(&format!("{}, no problems", counted(pipelines.len() as u64, "table")));
     Ok(Exit::Done as u8)

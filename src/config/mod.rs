@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 pub use file::json_schema;
 pub use pipeline::{
     CatalogConfig, CatalogKind, Column, Errors, EventTime, EventTimeFormat, Evolution, KafkaColumn, KafkaSource,
-    Materialize, MaxRejected, OnDecodeError, PartitionField, Pipeline, StartOffset,
+    Materialize, MaxRejected, OnDecodeError, PartitionField, Pipeline, StartOffset, TableFormat,
 };
 pub use problem::Problem;
 pub use secret::Secret;

@@ -226,6 +226,8 @@ pub struct Column {
 /// The table's layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Materialize {
+    /// What the table is made of.
+    pub format: TableFormat,
     /// How rows are split into partitions, in the order written, each once; may be empty.
     pub partition: Vec<PartitionField>,
     /// What happens to fields that no column takes.
@@ -234,6 +236,15 @@ pub struct Materialize {
     pub format_version: u8,
     /// Table properties at creation.
     pub properties: BTreeMap<String, String>,
+}
+
+/// What a table is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableFormat {
+    /// An Iceberg table in the catalog.
+    Iceberg,
+    /// Parquet files in Hive's directories; `format_version` is then that of a description which readers never see.
+    Parquet,
 }
 
 /// What happens to fields that no column takes.

@@ -58,10 +58,6 @@ fn what_is_not_built_is_refused_by_name() {
         &["5: source.include[1]: `schema_id` is not supported yet"],
     );
     check_table(
-        "materialize: {format: parquet}",
-        &["4: materialize.format: `parquet` is not supported yet"],
-    );
-    check_table(
         "materialize: {formatVersion: 3}",
         &["4: materialize.formatVersion: `formatVersion: 3` is not supported yet"],
     );
@@ -84,6 +80,37 @@ fn what_is_not_built_is_refused_by_name() {
     }
     let text = format!("catalog: {{uri: \"postgres://u:p@h/d\"}}\n{}", table(""));
     check(&text, &["a.yaml:1: catalog.uri: `postgres` is not supported yet"]);
+}
+
+#[test]
+fn plain_parquet_needs_two_places_in_one_store() {
+    let check_file = |head: &str, expect: Option<&str>| {
+        let text = format!("{head}\n{}", table("materialize: {format: parquet, formatVersion: 2}"));
+        let line = 4 + head.lines().count();
+        let expect = expect.map(|hint| format!("a.yaml:{line}: partitionedTables[0].materialize.format: {hint}"));
+        check(&text, &expect.as_deref().into_iter().collect::<Vec<_>>());
+    };
+    check_file("catalog: {warehouse: /w}", None);
+    check_file("catalog: {warehouse: \"s3://b/w\"}", None);
+    check_file("catalog: {warehouse: \"s3://b/w\"}\nstateDir: \"s3://b/state\"", None);
+    check_file(
+        "catalog: {warehouse: \"s3://b/w\"}\nstateDir: /state",
+        Some(
+            "`format: parquet` moves files from `stateDir` to `catalog.warehouse`; put both on disks, or both into one bucket",
+        ),
+    );
+    check_file(
+        "stateDir: warehouse/default/one/state",
+        Some(
+            "`stateDir` lies inside the table's directory; readers of the table would see files that aren't committed; choose another `stateDir`",
+        ),
+    );
+    check_file(
+        "catalog: {type: rest, uri: \"http://c\", warehouse: prod}",
+        Some(
+            "`format: parquet` needs a place for its files; write a path or URI as `catalog.warehouse`; the name of a REST catalog's warehouse is none",
+        ),
+    );
 }
 
 #[test]

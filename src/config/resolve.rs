@@ -5,14 +5,15 @@ use std::path::Path;
 use iceberg::spec::{PrimitiveType, Type};
 
 use super::choices::{
-    CatalogType, DecodeErrorAction, EnvelopeType, Format, Include, KeyFormat, Mode, SchemaEvolution, TableFormat,
+    CatalogType, DecodeErrorAction, EnvelopeType, Format, Include, KeyFormat, Mode, SchemaEvolution,
+    TableFormat as WrittenFormat,
 };
 use super::file::{Catalog, ColumnEntry, Envelope, ErrorsEntry, MaterializeEntry, PipelineFile, Source, Table};
 use super::formats;
 use super::names::{absolute, absolute_sqlite, check_name, check_topic, dotted, looks_like_path, required, texts};
 use super::pipeline::{
     CatalogConfig, CatalogKind, Column, Errors, Evolution, KafkaColumn, KafkaSource, Materialize, MaxRejected,
-    OnDecodeError, PartitionField, Pipeline,
+    OnDecodeError, PartitionField, Pipeline, TableFormat,
 };
 use super::problem::did_you_mean;
 use super::report::Report;
@@ -191,6 +192,16 @@ fn table(entry: Table, index: usize, shared: &Shared<'_>, report: &mut Report<'_
         &at,
         report,
     );
+    if materialize.format == TableFormat::Parquet {
+        check_places(
+            &shared.catalog.warehouse,
+            shared.state_dir.as_deref(),
+            &schema,
+            &name,
+            &at,
+            report,
+        );
+    }
     let errors = errors(errors_entry, &name, &source.topic, &at, report);
     Pipeline {
         name,
@@ -202,6 +213,45 @@ fn table(entry: Table, index: usize, shared: &Shared<'_>, report: &mut Report<'_
         columns,
         materialize,
         errors,
+    }
+}
+
+/// A table of plain Parquet lies in the warehouse's directory, and its files are moved there from the state directory.
+fn check_places(warehouse: &str, state_dir: Option<&str>, schema: &str, name: &str, at: &str, report: &mut Report<'_>) {
+    let key = format!("{at}.materialize.format");
+    if !looks_like_path(warehouse) {
+        report.add(
+            &key,
+            "`format: parquet` needs a place for its files",
+            Some("write a path or URI as `catalog.warehouse`; the name of a REST catalog's warehouse is none"),
+        );
+        return;
+    }
+    let bucket = |location: &str| match location.strip_prefix("file://") {
+        Some(_) => None,
+        None => location
+            .split_once("://")
+            .map(|(_, rest)| rest.split('/').next().unwrap_or_default().to_owned()),
+    };
+    let state_dir = state_dir.unwrap_or(warehouse);
+    if bucket(warehouse) != bucket(state_dir) {
+        report.add(
+            &key,
+            "`format: parquet` moves files from `stateDir` to `catalog.warehouse`",
+            Some("put both on disks, or both into one bucket"),
+        );
+    }
+    let table = format!(
+        "{}/{}/{name}/",
+        warehouse.trim_end_matches('/'),
+        schema.replace('.', "/")
+    );
+    if format!("{}/", state_dir.trim_end_matches('/')).starts_with(&table) {
+        report.add(
+            &key,
+            "`stateDir` lies inside the table's directory",
+            Some("readers of the table would see files that aren't committed; choose another `stateDir`"),
+        );
     }
 }
 
@@ -319,9 +369,6 @@ fn materialize(
     report: &mut Report<'_>,
 ) -> Materialize {
     let at = &format!("{at}.materialize");
-    if entry.format == Some(TableFormat::Parquet) {
-        report.unsupported(&format!("{at}.format"), None);
-    }
     if entry.format_version == Some(3) {
         report.unsupported(&format!("{at}.formatVersion"), Some("formatVersion: 3"));
     }
@@ -346,6 +393,10 @@ fn materialize(
         }
     }
     Materialize {
+        format: match entry.format.unwrap_or(WrittenFormat::Iceberg) {
+            WrittenFormat::Iceberg => TableFormat::Iceberg,
+            WrittenFormat::Parquet => TableFormat::Parquet,
+        },
         partition,
         evolution: match entry.schema_evolution.unwrap_or(SchemaEvolution::Evolve) {
             SchemaEvolution::Evolve => Evolution::Evolve,

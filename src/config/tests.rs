@@ -95,6 +95,7 @@ fn defaults_are_applied() {
         },
         columns: None,
         materialize: Materialize {
+            format: TableFormat::Iceberg,
             partition: vec![],
             evolution: Evolution::Evolve,
             format_version: 2,

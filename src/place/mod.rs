@@ -2,6 +2,7 @@
 
 mod columns;
 mod event_time;
+mod hive;
 mod partition;
 mod split;
 #[cfg(test)]
@@ -21,6 +22,8 @@ use iceberg::spec::{PartitionSpecRef, Struct};
 
 pub use self::columns::{Leaf, column_at, conform, leaves};
 pub use self::event_time::{EventTimes, UTC};
+use self::hive::hive_path;
+pub use self::hive::{hive_spec, stored};
 pub use self::partition::{partition_path, partition_spec};
 use self::split::{PartitionKey, groups_of, is_uniform};
 use crate::chunk::Chunk;
@@ -36,7 +39,8 @@ pub struct Part {
     pub value: Struct,
     /// The directory of the partition, escaped, relative to the data location; empty where there are no partitions.
     pub path: String,
-    /// The rows, with the schema of the plan; at least one, in the order they were decoded.
+    /// The rows, with the schema of the plan, in Hive's layout without the columns that are directories; at least one, in
+    /// the order they were decoded.
     pub rows: RecordBatch,
 }
 
@@ -112,6 +116,8 @@ pub struct Placer {
     topic: String,
     event_time: Option<EventTime>,
     keys: Vec<PartitionKey>,
+    /// Hive's layout: the places of the columns that the files hold.
+    hive: Option<Vec<usize>>,
     /// Values seen before, by their bytes as rows compare them; a cache, nothing more.
     known: RefCell<HashMap<Box<[u8]>, Arc<PartitionValue>>>,
 }
@@ -143,8 +149,19 @@ impl Placer {
             topic: topic.to_owned(),
             event_time,
             keys,
+            hive: None,
             known: RefCell::default(),
         })
+    }
+
+    /// Lays partitions out as Hive does: its directories, and parts without the columns that are directories; see
+    /// [`stored`].
+    pub fn in_hive_layout(self) -> Placer {
+        let (_, kept) = stored(&self.plan, &self.spec);
+        Placer {
+            hive: Some(kept),
+            ..self
+        }
     }
 
     /// Places the rows decoded from `chunk`.
@@ -185,7 +202,8 @@ impl Placer {
         }
 
         let mut batch = self.assemble(&rows, chunk, &indexes, &timestamps_ms, event_times.as_ref());
-        let failures = self.unplaceable(&batch);
+        let mut failures = self.unplaceable(&batch);
+        failures.extend(self.undirectable(&batch));
         if !failures.is_empty() {
             let kept = reject(failures, &indexes, &mut rejects);
             batch = filter_record_batch(&batch, &kept).expect("the mask has the length of the rows");
@@ -346,11 +364,36 @@ impl Placer {
         failures
     }
 
+    /// Finds the rows whose partition value is too long for a directory, in Hive's layout.
+    fn undirectable(&self, batch: &RecordBatch) -> Vec<(u32, String)> {
+        if self.hive.is_none() || batch.num_rows() == 0 {
+            return Vec::new();
+        }
+        let values: Vec<ArrayRef> = self.keys.iter().map(|key| key.values(batch)).collect();
+        let mut failures = Vec::new();
+        for group in groups_of(&values) {
+            let value = self.literals(&values, group.rows[0] as usize);
+            if let Err(reason) = hive_path(&self.spec, &self.plan.schema, &value) {
+                failures.extend(group.rows.into_iter().map(|row| (row, reason.clone())));
+            }
+        }
+        failures
+    }
+
+    /// Returns what the files hold of placed rows: in Hive's layout some columns are in the directory only.
+    fn stored(&self, batch: RecordBatch) -> RecordBatch {
+        match &self.hive {
+            None => batch,
+            Some(kept) => batch.project(kept).expect("the places are of the plan"),
+        }
+    }
+
     fn split(&self, batch: RecordBatch) -> (Vec<Part>, Option<Scattered>) {
         if batch.num_rows() == 0 {
             return (Vec::new(), None);
         }
         let values: Vec<ArrayRef> = self.keys.iter().map(|key| key.values(&batch)).collect();
+        let batch = self.stored(batch);
         if values.iter().all(is_uniform) {
             let value = self.value(&values, 0);
             return (vec![part(&value, batch)], None);
@@ -397,14 +440,23 @@ impl Placer {
     }
 
     fn value(&self, values: &[ArrayRef], row: usize) -> Arc<PartitionValue> {
+        let value = self.literals(values, row);
+        let path = match &self.hive {
+            None => partition_path(&self.spec, &self.plan.schema, &value),
+            Some(_) => {
+                hive_path(&self.spec, &self.plan.schema, &value).expect("rows without a directory were rejected")
+            }
+        };
+        Arc::new(PartitionValue { value, path })
+    }
+
+    fn literals(&self, values: &[ArrayRef], row: usize) -> Struct {
         let literals = self
             .keys
             .iter()
             .zip(values)
             .map(|(key, values)| key.literal(values, row));
-        let value = Struct::from_iter(literals.collect::<Vec<_>>());
-        let path = partition_path(&self.spec, &self.plan.schema, &value);
-        Arc::new(PartitionValue { value, path })
+        Struct::from_iter(literals.collect::<Vec<_>>())
     }
 }
 

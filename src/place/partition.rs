@@ -151,7 +151,7 @@ pub fn partition_path(spec: &PartitionSpec, schema: &Schema, value: &Struct) -> 
     path
 }
 
-fn human(transform: Transform, kind: &Type, literal: &PrimitiveLiteral) -> String {
+pub(super) fn human(transform: Transform, kind: &Type, literal: &PrimitiveLiteral) -> String {
     let primitive = kind.as_primitive_type();
     match (transform, literal) {
         (Transform::Void, _) => "null".to_owned(),

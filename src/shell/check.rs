@@ -10,7 +10,7 @@ use crate::config::{OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
-use crate::shell::open::{catalog, catalog_failure, ident, ledger_failure};
+use crate::shell::open::{catalog_failure, ident, ledger_failure, table_of_record};
 use crate::store::{Store, StoreError};
 
 /// How long a broker may take for one answer; somebody is waiting in front of the screen.
@@ -177,7 +177,7 @@ async fn in_time(
 }
 
 async fn table_found(pipeline: &Pipeline) -> Result<String, Failure> {
-    let catalog = catalog(&pipeline.catalog)?;
+    let catalog = table_of_record(pipeline)?;
     let failed = |error| catalog_failure(&pipeline.catalog, &error);
     let ident = ident(pipeline, &pipeline.name)?;
     let shown = pipeline.catalog.shown();
@@ -198,7 +198,7 @@ async fn table_found(pipeline: &Pipeline) -> Result<String, Failure> {
 }
 
 async fn store_written(pipeline: &Pipeline) -> Result<String, Failure> {
-    let catalog = catalog(&pipeline.catalog)?;
+    let catalog = table_of_record(pipeline)?;
     // What the catalog says is told by its own check; here it only tells where the table is.
     let table = catalog.load(&ident(pipeline, &pipeline.name)?).await.ok().flatten();
     let mut probed = Vec::new();

@@ -7,14 +7,14 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use iceberg::{NamespaceIdent, TableIdent};
 use tracing::warn;
 
-use crate::catalog::{Catalog, CatalogError, LoadedTable};
-use crate::config::{CatalogConfig, CatalogKind, Pipeline, StartOffset};
+use crate::catalog::{Catalog, CatalogError, HiveCatalog, LoadedTable};
+use crate::config::{CatalogConfig, CatalogKind, Pipeline, StartOffset, TableFormat};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offsets, Partition};
 use crate::run::start;
-use crate::store::Access;
+use crate::store::{Access, Store};
 use crate::sync_points::{SyncPoints, SyncPointsError};
 use crate::table::admit::Source;
 use crate::table::ledger::{Ledger, LedgerProblem};
@@ -35,7 +35,10 @@ const TOPIC_WAIT: Duration = Duration::from_secs(5);
 /// The foreign systems of a pipeline.
 pub(super) struct World {
     pub pipeline: Pipeline,
+    /// Holds the table: for one of plain Parquet its sync points.
     pub catalog: Arc<Catalog>,
+    /// Holds the dead letters' table, which is an Iceberg table always.
+    pub letters: Arc<Catalog>,
     pub ident: TableIdent,
     pub retry_for: Millis,
     admin: Arc<Admin>,
@@ -56,7 +59,11 @@ impl World {
             retry_for: Duration::from_millis(retry_for.0.unsigned_abs()),
             ..Access::from(&pipeline.catalog.properties)
         };
-        let catalog = catalog_with(&pipeline.catalog, access)?;
+        let letters = Arc::new(catalog_with(&pipeline.catalog, access.clone())?);
+        let catalog = match pipeline.materialize.format {
+            TableFormat::Iceberg => letters.clone(),
+            TableFormat::Parquet => Arc::new(hive_catalog(&pipeline, access)?),
+        };
         let source = &pipeline.source;
         let (least, most) = QUESTION_TIMEOUT_S;
         let timeout = Duration::from_secs((retry_for.0.unsigned_abs() / 1000).clamp(least, most));
@@ -65,7 +72,8 @@ impl World {
         let ident = ident(&pipeline, &pipeline.name)?;
         Ok(World {
             pipeline,
-            catalog: Arc::new(catalog),
+            catalog,
+            letters,
             ident,
             retry_for,
             admin: Arc::new(admin),
@@ -311,6 +319,39 @@ fn catalog_with(config: &CatalogConfig, access: Access) -> Result<Catalog, Failu
     opened.map_err(|error| catalog_failure(config, &error))
 }
 
+/// Sets up what holds the table of a pipeline: its catalog, or for one of plain Parquet its sync points; nothing is
+/// contacted yet.
+///
+/// # Errors
+/// Those of [`catalog`].
+pub(crate) fn table_of_record(pipeline: &Pipeline) -> Result<Catalog, Failure> {
+    match pipeline.materialize.format {
+        TableFormat::Iceberg => catalog(&pipeline.catalog),
+        TableFormat::Parquet => hive_catalog(pipeline, Access::from(&pipeline.catalog.properties)),
+    }
+}
+
+/// What stands in for a catalog where the table is plain Parquet: its sync points.
+fn hive_catalog(pipeline: &Pipeline, access: Access) -> Result<Catalog, Failure> {
+    let warehouse = &pipeline.catalog.warehouse;
+    let opened = |location: &str| {
+        Store::open(location, access.clone()).map_err(|error| {
+            Failure::new(Exit::Config, format!("`{location}` can't be opened"))
+                .detail(chain(&error))
+                .hint("look at `catalog.warehouse`, `stateDir` and `catalog.properties` in the pipeline file")
+        })
+    };
+    let state_dir = pipeline.state_dir.as_deref().unwrap_or(warehouse);
+    let points = sync_points(pipeline, None)?.expect("the state directory of plain Parquet is known");
+    let hive = HiveCatalog::new(
+        ident(pipeline, &pipeline.name)?,
+        opened(warehouse)?,
+        opened(state_dir)?,
+        points,
+    );
+    Ok(Catalog::Hive(hive))
+}
+
 /// Names the table `name` in the pipeline's schema.
 ///
 /// # Errors
@@ -385,5 +426,5 @@ pub(crate) fn sync_points_failure(points: &SyncPoints, error: &SyncPointsError) 
         format!("the sync points in `{}` can't be read", points.location()),
     )
     .detail(chain(error))
-    .hint("look at `stateDir` in the pipeline file; the table holds the offsets of record, these are a copy")
+    .hint("look at `stateDir` in the pipeline file. An Iceberg table holds its own offsets, these are a copy; of a table with `format: parquet` they are the only ones: don't delete them")
 }

@@ -8,11 +8,11 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::catalog::stage::{Change, fresh_snapshot_id, stage};
-use crate::catalog::{LoadedTable, SwapAnswer};
+use crate::catalog::{CatalogError, Committed, HiveCatalog, LoadedTable, PublishError, SwapAnswer};
 use crate::config::OnDecodeError;
 use crate::dead_letters::DeadLetterTable;
 use crate::decode::{DeadLetter, Letters, steps};
-use crate::error::{Failure, chain};
+use crate::error::{Exit, Failure, chain};
 use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::offsets::{Offset, Offsets, Partition};
@@ -29,9 +29,30 @@ const PUBLISH_ATTEMPTS_MAX: u32 = 10;
 
 /// Letters sent to a topic before their answers are awaited, and their bytes: they are copied for it.
 const SEND_MAX: (usize, usize) = (1_000, 8 << 20);
+/// Loads the table again. What others committed to one of plain Parquet and didn't publish is published first.
+pub(super) async fn load(world: &World, known: &LoadedTable) -> Result<Option<LoadedTable>, CatalogError> {
+    if let Some(hive) = world.catalog.hive() {
+        match hive.publish().await {
+            Err(PublishError::Store(error)) => return Err(error),
+            // Whoever publishes next says so, and gives up.
+            Err(error @ PublishError::Lost { .. }) => return Err(CatalogError::Broken(error.to_string())),
+            Ok(()) => {}
+        }
+    }
+    world.catalog.reload(known).await
+}
 
 /// Writes the manifests of a plan on exactly the base it was made for, and swaps once.
 pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> (Swapped, Option<LoadedTable>) {
+    if let Some(hive) = world.catalog.hive() {
+        return match hive.commit(&base, &plan).await {
+            Committed::Yes(table) => committed(table).await,
+            Committed::Conflict => (Swapped::Conflict, None),
+            Committed::Failed(error) if error.retryable() => (Swapped::Failed(chain(&error)), None),
+            Committed::Failed(error) => (Swapped::Rejected(chain(&error)), None),
+            Committed::Unknown(why) => (Swapped::Unknown(why), None),
+        };
+    }
     if base.metadata.uuid() != plan.base_uuid || base.metadata.current_snapshot_id() != plan.base_snapshot {
         return (Swapped::Conflict, None);
     }
@@ -66,13 +87,63 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
     }
 }
 
+/// Reads the offsets that a commit left in a table of plain Parquet.
+async fn committed(table: LoadedTable) -> (Swapped, Option<LoadedTable>) {
+    match table.view().await {
+        Ok(view) => (Swapped::Committed(view), Some(table)),
+        Err(problem) => (Swapped::Rejected(problem.to_string()), None),
+    }
+}
+
+/// Why a publication didn't come to its end.
+pub(super) enum Unpublished {
+    /// It can be tried again.
+    Yet(String),
+    /// It never will.
+    ForEver(Failure),
+}
+
+impl From<Unpublished> for String {
+    fn from(why: Unpublished) -> Self {
+        match why {
+            Unpublished::Yet(why) => why,
+            Unpublished::ForEver(failure) => failure.to_string(),
+        }
+    }
+}
+
+impl From<String> for Unpublished {
+    fn from(why: String) -> Self {
+        Unpublished::Yet(why)
+    }
+}
+
+/// Shows readers what was committed to a table of plain Parquet.
+async fn publish_files(world: &World, hive: &HiveCatalog) -> Result<(), Unpublished> {
+    match hive.publish().await {
+        Ok(()) => Ok(()),
+        Err(PublishError::Store(error)) => Err(Unpublished::Yet(chain(&error))),
+        Err(PublishError::Lost { gone, row }) => Err(Unpublished::ForEver(
+            Failure::new(Exit::Data, format!("committed rows of table `{}` are gone", world.ident))
+                .detail(format!("`{gone}` was committed, and is gone before it was published"))
+                .hint(format!(
+                    "restore the file; or, to go on without its rows, delete the row `{row}` of this source from sync_points.parquet"
+                )),
+        )),
+    }
+}
+
 /// Brings the sync points of one source to the ledger; writes nothing where they agree.
 ///
 /// - returns the sync points that were ahead of the table as it is now: they are overwritten all the same.
 ///
 /// A sync point that is ahead of `ledger` may be that of another instance whose commit is newer than `ledger`. So before
 /// any is taken back the table is asked once more, and then nothing is written if the sync points have changed meanwhile.
-pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger) -> Result<Vec<Ahead>, String> {
+pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger) -> Result<Vec<Ahead>, Unpublished> {
+    if let Some(hive) = world.catalog.hive() {
+        // The sync points are the record itself.
+        return publish_files(world, hive).await.map(|()| Vec::new());
+    }
     let source_name = &world.pipeline.name;
     for _ in 0..PUBLISH_ATTEMPTS_MAX {
         let mut held = points.read().await.map_err(|error| chain(&error))?;
@@ -83,7 +154,9 @@ pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger)
             let table = world.catalog.load(&world.ident).await.map_err(|error| chain(&error))?;
             let table = table.ok_or_else(|| format!("table `{}` is gone", world.ident))?;
             let fresh = table.view().await.map_err(|error| chain(&error))?.ledger;
-            offsets = fresh.ok_or("the table carries no offsets any more")?.offsets;
+            offsets = fresh
+                .ok_or_else(|| "the table carries no offsets any more".to_owned())?
+                .offsets;
             ahead = ahead_of(&offsets, &held);
         }
         let committed_at_us = wall_clock().0 * 1_000;
@@ -110,7 +183,9 @@ pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger)
             return Ok(ahead);
         }
     }
-    Err("other instances keep changing this table's sync points".to_owned())
+    Err(Unpublished::Yet(
+        "other instances keep changing this table's sync points".to_owned(),
+    ))
 }
 
 /// The key of a partition's sync point.
@@ -167,7 +242,7 @@ impl Aside {
         };
         let table = table.as_ref().map(|name| {
             let ident = TableIdent::new(world.ident.namespace().clone(), name.clone());
-            Mutex::new(DeadLetterTable::new(world.catalog.clone(), ident))
+            Mutex::new(DeadLetterTable::new(world.letters.clone(), ident))
         });
         Ok(Aside { topic, table })
     }

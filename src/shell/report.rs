@@ -127,7 +127,7 @@ pub struct TableReport {
     pub sync_points_ahead: BTreeMap<String, SyncPointAhead>,
     /// The committed windows, in order.
     pub windows: Vec<WindowReport>,
-    /// The snapshots that this run made, in order.
+    /// The snapshots that this run made, in order; of a table of plain Parquet the numbers of its commits.
     pub snapshots: Vec<i64>,
     /// Data files added.
     pub files_written: u64,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::catalog::stage::schema_change;
 use crate::catalog::{CatalogError, LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
 use crate::config::types;
-use crate::config::{Evolution, PartitionField, Pipeline, StartOffset};
+use crate::config::{Evolution, PartitionField, Pipeline, StartOffset, TableFormat};
 use crate::error::{Exit, Failure, chain};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::line::LinePlan;
@@ -20,6 +20,7 @@ use crate::schema::evolve::EVENT_TIME;
 use crate::schema::infer::{self, Shape};
 use crate::schema::{KafkaColumn, UnknownFields, evolve};
 use crate::shell::open::{World, catalog_failure, ledger_failure, patiently, sync_points, sync_points_failure};
+use crate::sync_points::SyncPoint;
 use crate::table::TableView;
 use crate::write::ParquetSettings;
 
@@ -253,8 +254,19 @@ impl World {
         })?;
         let order = metadata.default_sort_order();
         let data_location = metadata.properties().get("write.data.path").cloned();
+        let rows = Arc::new(rows);
+        let hive = self.catalog.hive();
+        let (stored, data_location) = match hive {
+            Some(hive) => (
+                place::stored(&rows, metadata.default_partition_spec()).0,
+                Some(hive.staging()),
+            ),
+            None => (rows.clone(), data_location),
+        };
         Ok(LinePlan {
-            rows: Arc::new(rows),
+            rows,
+            stored,
+            hive: hive.is_some(),
             spec: metadata.default_partition_spec().clone(),
             sort_order: (!order.is_unsorted()).then(|| order.clone()),
             settings,
@@ -271,21 +283,30 @@ impl World {
             .read()
             .await
             .map_err(|error| sync_points_failure(&points, &error))?;
-        Ok(rows.iter().filter(|row| row.source_name == self.pipeline.name).count())
+        // A table of plain Parquet is described there before it has offsets.
+        let counts = |row: &SyncPoint| row.source_name == self.pipeline.name && row.sync_key != "table";
+        Ok(rows.iter().filter(|row| counts(row)).count())
     }
 
     /// A table that is gone while sync points speak of it was dropped or lost, and so was one in whose place another
     /// stands, without offsets: starting over would double or lose rows.
     fn refuse_lost_table(&self, found: Option<&(LoadedTable, TableView)>, kept: usize) -> Result<(), Failure> {
+        const START_OVER: &str =
+            "restore the table; or, to start over, delete the rows of this source from sync_points.parquet";
+        let parquet = self.pipeline.materialize.format == TableFormat::Parquet;
         let (detail, hint) = match found {
             Some((_, view)) if view.ledger.is_some() => return Ok(()),
             Some(_) => (
                 "a table of that name exists, but holds no commit of aperio: it was dropped and made again",
                 "restore the table; or choose with `aperio sync-points reset` where the one that is there goes on; or, to start over at `startOffset`, delete the rows of this source from sync_points.parquet",
             ),
+            None if parquet => (
+                "they are of an Iceberg table of that name, or of another `materialize.format`: the row `table` is missing",
+                START_OVER,
+            ),
             None => (
                 "it was dropped, renamed, or `catalog` now names another catalog or warehouse",
-                "restore the table; or, to start over, delete the rows of this source from sync_points.parquet",
+                START_OVER,
             ),
         };
         let what = format!(
@@ -360,7 +381,11 @@ impl World {
             .any(|field| matches!(field, PartitionField::Date | PartitionField::Hour));
         let (source, added) = event_time_column(pipeline, &payload);
         let schema = evolve::create_schema(payload, &self.include(), by_event_time && added);
-        let spec = place::partition_spec(&schema, &pipeline.materialize.partition, &source).map_err(|reason| {
+        let layout = match pipeline.materialize.format {
+            TableFormat::Iceberg => place::partition_spec,
+            TableFormat::Parquet => place::hive_spec,
+        };
+        let spec = layout(&schema, &pipeline.materialize.partition, &source).map_err(|reason| {
             Failure::new(Exit::Config, format!("table `{}` can't be partitioned as `materialize.partition` says", self.ident))
                 .detail(reason)
                 .hint("name an existing column, or declare `columns` so that the table can be created before its topic has records")

@@ -2,6 +2,7 @@
 
 pub mod admit;
 pub mod fits;
+pub mod hive;
 pub mod ledger;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -182,9 +182,9 @@ fn a_service_goes_on_through_a_storm_of_a_catalog_s_faults() {
     let mut end = 100;
     // Ends: every round meets a fault at least.
     while proxy.commits().len() < faults.len() {
+        let seen = proxy.commits().len();
         produce(kafka, table, end..end + 100);
         end += 100;
-        let seen = proxy.commits().len();
         let limit = std::time::Duration::from_secs(60);
         assert!(setup::wait_until(limit, || proxy.commits().len() > seen));
     }

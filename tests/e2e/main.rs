@@ -7,6 +7,7 @@ mod aperio;
 mod every_step;
 mod faults;
 mod history;
+mod hive;
 mod instances;
 mod json_table;
 mod load;

@@ -91,6 +91,13 @@ pub fn read_states(tables: &[(Catalog, String, PathBuf)]) -> Vec<Value> {
     run("read_state.py", json!(requests))
 }
 
+/// Tables of plain Parquet, each by its warehouse and name, as `read_hive.py` tells of them.
+pub fn read_hive(tables: &[(PathBuf, String)]) -> Vec<Value> {
+    let request = |(warehouse, name): &(PathBuf, String)| json!({"warehouse": warehouse, "name": name});
+    let requests: Vec<_> = tables.iter().map(request).collect();
+    run("read_hive.py", json!(requests))
+}
+
 /// Makes the table with PyIceberg, of `id` long and `name` string, and three rows; returns them.
 pub fn create_small_table(catalog: &Catalog, table: &str) -> Vec<Value> {
     run("create_table.py", json!({"catalog": catalog.to_json(), "table": table}))

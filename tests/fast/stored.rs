@@ -87,7 +87,9 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
         false,
     );
     let plan = LinePlan {
+        stored: Arc::new(rows.clone()),
         rows: Arc::new(rows),
+        hive: false,
         spec: metadata.default_partition_spec().clone(),
         sort_order: None,
         settings: ParquetSettings::from_properties(metadata.properties()).expect("default settings"),

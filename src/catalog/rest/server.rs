@@ -21,6 +21,9 @@ use crate::store::Access;
 const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 /// How long a request may take however short `--retry-for` is.
 const REQUEST_TIMEOUT_MIN: Duration = Duration::from_secs(10);
+/// A look at a table is asked for again after this part of `--retry-for`: it does nothing, so asking twice is no harm, and an
+/// answer that was lost must not use up the time in which a second one would come.
+const LOOKS_WITHIN_RETRY_FOR: u32 = 3;
 /// How long a TCP and TLS handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A longer message from the server is cut; proxies answer with whole pages.
@@ -31,6 +34,8 @@ const NAMESPACE_SEPARATOR: &str = "%1F";
 /// A server that speaks the REST protocol, and who we are to it.
 pub(super) struct Server {
     http: Client,
+    /// How long a request that only looks may take.
+    look_timeout: Duration,
     uri: String,
     warehouse: Option<String>,
     given: BTreeMap<String, String>,
@@ -128,7 +133,9 @@ impl Server {
             .build()
             .map_err(|error| CatalogError::Unsupported(format!("HTTP client: {error}")))?;
         let uri = uri.trim_end_matches('/').to_string();
+        let look_timeout = (access.retry_for / LOOKS_WITHIN_RETRY_FOR).clamp(REQUEST_TIMEOUT_MIN, timeout);
         Ok(Server {
+            look_timeout,
             tokens: Tokens::new(&uri, &access.properties),
             http,
             uri,
@@ -191,7 +198,11 @@ impl Server {
         body: Option<&Value>,
         token: Option<&str>,
     ) -> Result<Answer, NoAnswer> {
+        let looks = method == Method::GET;
         let mut request = self.http.request(method, url);
+        if looks {
+            request = request.timeout(self.look_timeout);
+        }
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }

@@ -14,6 +14,7 @@ use crate::kill_points::{self, Effect, KillPoint};
 use crate::run::{Action, Event, Outcome};
 use crate::shell::conductor::answers::Answer;
 use crate::shell::conductor::{Conductor, Sealing};
+use crate::shell::perform::Unpublished;
 use crate::shell::report::TableReport;
 use crate::shell::tables::TableForm;
 use crate::shell::{open, perform};
@@ -76,7 +77,7 @@ impl Conductor {
                 let (known, planned) = (self.table.clone(), self.planned.clone());
                 self.begin(effect, async move {
                     wait(after).await;
-                    let loaded = match world.catalog.reload(&known).await {
+                    let loaded = match perform::load(&world, &known).await {
                         // Others changed its columns: it must still take the declared ones.
                         Ok(Some(table)) if planned != TableForm::of(&table) => match world.adopt(table).await {
                             Ok(table) => Ok(Some(table)),
@@ -183,8 +184,11 @@ impl Conductor {
         let (world, points) = (self.world.clone(), self.points.clone());
         self.begin(Effect::Publish, async move {
             wait(after).await;
-            let published = perform::publish(&world, &points, &ledger).await;
-            Answer::Published(published.map(|ahead| (ledger.offsets, ahead)))
+            match perform::publish(&world, &points, &ledger).await {
+                Ok(ahead) => Answer::Published(Ok((ledger.offsets, ahead))),
+                Err(Unpublished::Yet(error)) => Answer::Published(Err(error)),
+                Err(Unpublished::ForEver(failure)) => Answer::Event(Event::Failed(failure)),
+            }
         });
     }
 }

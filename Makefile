@@ -6,7 +6,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/aperio
 # Holds cmake where the system has none.
 export PATH := $(PATH):$(CACHE)/bin
 
-.PHONY: help setup build install test demo bench lint schemas lock clean
+.PHONY: help setup build install test demo bench chaos lint schemas lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -31,6 +31,11 @@ demo: ## Show it at work: an embedded broker, made-up events, a local table
 
 bench: setup ## Measure a whole run over 5 million events: records/s, CPU per record, memory
 	cargo bench --locked --bench whole_process
+
+MINUTES ?= 60
+
+chaos: setup ## Kill, freeze and stop four services for an hour (MINUTES=…, SEED=…, CATALOG=sql|rest), then compare
+	cargo bench --locked --profile dev --features failpoints --bench chaos -- $(MINUTES) $(SEED) $(addprefix --catalog ,$(CATALOG))
 
 lint: ## Check formatting and lints, as CI does
 	cargo fmt --check

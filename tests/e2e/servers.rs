@@ -206,7 +206,8 @@ impl Kafka {
         fs::write(dir.path().join("server.properties"), properties).expect("the configuration can be written");
 
         let format = Self::tool(dir.path(), 256, "kafka.tools.StorageTool")
-            .args(["format", "-t", cluster_id, "-c"])
+            // In one word with its value, which may begin with a dash.
+            .args(["format", &format!("--cluster-id={cluster_id}"), "-c"])
             .arg(dir.path().join("server.properties"))
             .args(format)
             .output()

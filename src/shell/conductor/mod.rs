@@ -69,8 +69,9 @@ const EMPTY_TOPIC_WAIT: Duration = Duration::from_secs(2);
 /// How long a stop waits for the window under way: Kubernetes kills after 30 s.
 const GRACE: Millis = Millis(25_000);
 
-/// How long leaving the group may hold up the end of a run.
-const LEAVE_WAIT: Duration = Duration::from_secs(20);
+/// How long leaving the group may hold up the end of a run; after a stop, what of it is left since then, and no less
+/// than the second: a stop that used its grace up must end before those 30 s too.
+const LEAVE_WAIT: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(2));
 
 /// Runs one pipeline from its first look at the world to its report.
 pub(super) async fn conduct(
@@ -343,13 +344,13 @@ impl Conductor {
         };
         let mut finished = self.tell(opened, None, report);
         let mut tick = tokio::time::interval(TICK);
-        let mut stopping = false;
+        let mut stopping: Option<Instant> = None;
         // Ends: the run finishes, or is stopped.
         while finished.is_none() {
             finished = tokio::select! {
                 biased;
-                changed = stop.wait_for(|stop| *stop), if !stopping => {
-                    stopping = true;
+                changed = stop.wait_for(|stop| *stop), if stopping.is_none() => {
+                    stopping = Some(Instant::now());
                     self.counters.table.enters(Phase::Stopping);
                     drop(changed);
                     self.tell(Event::Stop, None, report)
@@ -365,7 +366,9 @@ impl Conductor {
         if let Some(consumer) = self.consumer.take() {
             // Leaving the group waits for brokers; the runtime must not.
             let left = tokio::task::spawn_blocking(move || consumer.stop());
-            if tokio::time::timeout(LEAVE_WAIT, left).await.is_err() {
+            let (most, least) = LEAVE_WAIT;
+            let wait = stopping.map_or(most, |since| most.saturating_sub(since.elapsed()).max(least));
+            if tokio::time::timeout(wait, left).await.is_err() {
                 warn!(table = %self.world.ident, "the group isn't left in time; it finds out by its session timeout");
             }
         }

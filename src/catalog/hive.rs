@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use iceberg::spec::{TableMetadata, TableMetadataBuilder};
-use iceberg::{ErrorKind, TableCreation, TableIdent, TableRequirement, TableUpdate};
+use iceberg::spec::TableMetadata;
+use iceberg::{TableIdent, TableRequirement, TableUpdate};
 use serde::{Deserialize, Serialize};
 
-use super::{CatalogError, LoadedTable, NewTable, SwapAnswer};
+use super::{CatalogError, LoadedTable, NewTable, SwapAnswer, rebuilt};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::store::Store;
 use crate::sync_points::{SyncPoint, SyncPoints, SyncPointsError};
@@ -96,18 +96,7 @@ impl HiveCatalog {
 
     pub(super) async fn create(&self, ident: &TableIdent, creation: NewTable) -> Result<LoadedTable, CatalogError> {
         let broken = |error: iceberg::Error| CatalogError::Broken(format!("new table `{ident}`: {error}"));
-        let creation = TableCreation::builder()
-            .name(ident.name().to_owned())
-            .location(self.location.clone())
-            .schema(creation.schema)
-            .partition_spec(creation.spec)
-            .properties(creation.properties)
-            .format_version(creation.format_version)
-            .build();
-        let metadata = TableMetadataBuilder::from_table_creation(creation)
-            .and_then(TableMetadataBuilder::build)
-            .map_err(broken)?
-            .metadata;
+        let metadata = creation.metadata(ident, self.location.clone()).map_err(broken)?;
         let rows = hive::with_table(&Rows::new(), &metadata, now_us());
         // Not sooner than there is something to say: whoever comes first makes the table, all others find it.
         if self.replace(&Rows::new(), &rows).await? {
@@ -363,10 +352,6 @@ fn changed(
     requirements: Vec<TableRequirement>,
     updates: Vec<TableUpdate>,
 ) -> Result<Option<TableMetadata>, CatalogError> {
-    let refused = |error: iceberg::Error| CatalogError::Refused {
-        status: 400,
-        message: error.to_string(),
-    };
     let known = |update: &TableUpdate| {
         matches!(
             update,
@@ -381,18 +366,8 @@ fn changed(
         let what = "changes other than of columns and properties of a table of plain Parquet";
         return Err(CatalogError::Unsupported(what.to_owned()));
     }
-    for requirement in &requirements {
-        match requirement.check(Some(base)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::CatalogCommitConflicts => return Ok(None),
-            Err(error) => return Err(refused(error)),
-        }
-    }
-    let mut builder = base.clone().into_builder(None);
-    for update in updates {
-        builder = update.apply(builder).map_err(refused)?;
-    }
-    Ok(Some(builder.build().map_err(refused)?.metadata))
+    let built = rebuilt(base, None, requirements, updates)?;
+    Ok(built.map(|built| built.metadata))
 }
 
 fn now_us() -> i64 {

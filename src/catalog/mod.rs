@@ -18,8 +18,11 @@ use std::sync::Arc;
 
 use iceberg::TableIdent;
 use iceberg::io::FileIO;
-use iceberg::spec::{FormatVersion, Schema, TableMetadataRef, UnboundPartitionSpec};
-use iceberg::{TableRequirement, TableUpdate};
+use iceberg::spec::{
+    FormatVersion, Schema, TableMetadata, TableMetadataBuildResult, TableMetadataBuilder, TableMetadataRef,
+    UnboundPartitionSpec,
+};
+use iceberg::{ErrorKind, TableCreation, TableRequirement, TableUpdate};
 
 use crate::kill_points::{self, KillPoint, Place};
 use crate::store::{Access, Store};
@@ -87,6 +90,52 @@ pub fn creation_properties(given: BTreeMap<String, String>) -> HashMap<String, S
 
 /// Whether a commit deletes the metadata file that drops out of the table's log.
 const DELETE_AFTER_COMMIT: &str = "write.metadata.delete-after-commit.enabled";
+
+impl NewTable {
+    /// Makes the first metadata of a table at `location`.
+    fn metadata(self, ident: &TableIdent, location: String) -> iceberg::Result<TableMetadata> {
+        let creation = TableCreation::builder()
+            .name(ident.name().to_owned())
+            .location(location)
+            .schema(self.schema)
+            .partition_spec(self.spec)
+            .properties(self.properties)
+            .format_version(self.format_version)
+            .build();
+        let built = TableMetadataBuilder::from_table_creation(creation)?.build()?;
+        Ok(built.metadata)
+    }
+}
+
+/// Applies updates to metadata, as a server would, or returns `None` if a requirement doesn't hold.
+///
+/// - `location`: of the base's metadata file, for the table's log; `None` where there is no such file.
+///
+/// # Errors
+/// [`CatalogError::Refused`] for what the table can't become.
+fn rebuilt(
+    base: &TableMetadata,
+    location: Option<String>,
+    requirements: Vec<TableRequirement>,
+    updates: Vec<TableUpdate>,
+) -> Result<Option<TableMetadataBuildResult>, CatalogError> {
+    let refused = |error: iceberg::Error| CatalogError::Refused {
+        status: 400,
+        message: error.to_string(),
+    };
+    for requirement in &requirements {
+        match requirement.check(Some(base)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::CatalogCommitConflicts => return Ok(None),
+            Err(error) => return Err(refused(error)),
+        }
+    }
+    let mut builder = base.clone().into_builder(location);
+    for update in updates {
+        builder = update.apply(builder).map_err(refused)?;
+    }
+    builder.build().map(Some).map_err(refused)
+}
 
 /// What became of one attempt to swap a table's metadata.
 #[must_use]

@@ -8,13 +8,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use iceberg::spec::{MetadataLog, TableMetadata, TableMetadataBuilder};
-use iceberg::{ErrorKind, MetadataLocation, TableCreation, TableIdent, TableRequirement, TableUpdate};
+use iceberg::spec::{MetadataLog, TableMetadata};
+use iceberg::{MetadataLocation, TableIdent, TableRequirement, TableUpdate};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::OnceCell;
 
-use super::{CatalogError, DELETE_AFTER_COMMIT, LoadedTable, NewTable, SwapAnswer};
+use super::{CatalogError, DELETE_AFTER_COMMIT, LoadedTable, NewTable, SwapAnswer, rebuilt};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::store::{Access, Store};
 
@@ -166,18 +166,7 @@ impl SqlCatalog {
         );
         let doing = format!("new table `{ident}`");
         let broken = |error: iceberg::Error| CatalogError::of_iceberg(&doing, &error);
-        let creation = TableCreation::builder()
-            .name(ident.name().to_string())
-            .location(location.clone())
-            .schema(creation.schema)
-            .partition_spec(creation.spec)
-            .properties(creation.properties)
-            .format_version(creation.format_version)
-            .build();
-        let metadata = TableMetadataBuilder::from_table_creation(creation)
-            .and_then(TableMetadataBuilder::build)
-            .map_err(broken)?
-            .metadata;
+        let metadata = creation.metadata(ident, location.clone()).map_err(broken)?;
         let file = MetadataLocation::new_with_metadata(location, &metadata);
         let file_io = self.store.file_io();
         metadata.write_to(&file_io, &file).await.map_err(broken)?;
@@ -392,23 +381,10 @@ fn apply(
     requirements: Vec<TableRequirement>,
     updates: Vec<TableUpdate>,
 ) -> Result<Option<Applied>, CatalogError> {
-    let refused = |error: iceberg::Error| CatalogError::Refused {
-        status: 400,
-        message: error.to_string(),
-    };
-    for requirement in &requirements {
-        match requirement.check(Some(&base.metadata)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::CatalogCommitConflicts => return Ok(None),
-            Err(error) => return Err(refused(error)),
-        }
-    }
     let old = Some(base.metadata_location.clone());
-    let mut builder = TableMetadata::clone(&base.metadata).into_builder(old);
-    for update in updates {
-        builder = update.apply(builder).map_err(refused)?;
-    }
-    let built = builder.build().map_err(refused)?;
+    let Some(built) = rebuilt(&base.metadata, old, requirements, updates)? else {
+        return Ok(None);
+    };
     let next = built.metadata;
     let file = match MetadataLocation::from_str(&base.metadata_location) {
         Ok(previous) => previous.with_next_version().with_new_metadata(&next),

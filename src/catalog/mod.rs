@@ -8,6 +8,7 @@
 mod error;
 mod history;
 mod hive;
+mod lists;
 mod rest;
 mod sql;
 pub mod stage;

@@ -3,17 +3,21 @@
 //! A row of `iceberg_tables` names a table's metadata file; a commit is a compare-and-swap of that name. Everything a
 //! lost answer leaves behind is found again by re-reading the row.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use iceberg::compression::CompressionCodec;
 use iceberg::spec::{MetadataLog, TableMetadata};
 use iceberg::{MetadataLocation, TableIdent, TableRequirement, TableUpdate};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::OnceCell;
 
+use super::lists::Lists;
 use super::{CatalogError, DELETE_AFTER_COMMIT, LoadedTable, NewTable, SwapAnswer, rebuilt};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::store::{Access, Store};
@@ -22,6 +26,8 @@ use crate::store::{Access, Store};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections: one commits while another loads.
 const CONNECTIONS_MAX: u32 = 2;
+/// Largest metadata file whose text is kept for the next one: some 10,000 snapshots.
+const KEPT_BYTES_MAX: usize = 16 << 20;
 
 /// Source: Iceberg 1.12 `JdbcUtil.java`, `V0_CREATE_CATALOG_SQL` with the column that `V1_UPDATE_CATALOG_SQL` adds to it.
 const CREATE_TABLES: &str = "CREATE TABLE IF NOT EXISTS iceberg_tables (\
@@ -66,6 +72,22 @@ pub struct SqlCatalog {
     pool: SqlitePool,
     store: Store,
     layout: OnceCell<Layout>,
+    /// The metadata files written last, until somebody else's follows.
+    written: Mutex<HashMap<TableIdent, Written>>,
+}
+
+/// A metadata file of ours that a table is at.
+#[derive(Debug)]
+struct Written {
+    location: String,
+    text: Text,
+}
+
+/// What a metadata file says: taken apart only when another follows it.
+#[derive(Debug)]
+enum Text {
+    Whole(Bytes),
+    Parts(Box<Lists>),
 }
 
 impl SqlCatalog {
@@ -103,6 +125,7 @@ impl SqlCatalog {
             pool,
             store: Store::open(warehouse, access)?,
             layout: OnceCell::new(),
+            written: Mutex::default(),
         })
     }
 
@@ -221,7 +244,7 @@ impl SqlCatalog {
         requirements: Vec<TableRequirement>,
         updates: Vec<TableUpdate>,
     ) -> SwapAnswer {
-        let (next, file, expired) = match apply(base, requirements, updates) {
+        let (next, file, expired) = match apply(base, requirements, updates.clone()) {
             Ok(Some(applied)) => applied,
             Ok(None) => return SwapAnswer::Conflict,
             Err(error) => return SwapAnswer::Rejected(error),
@@ -230,11 +253,14 @@ impl SqlCatalog {
             Ok(layout) => layout,
             Err(error) => return SwapAnswer::Rejected(error),
         };
-        if let Err(error) = next.write_to(&base.file_io, &file).await {
-            // The row was never touched, so this file can't be referenced.
-            let doing = format!("new metadata of `{}`", base.ident);
-            return SwapAnswer::Rejected(CatalogError::of_iceberg(&doing, &error));
-        }
+        let kept = match self.write(base, updates, &next, &file).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                // The row was never touched, so this file can't be referenced.
+                let doing = format!("new metadata of `{}`", base.ident);
+                return SwapAnswer::Rejected(CatalogError::of_iceberg(&doing, &error));
+            }
+        };
         kill_points::pass(KillPoint::Inside(Place::MetadataWritten));
         let file = file.to_string();
         let statement = format!(
@@ -265,11 +291,56 @@ impl SqlCatalog {
         for gone in expired {
             self.discard(&gone.metadata_file).await;
         }
+        if let Some(text) = kept {
+            let written = Written {
+                location: file.clone(),
+                text,
+            };
+            self.written().insert(base.ident.clone(), written);
+        }
         SwapAnswer::Committed(LoadedTable {
             metadata: Arc::new(next),
             metadata_location: file,
             ..base.clone()
         })
+    }
+
+    fn written(&self) -> MutexGuard<'_, HashMap<TableIdent, Written>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes the metadata file that is to follow the base's, and returns its text for the one after it.
+    async fn write(
+        &self,
+        base: &LoadedTable,
+        updates: Vec<TableUpdate>,
+        next: &TableMetadata,
+        file: &MetadataLocation,
+    ) -> iceberg::Result<Option<Text>> {
+        let kept = self.written().remove(&base.ident);
+        if file.compression_codec() != CompressionCodec::None {
+            next.write_to(&base.file_io, file).await?;
+            return Ok(None);
+        }
+        let parts = kept.filter(|kept| kept.location == base.metadata_location);
+        let parts = parts.and_then(|kept| match kept.text {
+            Text::Whole(text) => Lists::of(&text).map(Box::new),
+            Text::Parts(parts) => Some(parts),
+        });
+        let joined = parts.and_then(|mut parts| {
+            let text = parts.append(&base.metadata_location, updates, next)?;
+            Some((text, parts))
+        });
+        let (text, kept) = match joined {
+            Some((text, parts)) => (text, Text::Parts(parts)),
+            None => {
+                let text = Bytes::from(serde_json::to_vec(next)?);
+                (text.clone(), Text::Whole(text))
+            }
+        };
+        let bytes = text.len();
+        base.file_io.new_output(file.to_string())?.write(text).await?;
+        Ok((bytes <= KEPT_BYTES_MAX).then_some(kept))
     }
 
     /// Returns the metadata file that the table's row names now.

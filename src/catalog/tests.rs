@@ -310,6 +310,128 @@ async fn a_column_is_added_once() {
     assert!(matches!(answer, SwapAnswer::Conflict), "{answer:?}");
 }
 
+/// What one of two writers does to the table in [`metadata_files_say_what_the_table_is`].
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Commit,
+    Column,
+    Tag,
+    Expire,
+    Properties,
+    Codec(&'static str),
+}
+
+impl Act {
+    async fn of(self, catalog: &Catalog, base: &LoadedTable) -> LoadedTable {
+        let snapshots = base.metadata.snapshots();
+        let oldest = snapshots
+            .map(|snapshot| (snapshot.timestamp_ms(), snapshot.snapshot_id()))
+            .min();
+        let update = match (self, oldest) {
+            (Act::Commit, _) | (Act::Tag | Act::Expire, None) => {
+                return commit(catalog, base, change(base, vec![])).await;
+            }
+            (Act::Column, _) => {
+                let id = base.metadata.last_column_id() + 1;
+                let more = NestedField::optional(id, format!("more_{id}"), Type::Primitive(PrimitiveType::Long));
+                let fields = base.metadata.current_schema().as_struct().fields().iter().cloned();
+                let schema = Schema::builder()
+                    .with_fields(fields.chain([more.into()]))
+                    .build()
+                    .expect("schema");
+                let (requirements, updates) = schema_change(base, schema);
+                match catalog.swap(base, requirements, updates).await {
+                    SwapAnswer::Committed(table) => return table,
+                    other => panic!("{other:?}"),
+                }
+            }
+            (Act::Tag, Some((_, oldest))) => TableUpdate::SetSnapshotRef {
+                ref_name: format!("tag-{}", base.metadata.last_updated_ms()),
+                reference: SnapshotReference::new(oldest, SnapshotRetention::Tag { max_ref_age_ms: None }),
+            },
+            (Act::Expire, Some((_, oldest))) if base.metadata.current_snapshot_id() != Some(oldest) => {
+                TableUpdate::RemoveSnapshots {
+                    snapshot_ids: vec![oldest],
+                }
+            }
+            (Act::Expire | Act::Properties, _) => TableUpdate::SetProperties {
+                updates: HashMap::from([("comment".to_owned(), r#"a "quoted" one"#.to_owned())]),
+            },
+            (Act::Codec(codec), _) => TableUpdate::SetProperties {
+                updates: HashMap::from([("write.metadata.compression-codec".to_owned(), codec.to_owned())]),
+            },
+        };
+        match catalog.swap(base, vec![], vec![update]).await {
+            SwapAnswer::Committed(table) => table,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn metadata_files_say_what_the_table_is() {
+    const ACTS: &[(usize, &[Act])] = &[
+        (0, &[Act::Commit; 6]),
+        (1, &[Act::Commit, Act::Tag]),
+        (
+            0,
+            &[
+                Act::Commit,
+                Act::Column,
+                Act::Commit,
+                Act::Commit,
+                Act::Tag,
+                Act::Commit,
+                Act::Properties,
+                Act::Commit,
+            ],
+        ),
+        (1, &[Act::Expire, Act::Column]),
+        (
+            0,
+            &[
+                Act::Commit,
+                Act::Commit,
+                Act::Expire,
+                Act::Commit,
+                Act::Commit,
+                Act::Codec("gzip"),
+                Act::Commit,
+            ],
+        ),
+        (1, &[Act::Commit]),
+        (0, &[Act::Codec("none"), Act::Commit, Act::Commit]),
+    ];
+    for version in [FormatVersion::V2, FormatVersion::V3] {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let writers = [sql(&directory), sql(&directory)];
+        let mut table = writers[0]
+            .create(&ident(), new_table(version, &[]))
+            .await
+            .expect("create");
+        let (mut joined, mut whole) = (0, 0);
+        for (writer, act) in ACTS
+            .iter()
+            .flat_map(|(writer, acts)| acts.iter().map(|act| (*writer, *act)))
+        {
+            table = act.of(&writers[writer], &table).await;
+            let read = sql(&directory).load(&ident()).await.expect("load").expect("there");
+            assert_eq!(read.metadata, table.metadata, "after {act:?} of {writer}");
+            assert_eq!(read.metadata_location, table.metadata_location);
+            let text = std::fs::read(&table.metadata_location).expect("a metadata file");
+            *(if text.starts_with(br#"{"snapshots""#) {
+                &mut joined
+            } else {
+                &mut whole
+            }) += 1;
+        }
+        assert!(
+            joined >= 14 && whole >= 8,
+            "{joined} files follow ours, {whole} are made whole"
+        );
+    }
+}
+
 #[test]
 fn what_no_catalog_is_behind_is_refused() {
     let open = |uri| Catalog::sql("aperio", uri, "/w", &none()).expect_err(uri).to_string();

@@ -56,7 +56,8 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// Sorts a code of librdkafka 2.12 (`rdkafka.h`, `rd_kafka_resp_err_t`).
+/// Sorts a code of librdkafka 2.12 (`rdkafka.h`, `rd_kafka_resp_err_t`). What Kafka's protocol guide calls retriable
+/// ("Error Codes") passes; the topic that isn't there has a kind of its own.
 pub(crate) fn kind(code: RDKafkaErrorCode) -> Kind {
     use RDKafkaErrorCode as Code;
     match code {
@@ -71,6 +72,21 @@ pub(crate) fn kind(code: RDKafkaErrorCode) -> Kind {
         | Code::BrokerNotAvailable
         | Code::LeaderNotAvailable
         | Code::NotLeaderForPartition
+        | Code::ReplicaNotAvailable
+        | Code::PreferredLeaderNotAvailable
+        | Code::EligibleLeadersNotAvailable
+        | Code::ListenerNotFound
+        | Code::FencedLeaderEpoch
+        | Code::UnknownLeaderEpoch
+        | Code::OffsetNotAvailable
+        | Code::UnstableOffsetCommit
+        | Code::FetchSessionIdNotFound
+        | Code::InvalidFetchSessionEpoch
+        | Code::UnknownTopicId
+        | Code::InvalidMessage
+        | Code::KafkaStorageError
+        | Code::ThrottlingQuotaExceeded
+        | Code::NotController
         | Code::CoordinatorLoadInProgress
         | Code::CoordinatorNotAvailable
         | Code::NotCoordinator

@@ -285,6 +285,18 @@ impl Workspace {
         self.path().join("warehouse")
     }
 
+    /// The metadata files of a table in the namespace `default`, ascending.
+    pub fn metadata_files(&self, table: &str) -> Vec<PathBuf> {
+        let folder = self.warehouse().join("default").join(table).join("metadata");
+        let files = std::fs::read_dir(folder).expect("the metadata folder");
+        let mut files: Vec<_> = files
+            .map(|file| file.expect("a file").path())
+            .filter(|file| file.to_string_lossy().ends_with(".metadata.json"))
+            .collect();
+        files.sort();
+        files
+    }
+
     /// Starts `aperio run --once pipeline.yaml` with more arguments.
     pub fn start_once(&self, more: &[&str]) -> Aperio {
         Aperio::start(self.path(), &[&["run", "--once", "pipeline.yaml"], more].concat())

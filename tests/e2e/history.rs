@@ -2,7 +2,7 @@
 //! offsets go along with the rows, or the run stops and says what to run.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -80,17 +80,6 @@ fn expect_rows(table: &str, rows: &[Value], ids: impl IntoIterator<Item = i64>) 
     }
     found.retain(|_, times| *times != 0);
     assert!(found.is_empty(), "`{table}`: id and how often too many: {found:?}");
-}
-
-fn metadata_files(work: &Workspace, table: &str) -> Vec<PathBuf> {
-    let folder = work.warehouse().join("default").join(table).join("metadata");
-    let files = std::fs::read_dir(folder).expect("the metadata folder");
-    let mut files: Vec<_> = files
-        .map(|file| file.expect("a file").path())
-        .filter(|file| file.to_string_lossy().ends_with(".metadata.json"))
-        .collect();
-    files.sort();
-    files
 }
 
 #[test]
@@ -239,7 +228,7 @@ fn unproven(work: &Workspace, catalog: &Catalog, kept: i64, rolled_back: i64) {
     let unset = "`ALTER TABLE default.h_unproven UNSET TBLPROPERTIES ('aperio.ledger')`";
     refused(work, "h_unproven", &[&proven, &property, unset]);
 
-    let files = metadata_files(work, "h_unproven");
+    let files = work.metadata_files("h_unproven");
     let aside = |file: &Path| file.with_extension("aside");
     let (_, older) = files.split_last().expect("a current one");
     for file in older {
@@ -414,7 +403,7 @@ fn a_quiet_table_gets_its_ledger_written_again_once_a_day() {
 
 /// Makes all that the table's current metadata say two days older.
 fn make_older(work: &Workspace, table: &str) {
-    let files = metadata_files(work, table);
+    let files = work.metadata_files(table);
     let current = files.last().expect("a metadata file");
     let text = std::fs::read_to_string(current).expect("metadata");
     let mut metadata: Value = serde_json::from_str(&text).expect("JSON");

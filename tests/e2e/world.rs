@@ -1,9 +1,13 @@
-//! Brokers that fail under services: restarts, leaders that move, rights that go and come back, records that go while a
-//! service is frozen.
+//! What fails under services beside catalog and store: brokers that restart, leaders that move, rights that go and come
+//! back, records that go while a service is frozen, clocks that somebody sets.
 
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::aperio::{Aperio, Workspace};
 use crate::produce::{self, Record};
@@ -105,8 +109,8 @@ fn a_broker_that_restarts_and_leaders_that_move_cost_nothing_but_time() {
         wait_for_commits(&service, 2);
         service
     });
-    // Now the one that everybody knows, with the group's coordinator.
-    second.kill();
+    // Now the one that everybody knows, with the group's coordinator. The other one stays: Kafka takes a broker that died
+    // for one that may have lost records, and lets nobody lead but those that were in step with it.
     wait_for_rows(&service, &work, topic, count);
     kafka.restart();
     let (count, ()) = flow(&kafka, topic, count, || wait_for_commits(&service, 3));
@@ -168,4 +172,126 @@ fn a_right_that_goes_and_comes_back_is_waited_for_and_one_that_stays_away_is_not
         told.stderr.contains("can't be read for topic `world-rights`"),
         "{told:#?}"
     );
+}
+
+/// Shifts the wall clock of the process that it is loaded into by the seconds in a file, which may change at any time; a
+/// wait until a time of that clock, which is how librdkafka waits, ends when the shifted clock shows it.
+const CLOCK: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <threads.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile const long *shift;
+
+__attribute__((constructor)) static void begin(void) {
+    void *found = mmap(0, sizeof(long), PROT_READ, MAP_SHARED, open(getenv("CLOCK_SHIFT"), O_RDONLY), 0);
+    if (found == MAP_FAILED) abort();
+    shift = found;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    long answer = syscall(SYS_clock_gettime, clock, now);
+    if (answer == 0 && clock == CLOCK_REALTIME && shift) now->tv_sec += *shift;
+    return (int)answer;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    struct timespec exact;
+    (void)zone;
+    clock_gettime(CLOCK_REALTIME, &exact);
+    now->tv_sec = exact.tv_sec;
+    now->tv_usec = exact.tv_nsec / 1000;
+    return 0;
+}
+
+int timespec_get(struct timespec *now, int base) {
+    clock_gettime(CLOCK_REALTIME, now);
+    return base;
+}
+
+int cnd_timedwait(cnd_t *restrict condition, mtx_t *restrict mutex, const struct timespec *restrict until) {
+    static int (*wait)(cnd_t *, mtx_t *, const struct timespec *);
+    if (!wait) wait = (int (*)(cnd_t *, mtx_t *, const struct timespec *))dlsym(RTLD_NEXT, "cnd_timedwait");
+    for (;;) {
+        struct timespec now, step;
+        clock_gettime(CLOCK_REALTIME, &now);
+        if (now.tv_sec > until->tv_sec || (now.tv_sec == until->tv_sec && now.tv_nsec >= until->tv_nsec))
+            return thrd_timedout;
+        syscall(SYS_clock_gettime, CLOCK_REALTIME, &step);
+        long end = step.tv_nsec + 10000000;
+        step.tv_sec += end / 1000000000;
+        step.tv_nsec = end % 1000000000;
+        int answer = wait(condition, mutex, &step);
+        if (answer != thrd_timedout) return answer;
+    }
+}
+
+time_t time(time_t *now) {
+    struct timespec exact;
+    clock_gettime(CLOCK_REALTIME, &exact);
+    if (now) *now = exact.tv_sec;
+    return exact.tv_sec;
+}
+"#;
+
+#[test]
+fn a_clock_that_is_set_back_and_forth_costs_no_record_and_no_order() {
+    const DAY: i64 = 86_400;
+    let (kafka, topic) = (Kafka::shared(), "world-clock");
+    produce::create_topic(kafka, topic, 2, &[]);
+    produce::produce(kafka, topic, (0..100).map(event));
+    let work = pipeline(&kafka.brokers(), topic, "");
+    let (source, library, shift) = ("clock.c", "clock.so", "shift");
+    std::fs::write(work.path().join(source), CLOCK).expect("a source file");
+    let mut compiler = Command::new("cc");
+    compiler.current_dir(work.path());
+    let built = compiler
+        .args(["-shared", "-fPIC", "-O1", "-o", library, source])
+        .output()
+        .expect("a C compiler");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let clock = std::fs::File::create_new(work.path().join(shift)).expect("a file");
+    let set = |days: i64| {
+        clock
+            .write_all_at(&(days * DAY).to_ne_bytes(), 0)
+            .expect("the clock can be set")
+    };
+    set(0);
+    let path = |name: &str| work.path().join(name).to_str().expect("UTF-8").to_owned();
+    let variables = [("LD_PRELOAD", path(library)), ("CLOCK_SHIFT", path(shift))];
+    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let service = Aperio::start_with(work.path(), &["run", "pipeline.yaml"], &variables);
+    let (count, ()) = flow(kafka, topic, 100, || {
+        for days in [0, -90, 30, -1, 0] {
+            set(days);
+            wait_for_commits(&service, 3);
+            let shown = (chrono::Utc::now() + chrono::Duration::days(days)).format("%Y-%m-%dT");
+            assert!(
+                service.has_printed(&shown.to_string()),
+                "{shown}: {:#?}",
+                service.printed()
+            );
+        }
+    });
+    wait_for_rows(&service, &work, topic, count);
+    service.signal(libc::SIGTERM).expect_code(0);
+    // One who never saw those clocks goes on.
+    produce::produce(kafka, topic, (count..count + 10).map(event));
+    work.start_once(&[]).wait().expect_code(0);
+    assert_eq!(rows(work.path(), topic), (0..count + 10).collect::<Vec<_>>());
+    let metadata = work.metadata_files("world_clock").pop().expect("a table");
+    let metadata: Value = serde_json::from_slice(&std::fs::read(metadata).expect("a file")).expect("JSON");
+    let log = metadata["snapshot-log"].as_array().expect("a log");
+    let times: Vec<_> = log
+        .iter()
+        .map(|entry| entry["timestamp-ms"].as_i64().expect("a time"))
+        .collect();
+    assert!(times.len() > 15 && times.is_sorted(), "{times:?}");
 }

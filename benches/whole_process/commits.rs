@@ -34,11 +34,16 @@ struct Cost {
     written_bytes: u64,
 }
 
-/// Makes commits up to the last of `marks` and prints what they cost there.
+/// Makes commits up to the last of `marks` and prints what they cost there, with plain metadata files and with packed ones.
 ///
 /// # Panics
 /// If a commit isn't a yes, or the table doesn't hold the rows of all of them at the end.
 pub fn commits(marks: &[usize]) -> Value {
+    json!({"none": commits_in(marks, "none"), "gzip": commits_in(marks, "gzip")})
+}
+
+/// - `codec`: the table's `write.metadata.compression-codec`.
+fn commits_in(marks: &[usize], codec: &str) -> Value {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -51,7 +56,7 @@ pub fn commits(marks: &[usize]) -> Value {
     let catalog = catalog.expect("a catalog");
     let last = marks.iter().copied().max().expect("at least one mark") + AROUND / 2;
     let (costs, table) = runtime.block_on(async {
-        let mut table = create(&catalog).await;
+        let mut table = create(&catalog, codec).await;
         let run = Uuid::new_v4();
         let mut costs = Vec::with_capacity(last);
         for sequence in 0..last as u64 {
@@ -71,7 +76,9 @@ pub fn commits(marks: &[usize]) -> Value {
     let total = summary.additional_properties.get("total-records");
     assert_eq!(total, Some(&(last as u64 * ROWS).to_string()), "rows of all commits");
 
-    println!("\ncommits on SQLite, one file each: median of the {AROUND} around, and the dearest of the 100 before");
+    println!(
+        "\ncommits on SQLite, one file each, metadata files {codec}: median of the {AROUND} around, and the dearest of the 100 before"
+    );
     let mut figures = serde_json::Map::new();
     for &mark in marks {
         let around = &costs[mark.saturating_sub(AROUND / 2)..(mark + AROUND / 2 + 1).min(costs.len())];
@@ -93,7 +100,7 @@ pub fn commits(marks: &[usize]) -> Value {
     Value::Object(figures)
 }
 
-async fn create(catalog: &Catalog) -> LoadedTable {
+async fn create(catalog: &Catalog, codec: &str) -> LoadedTable {
     let fields = (1..=COLUMNS).map(|id| {
         let of = if id == 1 {
             PrimitiveType::Timestamptz
@@ -111,7 +118,10 @@ async fn create(catalog: &Catalog) -> LoadedTable {
     let new = NewTable {
         schema,
         spec,
-        properties: aperio::catalog::creation_properties(BTreeMap::new()),
+        properties: aperio::catalog::creation_properties(BTreeMap::from([(
+            "write.metadata.compression-codec".to_owned(),
+            codec.to_owned(),
+        )])),
         format_version: FormatVersion::V2,
     };
     let table = catalog.create(&ident, new).await.expect("a table");

@@ -315,6 +315,7 @@ impl HiveCatalog {
             metadata_location: self.points.location().to_owned(),
             file_io: self.store.file_io(),
             store: self.store.clone(),
+            etag: None,
             rows: Some(Arc::new(rows)),
         }
     }

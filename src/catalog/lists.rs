@@ -12,6 +12,7 @@ use iceberg::spec::{SnapshotReference, TableMetadata};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::part::{Part, file};
 use super::rebuilt;
 
 /// The fields of a metadata file as they are written.
@@ -24,10 +25,10 @@ const LOG: &str = "snapshot-log";
 /// One metadata file, in the parts that the next is made of.
 #[derive(Debug)]
 pub(super) struct Lists {
-    /// The elements of `snapshots`, as JSON without brackets.
-    snapshots: Vec<u8>,
-    /// The elements of `snapshot-log`, likewise.
-    log: Vec<u8>,
+    /// The file's beginning: up to the last element of `snapshots`, which comes first.
+    snapshots: Part,
+    /// What follows: up to the last element of `snapshot-log`.
+    log: Part,
     /// The table without the snapshots that no branch or tag is at, and with the end of its log.
     rest: TableMetadata,
 }
@@ -39,17 +40,26 @@ struct Id {
 }
 
 impl Lists {
-    /// Takes a metadata file apart; `None` if it isn't one of a table with snapshots.
-    pub(super) fn of(text: &[u8]) -> Option<Lists> {
+    /// Takes the text of a metadata file apart; `None` if it isn't one of a table with snapshots.
+    ///
+    /// - `gzip`: of the files that follow it.
+    pub(super) fn of(text: &[u8], gzip: bool) -> Option<Lists> {
         let fields: Fields<'_> = serde_json::from_slice(text).ok()?;
-        Some(Lists {
-            snapshots: elements(fields.get(SNAPSHOTS)?)?.to_vec(),
-            log: elements(fields.get(LOG)?)?.to_vec(),
-            rest: rest_of(&fields)?,
-        })
+        let (mut snapshots, mut log) = (Part::new(gzip), Part::new(gzip));
+        snapshots.push(br#"{"snapshots":["#);
+        snapshots.push(elements(fields.get(SNAPSHOTS)?)?);
+        log.push(br#"],"snapshot-log":["#);
+        log.push(elements(fields.get(LOG)?)?);
+        let rest = rest_of(&fields)?;
+        let begun = rest.snapshots().len() > 0 && !rest.history().is_empty();
+        begun.then_some(Lists { snapshots, log, rest })
     }
 
-    /// Applies the updates of a commit and returns the text of its metadata file; `None` if they do anything else than
+    pub(super) fn is_gzip(&self) -> bool {
+        self.snapshots.is_gzip()
+    }
+
+    /// Applies the updates of a commit and returns the bytes of its metadata file; `None` if they do anything else than
     /// append to the lists.
     ///
     /// - `base`: location of the file that these are the parts of, for the table's metadata log;
@@ -74,45 +84,36 @@ impl Lists {
         let fields: Fields<'_> = serde_json::from_slice(&text).ok()?;
         for snapshot in array(fields.get(SNAPSHOTS)?)? {
             if !known.contains(&id(snapshot)?) {
-                append(&mut self.snapshots, snapshot);
+                push(&mut self.snapshots, snapshot);
             }
         }
         for entry in array(fields.get(LOG)?)?.into_iter().skip(logged) {
-            append(&mut self.log, entry);
+            push(&mut self.log, entry);
         }
-        let text = self.join(&fields);
         self.rest = rest_of(&fields)?;
-        debug_assert_eq!(
-            serde_json::from_slice::<TableMetadata>(&text).ok().as_ref(),
-            Some(next),
+        let bytes = file(&[&self.snapshots, &self.log], &end(&fields));
+        debug_assert!(
+            self.is_gzip() || serde_json::from_slice::<TableMetadata>(&bytes).is_ok_and(|table| table == *next),
             "the parts make the whole"
         );
-        Some(text)
+        Some(bytes.into())
     }
+}
 
-    /// Writes the lists, and all other fields as they are.
-    fn join(&self, fields: &Fields<'_>) -> Bytes {
-        let others = || {
-            fields
-                .iter()
-                .filter(|(name, _)| ![SNAPSHOTS, LOG].contains(&name.as_str()))
-        };
-        let small: usize = others().map(|(name, value)| name.len() + value.get().len() + 4).sum();
-        let mut text = Vec::with_capacity(self.snapshots.len() + self.log.len() + small + 64);
-        text.extend_from_slice(br#"{"snapshots":["#);
-        text.extend_from_slice(&self.snapshots);
-        text.extend_from_slice(br#"],"snapshot-log":["#);
-        text.extend_from_slice(&self.log);
-        text.push(b']');
-        for (name, value) in others() {
-            // Names of the spec: there is nothing to escape in them.
-            for part in [r#",""#, name, r#"":"#, value.get()] {
-                text.extend_from_slice(part.as_bytes());
-            }
+/// The end of a metadata file: all fields but the lists.
+fn end(fields: &Fields<'_>) -> Vec<u8> {
+    let mut text = vec![b']'];
+    for (name, value) in fields
+        .iter()
+        .filter(|(name, _)| ![SNAPSHOTS, LOG].contains(&name.as_str()))
+    {
+        // Names of the spec: there is nothing to escape in them.
+        for part in [r#",""#, name, r#"":"#, value.get()] {
+            text.extend_from_slice(part.as_bytes());
         }
-        text.push(b'}');
-        text.into()
     }
+    text.push(b'}');
+    text
 }
 
 /// Reads the table that `fields` describe, with the snapshots that branches and tags are at and the last of its log.
@@ -154,9 +155,7 @@ fn id(snapshot: &RawValue) -> Option<i64> {
     serde_json::from_str::<Id>(snapshot.get()).ok().map(|id| id.id)
 }
 
-fn append(list: &mut Vec<u8>, element: &RawValue) {
-    if !list.is_empty() {
-        list.push(b',');
-    }
-    list.extend_from_slice(element.get().as_bytes());
+/// Appends an element to a list that has some.
+fn push(list: &mut Part, element: &RawValue) {
+    list.push(&[b",", element.get().as_bytes()].concat());
 }

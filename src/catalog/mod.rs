@@ -9,6 +9,7 @@ mod error;
 mod history;
 mod hive;
 mod lists;
+mod part;
 mod rest;
 mod sql;
 pub mod stage;
@@ -59,6 +60,8 @@ pub struct LoadedTable {
     pub file_io: FileIO,
     /// The store behind `file_io`; data files are uploaded through it.
     pub store: Store,
+    /// Of a REST catalog: what its server calls this state of the table, where it does.
+    pub etag: Option<String>,
     /// Of a table of plain Parquet: its record, as it was read.
     pub rows: Option<Arc<Rows>>,
 }
@@ -194,14 +197,15 @@ impl Catalog {
     }
 
     /// Loads a table again. Where the catalog still names the metadata file of `known`, that is `known`: such a file is
-    /// never changed, so on SQLite nothing but a row is read, however long the table's history is.
+    /// never changed, so on SQLite nothing but a row is read, however long the table's history is; of a REST server that
+    /// knows ETags, nothing but the answer's head.
     ///
     /// # Errors
     /// Any [`CatalogError`].
     pub async fn reload(&self, known: &LoadedTable) -> Result<Option<LoadedTable>, CatalogError> {
         match self {
             Catalog::Sql(sql) => sql.reload(known).await,
-            Catalog::Rest(rest) => rest.load(&known.ident).await,
+            Catalog::Rest(rest) => rest.reload(known).await,
             Catalog::Hive(hive) => hive.load(&known.ident).await,
         }
     }

@@ -80,6 +80,21 @@ impl RestCatalog {
         }
     }
 
+    /// Loads a table anew, unless the server says that it still is as known.
+    pub(super) async fn reload(&self, known: &LoadedTable) -> Result<Option<LoadedTable>, CatalogError> {
+        let Some(etag) = &known.etag else {
+            return self.load(&known.ident).await;
+        };
+        let url = self.server.settings().await?.table_url(&known.ident);
+        let answer = self.server.look_again(&url, etag).await?;
+        match answer.status {
+            200 => self.table(&known.ident, &answer).await.map(Some),
+            304 => Ok(Some(known.clone())),
+            404 => Ok(None),
+            _ => Err(answer.error()),
+        }
+    }
+
     pub(super) async fn create(&self, ident: &TableIdent, creation: NewTable) -> Result<LoadedTable, CatalogError> {
         let url = format!("{}/tables", self.server.settings().await?.namespace_url(ident));
         let body = create_body(ident, creation)?;
@@ -130,6 +145,7 @@ impl RestCatalog {
                 Ok((location, body)) => SwapAnswer::Committed(LoadedTable {
                     metadata: Arc::new(body.metadata),
                     metadata_location: location,
+                    etag: answer.etag.clone(),
                     ..base.clone()
                 }),
                 Err(error) => SwapAnswer::Unknown(error),
@@ -169,6 +185,7 @@ impl RestCatalog {
             metadata_location,
             file_io: store.file_io(),
             store,
+            etag: answer.etag.clone(),
             rows: None,
         })
     }

@@ -18,6 +18,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::OnceCell;
 
 use super::lists::Lists;
+use super::part;
 use super::{CatalogError, DELETE_AFTER_COMMIT, LoadedTable, NewTable, SwapAnswer, rebuilt};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::store::{Access, Store};
@@ -26,6 +27,9 @@ use crate::store::{Access, Store};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections: one commits while another loads.
 const CONNECTIONS_MAX: u32 = 2;
+/// How metadata files are written. Packed here unless the pipeline file says otherwise: with each commit another one is
+/// written that lists all snapshots. Source: Iceberg 1.12 `TableProperties.java`, `METADATA_COMPRESSION`, "none" by default.
+pub(super) const METADATA_CODEC: &str = "write.metadata.compression-codec";
 /// Largest metadata file whose text is kept for the next one: some 10,000 snapshots.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 
@@ -175,12 +179,15 @@ impl SqlCatalog {
             metadata_location: location,
             file_io: store.file_io(),
             store,
+            etag: None,
             rows: None,
         })
     }
 
-    pub(super) async fn create(&self, ident: &TableIdent, creation: NewTable) -> Result<LoadedTable, CatalogError> {
+    pub(super) async fn create(&self, ident: &TableIdent, mut creation: NewTable) -> Result<LoadedTable, CatalogError> {
         self.create_namespace(ident).await?;
+        let codec = creation.properties.entry(METADATA_CODEC.to_owned());
+        codec.or_insert_with(|| "gzip".to_owned());
         let location = format!(
             "{}/{}/{}",
             self.store.warehouse(),
@@ -234,6 +241,7 @@ impl SqlCatalog {
             metadata_location: file,
             file_io,
             store: self.store.clone(),
+            etag: None,
             rows: None,
         })
     }
@@ -318,29 +326,29 @@ impl SqlCatalog {
         file: &MetadataLocation,
     ) -> iceberg::Result<Option<Text>> {
         let kept = self.written().remove(&base.ident);
-        if file.compression_codec() != CompressionCodec::None {
-            next.write_to(&base.file_io, file).await?;
-            return Ok(None);
-        }
+        let gzip = file.compression_codec() != CompressionCodec::None;
         let parts = kept.filter(|kept| kept.location == base.metadata_location);
         let parts = parts.and_then(|kept| match kept.text {
-            Text::Whole(text) => Lists::of(&text).map(Box::new),
-            Text::Parts(parts) => Some(parts),
+            Text::Whole(text) => Lists::of(&text, gzip).map(Box::new),
+            Text::Parts(parts) => Some(parts).filter(|parts| parts.is_gzip() == gzip),
         });
         let joined = parts.and_then(|mut parts| {
-            let text = parts.append(&base.metadata_location, updates, next)?;
-            Some((text, parts))
+            let bytes = parts.append(&base.metadata_location, updates, next)?;
+            Some((bytes, Text::Parts(parts)))
         });
-        let (text, kept) = match joined {
-            Some((text, parts)) => (text, Text::Parts(parts)),
+        let (bytes, kept) = match joined {
+            Some(joined) => joined,
             None => {
                 let text = Bytes::from(serde_json::to_vec(next)?);
-                (text.clone(), Text::Whole(text))
+                (part::encoded(&text, gzip), Text::Whole(text))
             }
         };
-        let bytes = text.len();
-        base.file_io.new_output(file.to_string())?.write(text).await?;
-        Ok((bytes <= KEPT_BYTES_MAX).then_some(kept))
+        let small = match &kept {
+            Text::Whole(text) => text.len() <= KEPT_BYTES_MAX,
+            Text::Parts(_) => bytes.len() <= KEPT_BYTES_MAX,
+        };
+        base.file_io.new_output(file.to_string())?.write(bytes).await?;
+        Ok(small.then_some(kept))
     }
 
     /// Returns the metadata file that the table's row names now.

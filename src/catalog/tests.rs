@@ -5,12 +5,14 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
+use flate2::read::GzDecoder;
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestContentType, ManifestList, ManifestStatus,
     NestedField, PrimitiveType, SnapshotReference, SnapshotRetention, Struct, Type,
 };
 use uuid::Uuid;
 
+use super::sql::METADATA_CODEC;
 use super::stage::{Change, StageError, Staged, fresh_snapshot_id, schema_change, stage};
 use super::*;
 
@@ -358,7 +360,7 @@ impl Act {
                 updates: HashMap::from([("comment".to_owned(), r#"a "quoted" one"#.to_owned())]),
             },
             (Act::Codec(codec), _) => TableUpdate::SetProperties {
-                updates: HashMap::from([("write.metadata.compression-codec".to_owned(), codec.to_owned())]),
+                updates: HashMap::from([(METADATA_CODEC.to_owned(), codec.to_owned())]),
             },
         };
         match catalog.swap(base, vec![], vec![update]).await {
@@ -397,16 +399,18 @@ async fn metadata_files_say_what_the_table_is() {
                 Act::Commit,
                 Act::Codec("gzip"),
                 Act::Commit,
+                Act::Commit,
+                Act::Column,
             ],
         ),
         (1, &[Act::Commit]),
         (0, &[Act::Codec("none"), Act::Commit, Act::Commit]),
     ];
-    for version in [FormatVersion::V2, FormatVersion::V3] {
+    for (version, codec) in [(FormatVersion::V2, "none"), (FormatVersion::V3, "gzip")] {
         let directory = tempfile::tempdir().expect("tempdir");
         let writers = [sql(&directory), sql(&directory)];
         let mut table = writers[0]
-            .create(&ident(), new_table(version, &[]))
+            .create(&ident(), new_table(version, &[(METADATA_CODEC, codec)]))
             .await
             .expect("create");
         let (mut joined, mut whole) = (0, 0);
@@ -418,15 +422,18 @@ async fn metadata_files_say_what_the_table_is() {
             let read = sql(&directory).load(&ident()).await.expect("load").expect("there");
             assert_eq!(read.metadata, table.metadata, "after {act:?} of {writer}");
             assert_eq!(read.metadata_location, table.metadata_location);
-            let text = std::fs::read(&table.metadata_location).expect("a metadata file");
-            *(if text.starts_with(br#"{"snapshots""#) {
-                &mut joined
-            } else {
-                &mut whole
-            }) += 1;
+            let mut text = std::fs::read(&table.metadata_location).expect("a metadata file");
+            if table.metadata_location.ends_with(".gz.metadata.json") {
+                let packed = std::mem::take(&mut text);
+                GzDecoder::new(packed.as_slice())
+                    .read_to_end(&mut text)
+                    .expect("one gzip member");
+            }
+            let joins = text.starts_with(br#"{"snapshots""#);
+            *(if joins { &mut joined } else { &mut whole }) += 1;
         }
         assert!(
-            joined >= 14 && whole >= 8,
+            joined >= 16 && whole >= 8,
             "{joined} files follow ours, {whole} are made whole"
         );
     }
@@ -450,13 +457,14 @@ struct Server {
     requests: Arc<Mutex<Vec<String>>>,
 }
 
+/// Answers one request after another, each with its number as ETag; status 0 is no answer.
 fn serve(answers: Vec<(u16, String)>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let uri = format!("http://{}", listener.local_addr().expect("address"));
     let requests = Arc::new(Mutex::new(Vec::new()));
     let noted = requests.clone();
     std::thread::spawn(move || {
-        for (status, body) in answers {
+        for (number, (status, body)) in answers.into_iter().enumerate() {
             let (mut stream, _) = listener.accept().expect("accept");
             let mut bytes = Vec::new();
             let mut block = [0; 4096];
@@ -482,7 +490,9 @@ fn serve(answers: Vec<(u16, String)>) -> Server {
                 .push(String::from_utf8(bytes).expect("utf-8"));
             if status != 0 {
                 let length = body.len();
-                let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\netag: \"{number}\"\r\nconnection: close\r\n\r\n"
+                );
                 stream.write_all(format!("{head}{body}").as_bytes()).expect("write");
             }
         }
@@ -614,4 +624,31 @@ async fn a_rest_table_is_created_with_its_namespace_and_loaded() {
     let requests = server.requests.lock().expect("lock");
     assert!(requests[1].contains(r#""format-version":"3""#));
     assert!(requests[5].starts_with("GET /v1/a/b/namespaces/a%1Fb/tables/t "));
+}
+
+#[tokio::test]
+async fn a_rest_table_that_is_known_is_not_read_again() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let first = base(&directory).await;
+    let second = commit(&sql(&directory), &first, change(&first, vec![])).await;
+    let server = serve(vec![
+        config(),
+        (200, table_body(&first)),
+        (304, String::new()),
+        (200, table_body(&second)),
+        (404, error_body("no table")),
+    ]);
+    let catalog = Catalog::rest(&server.uri, None, &none()).expect("open");
+    let known = catalog.load(&ident()).await.expect("load").expect("there");
+    let same = catalog.reload(&known).await.expect("load").expect("there");
+    assert!(Arc::ptr_eq(&same.metadata, &known.metadata));
+    let next = catalog.reload(&same).await.expect("load").expect("there");
+    assert_eq!(next.metadata, second.metadata);
+    assert!(catalog.reload(&next).await.expect("load").is_none());
+    let requests = server.requests.lock().expect("lock");
+    for (request, known) in [(2, r#""1""#), (3, r#""1""#), (4, r#""3""#)] {
+        let header = format!("if-none-match: {known}\r\n");
+        assert!(requests[request].contains(&header), "{known}: {}", requests[request]);
+    }
+    assert!(!requests[1].contains("if-none-match"));
 }

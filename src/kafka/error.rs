@@ -57,7 +57,8 @@ pub(crate) enum Kind {
 }
 
 /// Sorts a code of librdkafka 2.12 (`rdkafka.h`, `rd_kafka_resp_err_t`). What Kafka's protocol guide calls retriable
-/// ("Error Codes") passes; the topic that isn't there has a kind of its own.
+/// ("Error Codes") passes, but for a corrupt record, which somebody should hear of; the topic that isn't there has a kind of
+/// its own.
 pub(crate) fn kind(code: RDKafkaErrorCode) -> Kind {
     use RDKafkaErrorCode as Code;
     match code {
@@ -83,7 +84,6 @@ pub(crate) fn kind(code: RDKafkaErrorCode) -> Kind {
         | Code::FetchSessionIdNotFound
         | Code::InvalidFetchSessionEpoch
         | Code::UnknownTopicId
-        | Code::InvalidMessage
         | Code::KafkaStorageError
         | Code::ThrottlingQuotaExceeded
         | Code::NotController

@@ -8,6 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+
 use super::setup;
 
 const RUN_LIMIT: Duration = Duration::from_secs(180); // no run of these tests is meant to take longer than 30 s
@@ -295,6 +300,22 @@ impl Workspace {
             .collect();
         files.sort();
         files
+    }
+
+    /// What the current metadata file of a table says.
+    pub fn metadata(&self, table: &str) -> Value {
+        let file = self.metadata_files(table).pop().expect("a metadata file");
+        let file = std::fs::File::open(file).expect("it can be read");
+        serde_json::from_reader(GzDecoder::new(file)).expect("packed JSON")
+    }
+
+    /// Overwrites the current metadata file of a table.
+    pub fn set_metadata(&self, table: &str, metadata: &Value) {
+        let file = self.metadata_files(table).pop().expect("a metadata file");
+        let file = std::fs::File::create(file).expect("it can be written");
+        let mut file = GzEncoder::new(file, Compression::default());
+        serde_json::to_writer(&mut file, metadata).expect("written");
+        file.finish().expect("written");
     }
 
     /// Starts `aperio run --once pipeline.yaml` with more arguments.

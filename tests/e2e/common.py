@@ -28,7 +28,8 @@ def metadata_location(catalog, table):
     """Where the table's current metadata.json is, as a path or URI."""
     namespace, name = table.rsplit(".", 1)
     if catalog["type"] == "sql":
-        with sqlite3.connect(sqlite_path(catalog)) as connection:
+        # A writer may be frozen in the middle of a commit.
+        with sqlite3.connect(sqlite_path(catalog), timeout=60) as connection:
             return connection.execute(
                 "select metadata_location from iceberg_tables"
                 " where catalog_name = ? and table_namespace = ? and table_name = ?",

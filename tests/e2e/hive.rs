@@ -72,7 +72,8 @@ fn check(label: &str, state: &Value, ids: i64, staged_max: usize) {
 }
 
 fn read(tables: &[(PathBuf, String)]) -> Vec<Value> {
-    readers::read_hive(tables)
+    let request = |(warehouse, name): &(PathBuf, String)| json!({"warehouse": warehouse, "name": name});
+    readers::read_hive(&tables.iter().map(request).collect::<Vec<_>>())
 }
 
 fn read_one(work: &Workspace, name: &str) -> Value {
@@ -119,6 +120,23 @@ fn records_are_in_hives_directories_and_new_fields_in_later_files() {
     assert_eq!(again["tables"][0]["rowsWritten"], json!(0), "nothing is new");
     let status = Aperio::run(work.path(), &["status", "--output", "json", "pipeline.yaml"]).expect_code(0);
     assert_eq!(status.report()["tables"][0]["lag"], json!(0));
+
+    // A person moves a partition's offsets back: what is read again is there again, and nothing else.
+    let to = ["--to", "1", "--partition", "0", "--yes"];
+    let reset = [&["sync-points", "reset", "pipeline.yaml", "--table", name], &to[..]].concat();
+    Aperio::run(work.path(), &reset).expect_code(0);
+    work.start_once(&[]).wait().expect_code(0);
+    let state = read_one(&work, name);
+    assert_eq!(state["offsets"], json!({"0": 101, "1": 101, "2": 101}));
+    for engine in ["duckdb", "pyarrow"] {
+        let ids = state[engine]
+            .as_array()
+            .expect("rows")
+            .iter()
+            .map(|row| row[0].as_i64().expect("an id"));
+        let twice = (0..more).flat_map(|n| std::iter::repeat_n(n, if n % 3 == 0 { 2 } else { 1 }));
+        assert!(ids.eq(twice), "{engine}: {state:#}");
+    }
 
     // What a person should know of is told, and nothing starts over: a row of the record is gone, or all of it is.
     let iceberg = yaml.replace("format: parquet, ", "");
@@ -223,6 +241,8 @@ mod with_failpoints {
     use aperio::kill_points::{Effect, KillPoint, Place};
 
     use super::*;
+    use crate::access::s3_properties;
+    use crate::servers::{S3, S3_KEY};
 
     /// Runs at once; most of the time they wait for Kafka to notice a death.
     const AT_ONCE: usize = 5;
@@ -272,12 +292,12 @@ mod with_failpoints {
     }
 
     /// Kills a run, and lets the same command do the rest.
-    fn play(kafka: &Kafka, topic: &str, point: KillPoint, passed: u32, name: &str) -> Workspace {
+    fn play(yaml: &str, point: KillPoint, passed: u32) -> Workspace {
         let order = match passed {
             0 => "return".to_owned(),
             passed => format!("{passed}*off->return"),
         };
-        let work = Workspace::new(&pipeline(kafka, topic, name, ""));
+        let work = Workspace::new(yaml);
         let failpoints = format!("{point:?}={order}");
         let once = ["run", "--once", "pipeline.yaml"];
         let killed = Aperio::start_with(work.path(), &once, &[("FAILPOINTS", &failpoints)]).wait();
@@ -304,7 +324,7 @@ mod with_failpoints {
                         let next = queue.lock().expect("nobody panics with it").next();
                         let Some((number, kill)) = next else { return };
                         let name = format!("hive_steps_{number}");
-                        let work = play(kafka, topic, kill.0, kill.1, &name);
+                        let work = play(&pipeline(kafka, topic, &name, ""), kill.0, kill.1);
                         played.lock().expect("nobody panics with it").push((*kill, name, work));
                     }
                 });
@@ -319,6 +339,73 @@ mod with_failpoints {
             .collect();
         for (((point, passed, staged), ..), state) in played.iter().zip(read(&tables)) {
             check(&format!("{point:?} after {passed}"), &state, RECORDS, *staged);
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_no_less_safe_than_a_disk() {
+        use KillPoint::{Before, Inside};
+        let (kafka, s3, topic) = (Kafka::shared(), S3::shared(), "hive-bucket");
+        s3.make_bucket(topic);
+        fill(kafka, topic);
+        let in_bucket = |name: &str| {
+            let properties = s3_properties(&s3.uri());
+            let catalog = format!(
+                "{{uri: \"sqlite://./catalog.db\", warehouse: \"s3://{topic}/{name}\", properties: {properties}}}"
+            );
+            format!("catalog: {catalog}\n{}", pipeline(kafka, topic, name, ""))
+        };
+        let kills = [
+            (Before(Effect::Load), 2, WINDOW),
+            (Inside(Place::ManifestsStaged), 1, WINDOW),
+            (Inside(Place::Swapped), 2, 0),
+            (Inside(Place::FilePublished), 0, 0),
+            (Inside(Place::FilePublished), 3, 0),
+            (Inside(Place::FilesPublished), 0, 0),
+            (Inside(Place::FileDeleted), 0, 0),
+        ];
+        let freezes = [
+            "Before(Swap)=1*off->1*return(stop)",
+            "Inside(FilePublished)=1*return(stop)",
+        ];
+        let played = std::thread::scope(|scope| {
+            let in_bucket = &in_bucket;
+            let killed = kills.iter().enumerate().map(|(number, (point, passed, staged))| {
+                let name = format!("killed_{number}");
+                scope.spawn(move || (play(&in_bucket(&name), *point, *passed), name, *staged))
+            });
+            let frozen = freezes.iter().enumerate().map(|(number, place)| {
+                let name = format!("frozen_{number}");
+                scope.spawn(move || {
+                    let yaml = in_bucket(&name);
+                    let work = Workspace::new(&yaml);
+                    let once = ["run", "--once", "pipeline.yaml"];
+                    let zombie = Aperio::start_with(work.path(), &once, &[("FAILPOINTS", place)]);
+                    zombie.wait_stopped();
+                    std::fs::write(work.path().join("other.yaml"), of_another_group(&yaml)).expect("written");
+                    Aperio::run(work.path(), &["run", "--once", "other.yaml"]).expect_code(0);
+                    zombie.go_on().wait().expect_code(0);
+                    (work, name, usize::MAX)
+                })
+            });
+            let threads: Vec<_> = killed.chain(frozen).collect();
+            let ends = threads
+                .into_iter()
+                .map(|thread| thread.join().expect("it was played to its end"));
+            ends.collect::<Vec<_>>()
+        });
+        let requests: Vec<_> = played
+            .iter()
+            .map(|(work, name, _)| {
+                json!({
+                    "warehouse": format!("s3://{topic}/{name}"), "name": name,
+                    "catalog": work.path().join("catalog.db"),
+                    "s3": {"endpoint": s3.uri(), "key": S3_KEY.0, "secret": S3_KEY.1},
+                })
+            })
+            .collect();
+        for ((_, name, staged), state) in played.iter().zip(readers::read_hive(&requests)) {
+            check(name, &state, RECORDS, *staged);
         }
     }
 }

@@ -91,10 +91,8 @@ pub fn read_states(tables: &[(Catalog, String, PathBuf)]) -> Vec<Value> {
     run("read_state.py", json!(requests))
 }
 
-/// Tables of plain Parquet, each by its warehouse and name, as `read_hive.py` tells of them.
-pub fn read_hive(tables: &[(PathBuf, String)]) -> Vec<Value> {
-    let request = |(warehouse, name): &(PathBuf, String)| json!({"warehouse": warehouse, "name": name});
-    let requests: Vec<_> = tables.iter().map(request).collect();
+/// Tables of plain Parquet as `read_hive.py` tells of them; `requests` as it takes them.
+pub fn read_hive(requests: &[Value]) -> Vec<Value> {
     run("read_hive.py", json!(requests))
 }
 

@@ -38,7 +38,7 @@ def session(catalog):
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         prefix: "org.apache.iceberg.spark.SparkCatalog",
         f"{prefix}.type": "rest" if catalog["type"] == "rest" else "jdbc",
-        f"{prefix}.uri": catalog["uri"] if catalog["type"] == "rest" else f"jdbc:sqlite:{common.sqlite_path(catalog)}",
+        f"{prefix}.uri": catalog["uri"] if catalog["type"] == "rest" else f"jdbc:sqlite:{common.sqlite_path(catalog)}?busy_timeout=60000",
     }
     if "warehouse" in catalog:
         settings[f"{prefix}.warehouse"] = catalog["warehouse"]

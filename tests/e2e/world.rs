@@ -7,8 +7,6 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::aperio::{Aperio, Workspace};
 use crate::produce::{self, Record};
 use crate::readers::{self, Catalog, Engine};
@@ -286,8 +284,7 @@ fn a_clock_that_is_set_back_and_forth_costs_no_record_and_no_order() {
     produce::produce(kafka, topic, (count..count + 10).map(event));
     work.start_once(&[]).wait().expect_code(0);
     assert_eq!(rows(work.path(), topic), (0..count + 10).collect::<Vec<_>>());
-    let metadata = work.metadata_files("world_clock").pop().expect("a table");
-    let metadata: Value = serde_json::from_slice(&std::fs::read(metadata).expect("a file")).expect("JSON");
+    let metadata = work.metadata("world_clock");
     let log = metadata["snapshot-log"].as_array().expect("a log");
     let times: Vec<_> = log
         .iter()

@@ -15,7 +15,6 @@ fn killed_at_every_step_and_resumed_nothing_is_lost_or_doubled() {
 mod with_failpoints {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
-    use std::sync::Mutex;
     use std::time::{Duration, Instant};
 
     use aperio::kill_points::{Effect, KillPoint, Place};
@@ -28,9 +27,6 @@ mod with_failpoints {
     use crate::readers::{self, Catalog};
     use crate::servers::{Kafka, RestCatalog};
     use crate::setup;
-
-    /// Runs at once; most of the time they wait for Kafka to notice a death.
-    const AT_ONCE: usize = 5;
 
     /// Records that become rows, of each topic.
     const RECORDS: i64 = 600;
@@ -304,21 +300,7 @@ mod with_failpoints {
         let topic = format!("{prefix}-all");
         fill(servers.kafka, &topic);
         produce::produce(servers.kafka, &topic, (0..RECORDS).map(|n| event(n, "")));
-        let queue = Mutex::new(kills.iter().enumerate());
-        let played = Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().expect("nobody panics with it").next();
-                        let Some((number, kill)) = next else { return };
-                        let done = play(servers, *kill, number, prefix);
-                        played.lock().expect("nobody panics with it").push(done);
-                    }
-                });
-            }
-        });
-        played.into_inner().expect("nobody panicked with it")
+        setup::play_all(kills, |number, kill| play(servers, kill, number, prefix))
     }
 
     /// Every record once, every letter once, sync points as the table says, and no more rubbish than one death explains.

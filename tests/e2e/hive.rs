@@ -9,6 +9,7 @@ use crate::aperio::{Aperio, Workspace};
 use crate::produce::{self, Record};
 use crate::readers;
 use crate::servers::Kafka;
+use crate::setup;
 
 /// Records that become rows, of each topic.
 const RECORDS: i64 = 240;
@@ -181,20 +182,10 @@ fn two_at_once_and_frozen_ones_write_each_record_once() {
     .enumerate()
     {
         let name = format!("hive_frozen_{number}");
-        let yaml = pipeline(kafka, topic, &name, "");
-        let work = Workspace::new(&yaml);
-        let once = ["run", "--once", "pipeline.yaml"];
-        let zombie = Aperio::start_with(work.path(), &once, &[("FAILPOINTS", frozen)]);
-        zombie.wait_stopped();
-        std::fs::write(work.path().join("other.yaml"), of_another_group(&yaml)).expect("written");
-        Aperio::run(work.path(), &["run", "--once", "other.yaml"]).expect_code(0);
-        check(
-            &format!("before it wakes: {frozen}"),
-            &read_one(&work, &name),
-            RECORDS,
-            usize::MAX,
-        );
-        zombie.go_on().wait().expect_code(0);
+        let work = with_failpoints::overtake(&pipeline(kafka, topic, &name, ""), frozen, |work| {
+            let state = read_one(work, &name);
+            check(&format!("before it wakes: {frozen}"), &state, RECORDS, usize::MAX);
+        });
         done.push((work, name, staged));
     }
     let tables: Vec<_> = done
@@ -235,7 +226,6 @@ fn a_committed_file_that_is_lost_before_it_is_published_stops_the_run() {
 
 #[cfg(feature = "failpoints")]
 mod with_failpoints {
-    use std::sync::Mutex;
     use std::time::Instant;
 
     use aperio::kill_points::{Effect, KillPoint, Place};
@@ -243,9 +233,6 @@ mod with_failpoints {
     use super::*;
     use crate::access::s3_properties;
     use crate::servers::{S3, S3_KEY};
-
-    /// Runs at once; most of the time they wait for Kafka to notice a death.
-    const AT_ONCE: usize = 5;
 
     /// Files of a window that may stay where it was killed before it was committed: one of each directory.
     const WINDOW: usize = 4;
@@ -310,29 +297,31 @@ mod with_failpoints {
         work
     }
 
+    /// Freezes a run at `place`, lets an instance of another group do the work, and lets the first go on after `look`.
+    pub fn overtake(yaml: &str, place: &str, look: impl FnOnce(&Workspace)) -> Workspace {
+        let work = Workspace::new(yaml);
+        let once = ["run", "--once", "pipeline.yaml"];
+        let zombie = Aperio::start_with(work.path(), &once, &[("FAILPOINTS", place)]);
+        zombie.wait_stopped();
+        std::fs::write(work.path().join("other.yaml"), of_another_group(yaml)).expect("written");
+        Aperio::run(work.path(), &["run", "--once", "other.yaml"]).expect_code(0);
+        look(&work);
+        zombie.go_on().wait().expect_code(0);
+        work
+    }
+
     #[test]
     fn killed_at_every_step_and_resumed_nothing_is_lost_or_doubled() {
         let started = Instant::now();
         let (kafka, topic) = (Kafka::shared(), "hive-steps");
         fill(kafka, topic);
         let kills = kills();
-        let (queue, played) = (Mutex::new(kills.iter().enumerate()), Mutex::new(Vec::new()));
-        std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().expect("nobody panics with it").next();
-                        let Some((number, kill)) = next else { return };
-                        let name = format!("hive_steps_{number}");
-                        let work = play(&pipeline(kafka, topic, &name, ""), kill.0, kill.1);
-                        played.lock().expect("nobody panics with it").push((*kill, name, work));
-                    }
-                });
-            }
+        let played = setup::play_all(&kills, |number, kill| {
+            let name = format!("hive_steps_{number}");
+            let work = play(&pipeline(kafka, topic, &name, ""), kill.0, kill.1);
+            (kill, name, work)
         });
-        let played = played.into_inner().expect("nobody panicked with it");
         println!("{} kills in {:.0} s", played.len(), started.elapsed().as_secs_f32());
-        assert_eq!(played.len(), kills.len());
         let tables: Vec<_> = played
             .iter()
             .map(|(_, name, work)| (work.warehouse(), name.clone()))
@@ -368,31 +357,14 @@ mod with_failpoints {
             "Before(Swap)=1*off->1*return(stop)",
             "Inside(FilePublished)=1*return(stop)",
         ];
-        let played = std::thread::scope(|scope| {
-            let in_bucket = &in_bucket;
-            let killed = kills.iter().enumerate().map(|(number, (point, passed, staged))| {
-                let name = format!("killed_{number}");
-                scope.spawn(move || (play(&in_bucket(&name), *point, *passed), name, *staged))
-            });
-            let frozen = freezes.iter().enumerate().map(|(number, place)| {
-                let name = format!("frozen_{number}");
-                scope.spawn(move || {
-                    let yaml = in_bucket(&name);
-                    let work = Workspace::new(&yaml);
-                    let once = ["run", "--once", "pipeline.yaml"];
-                    let zombie = Aperio::start_with(work.path(), &once, &[("FAILPOINTS", place)]);
-                    zombie.wait_stopped();
-                    std::fs::write(work.path().join("other.yaml"), of_another_group(&yaml)).expect("written");
-                    Aperio::run(work.path(), &["run", "--once", "other.yaml"]).expect_code(0);
-                    zombie.go_on().wait().expect_code(0);
-                    (work, name, usize::MAX)
-                })
-            });
-            let threads: Vec<_> = killed.chain(frozen).collect();
-            let ends = threads
-                .into_iter()
-                .map(|thread| thread.join().expect("it was played to its end"));
-            ends.collect::<Vec<_>>()
+        let plays: Vec<_> = kills.map(Ok).into_iter().chain(freezes.map(Err)).collect();
+        let played = setup::play_all(&plays, |number, how| {
+            let name = format!("table_{number}");
+            let yaml = in_bucket(&name);
+            match how {
+                Ok((point, passed, staged)) => (play(&yaml, point, passed), name, staged),
+                Err(place) => (overtake(&yaml, place, |_| ()), name, usize::MAX),
+            }
         });
         let requests: Vec<_> = played
             .iter()

@@ -109,12 +109,7 @@ fn check_whole(work: &Workspace, rest: Option<&RestCatalog>, topic: &Topic) {
 
 #[cfg(feature = "failpoints")]
 mod zombies {
-    use std::sync::Mutex;
-
     use super::*;
-
-    /// Plays at once; each waits most of its time for a session to lapse.
-    const AT_ONCE: usize = 5;
 
     /// Where a run freezes, and whether it is a service.
     #[derive(Clone, Copy, Debug)]
@@ -157,22 +152,9 @@ mod zombies {
     }
 
     fn play_all(kafka: &Kafka, rest: Option<&RestCatalog>, freezes: &[Freeze], prefix: &str) {
-        let queue = Mutex::new(freezes.iter().enumerate());
-        let played = Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().expect("nobody panics with it").next();
-                        let Some((number, freeze)) = next else { return };
-                        let done = play(kafka, rest, *freeze, &format!("{prefix}-{number}"));
-                        played.lock().expect("nobody panics with it").push((*freeze, done));
-                    }
-                });
-            }
+        let played = setup::play_all(freezes, |number, freeze| {
+            (freeze, play(kafka, rest, freeze, &format!("{prefix}-{number}")))
         });
-        let played = played.into_inner().expect("nobody panicked with it");
-        assert_eq!(played.len(), freezes.len());
         let places = played.iter().map(|(_, (work, topic))| place(work, rest, &topic.name));
         let states = readers::read_states(&places.collect::<Vec<_>>());
         for ((freeze, (_, topic)), state) in played.iter().zip(states) {

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -112,4 +113,27 @@ pub fn wait_until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
         std::thread::sleep(Duration::from_millis(50));
     }
     ready()
+}
+
+/// Plays of runs that are killed or frozen, at once; most of the time they wait for Kafka to notice it.
+const PLAYS_AT_ONCE: usize = 5;
+
+/// Plays each of `plays`, by its number and itself, several at a time; returns what came of them, in no order.
+pub fn play_all<P: Copy + Sync, T: Send>(plays: &[P], play: impl Fn(usize, P) -> T + Sync) -> Vec<T> {
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..PLAYS_AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(one) = plays.get(number) else { return };
+                    let outcome = play(number, *one);
+                    done.lock().expect("nobody panics with it").push(outcome);
+                }
+            });
+        }
+    });
+    let done = done.into_inner().expect("nobody panicked with it");
+    assert_eq!(done.len(), plays.len());
+    done
 }

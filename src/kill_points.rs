@@ -40,6 +40,8 @@ pub enum Effect {
 #[cfg_attr(feature = "failpoints", derive(clap::ValueEnum))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
+    /// The topic was looked at, and the table wasn't yet.
+    TopicSeen,
     /// The first metadata file of a new table is written, and a SQL catalog doesn't name it yet.
     TableWritten,
     /// A new table is in the catalog.

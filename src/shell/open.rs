@@ -142,6 +142,13 @@ impl World {
     /// # Errors
     /// Exit code 3 where it doesn't, see [`start::continues`].
     pub async fn continues(&self, ledger: &Ledger, topic: &Topic) -> Result<(), Failure> {
+        let unseen = |(partition, _)| topic.ends.get(partition).is_none();
+        let again = match ledger.offsets.iter().any(unseen) {
+            // Added, and committed by others, after the topic was looked at and before the table was.
+            true => Some(self.topic().await?),
+            false => None,
+        };
+        let topic = again.as_ref().unwrap_or(topic);
         let beyond = |(partition, held)| topic.ends.get(partition).is_some_and(|end| held > end);
         let ends = if ledger.offsets.iter().any(beyond) {
             let name = topic.source.topic.clone();

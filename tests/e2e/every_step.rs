@@ -96,6 +96,7 @@ mod with_failpoints {
                 Effect::Finish => &[(0, First, Nothing)],
             },
             KillPoint::Inside(place) => match place {
+                Place::TopicSeen => &[(0, First, Nothing)],
                 Place::TableWritten => &[(0, First, Files), (1, First, Files)],
                 Place::TableCreated => &[(0, First, Nothing), (1, First, Files)],
                 Place::ColumnsUnseen | Place::ColumnsAdded => &[(0, NewField, Nothing)],

@@ -187,6 +187,25 @@ mod zombies {
     }
 
     #[test]
+    fn partitions_that_others_commit_while_a_run_starts_are_no_lost_ones() {
+        let kafka = Kafka::shared();
+        let mut topic = Topic::new(kafka, "frozen-start", 2);
+        topic.add(kafka, 60);
+        let work = Workspace::new(&yaml(kafka, &topic.name, None, ""));
+        work.start_once(&[]).wait().expect_code(0);
+        let place = [("FAILPOINTS", "Inside(TopicSeen)=1*return(stop)")];
+        let frozen = Aperio::start_with(work.path(), &["run", "--once", "pipeline.yaml"], &place);
+        frozen.wait_stopped();
+        produce::add_partitions(kafka, &topic.name, 3);
+        produce::produce(kafka, &topic.name, [Record::of("{no JSON").partition(2)]);
+        topic.partitions = 3;
+        topic.add(kafka, 60);
+        work.start_once(&[]).wait().expect_code(0);
+        frozen.go_on().wait().expect_code(0);
+        check_whole(&work, None, &topic);
+    }
+
+    #[test]
     fn a_frozen_commit_to_a_rest_catalog_comes_too_late() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let rest = RestCatalog::start(dir.path());

@@ -38,7 +38,7 @@ use crate::config::{MaxRejected, OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::consumer::{Consumer, KafkaEvent};
-use crate::kill_points::{self, Effect, KillPoint};
+use crate::kill_points::{self, Effect, KillPoint, Place};
 use crate::line::{LineError, LineSettings, LineWindow, Reply, SinkMaker};
 use crate::memory::{Held, Memory, Purpose, Shares};
 use crate::observe::Phase;
@@ -111,6 +111,7 @@ async fn play(
         // Ends: a topic that stays empty is looked at until the service is stopped.
         loop {
             let topic = world.topic().await?;
+            kill_points::pass(KillPoint::Inside(Place::TopicSeen));
             counters.table.stir();
             let found = world.table().await?;
             counters.table.stir();

@@ -29,8 +29,26 @@ pub(super) struct Lists {
     snapshots: Part,
     /// What follows: up to the last element of `snapshot-log`.
     log: Part,
+    /// How many elements they have.
+    lengths: Lengths,
     /// The table without the snapshots that no branch or tag is at, and with the end of its log.
     rest: TableMetadata,
+}
+
+/// How many snapshots a table has, and how many entries their log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lengths {
+    snapshots: usize,
+    log: usize,
+}
+
+impl Lengths {
+    fn of(table: &TableMetadata) -> Lengths {
+        Lengths {
+            snapshots: table.snapshots().len(),
+            log: table.history().len(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -42,8 +60,9 @@ struct Id {
 impl Lists {
     /// Takes the text of a metadata file apart; `None` if it isn't one of a table with snapshots.
     ///
+    /// - `table`: what it says;
     /// - `gzip`: of the files that follow it.
-    pub(super) fn of(text: &[u8], gzip: bool) -> Option<Lists> {
+    pub(super) fn of(text: &[u8], table: &TableMetadata, gzip: bool) -> Option<Lists> {
         let fields: Fields<'_> = serde_json::from_slice(text).ok()?;
         let (mut snapshots, mut log) = (Part::new(gzip), Part::new(gzip));
         snapshots.push(br#"{"snapshots":["#);
@@ -52,15 +71,20 @@ impl Lists {
         log.push(elements(fields.get(LOG)?)?);
         let rest = rest_of(&fields)?;
         let begun = rest.snapshots().len() > 0 && !rest.history().is_empty();
-        begun.then_some(Lists { snapshots, log, rest })
+        begun.then_some(Lists {
+            snapshots,
+            log,
+            lengths: Lengths::of(table),
+            rest,
+        })
     }
 
     pub(super) fn is_gzip(&self) -> bool {
         self.snapshots.is_gzip()
     }
 
-    /// Applies the updates of a commit and returns the bytes of its metadata file; `None` if they do anything else than
-    /// append to the lists.
+    /// Applies the updates of a commit and returns the bytes of its metadata file; `None`, after which these parts are no
+    /// good any more, if they do anything else than append to the lists.
     ///
     /// - `base`: location of the file that these are the parts of, for the table's metadata log;
     /// - `next`: what the updates make of the whole table.
@@ -77,18 +101,20 @@ impl Lists {
         let known: BTreeSet<i64> = self.rest.snapshots().map(|snapshot| snapshot.snapshot_id()).collect();
         let logged = self.rest.history().len();
         let built = rebuilt(&self.rest, Some(base.to_owned()), Vec::new(), updates).ok()??;
-        if built.metadata.last_updated_ms() != next.last_updated_ms() {
-            return None; // Of a change without a snapshot, whose time is that of its making.
-        }
         let text = serde_json::to_vec(&built.metadata).ok()?;
         let fields: Fields<'_> = serde_json::from_slice(&text).ok()?;
         for snapshot in array(fields.get(SNAPSHOTS)?)? {
             if !known.contains(&id(snapshot)?) {
                 push(&mut self.snapshots, snapshot);
+                self.lengths.snapshots += 1;
             }
         }
         for entry in array(fields.get(LOG)?)?.into_iter().skip(logged) {
             push(&mut self.log, entry);
+            self.lengths.log += 1;
+        }
+        if self.lengths != Lengths::of(next) || !same_but_for_lists(&built.metadata, next) {
+            return None;
         }
         self.rest = rest_of(&fields)?;
         let bytes = file(&[&self.snapshots, &self.log], &end(&fields));
@@ -98,6 +124,25 @@ impl Lists {
         );
         Some(bytes.into())
     }
+}
+
+/// Says whether the parts came to what the whole did: they might not where only all snapshots tell. A change without a
+/// snapshot never does, since its time is that of its making.
+fn same_but_for_lists(parts: &TableMetadata, whole: &TableMetadata) -> bool {
+    let numbers = |table: &TableMetadata| {
+        (
+            table.last_updated_ms(),
+            table.last_sequence_number(),
+            table.current_snapshot_id(),
+            table.current_schema_id(),
+            table.default_partition_spec_id(),
+            table.default_sort_order_id(),
+            table.next_row_id(),
+        )
+    };
+    numbers(parts) == numbers(whole)
+        && parts.properties() == whole.properties()
+        && parts.metadata_log() == whole.metadata_log()
 }
 
 /// The end of a metadata file: all fields but the lists.

@@ -329,7 +329,7 @@ impl SqlCatalog {
         let gzip = file.compression_codec() != CompressionCodec::None;
         let parts = kept.filter(|kept| kept.location == base.metadata_location);
         let parts = parts.and_then(|kept| match kept.text {
-            Text::Whole(text) => Lists::of(&text, gzip).map(Box::new),
+            Text::Whole(text) => Lists::of(&text, &base.metadata, gzip).map(Box::new),
             Text::Parts(parts) => Some(parts).filter(|parts| parts.is_gzip() == gzip),
         });
         let joined = parts.and_then(|mut parts| {

@@ -82,10 +82,27 @@ async fn swap(catalog: &Catalog, base: &LoadedTable, staged: Staged) -> SwapAnsw
 
 async fn commit(catalog: &Catalog, base: &LoadedTable, change: Change) -> LoadedTable {
     let staged = stage(base, change).await.expect("stage");
-    match swap(catalog, base, staged).await {
+    taken(swap(catalog, base, staged).await)
+}
+
+#[track_caller]
+fn taken(answer: SwapAnswer) -> LoadedTable {
+    match answer {
         SwapAnswer::Committed(table) => table,
         other => panic!("not committed: {other:?}"),
     }
+}
+
+/// The swap that gives a table one more column.
+fn one_more_column(base: &LoadedTable, name: &str) -> (Vec<TableRequirement>, Vec<TableUpdate>) {
+    let id = base.metadata.last_column_id() + 1;
+    let more = NestedField::optional(id, name, Type::Primitive(PrimitiveType::String));
+    let fields = base.metadata.current_schema().as_struct().fields().to_vec();
+    let schema = Schema::builder()
+        .with_fields(fields.into_iter().chain([more.into()]))
+        .build()
+        .expect("schema");
+    schema_change(base, schema)
 }
 
 /// The live files of a table: content, path, data sequence number; ascending.
@@ -220,9 +237,7 @@ async fn a_refused_attempt_is_left_behind_only_where_the_table_shows_it() {
     let expired = TableUpdate::RemoveSnapshots {
         snapshot_ids: vec![gone],
     };
-    let SwapAnswer::Committed(rolled_back) = catalog.swap(&undone, vec![], vec![back, expired]).await else {
-        panic!("main goes back")
-    };
+    let rolled_back = taken(catalog.swap(&undone, vec![], vec![back, expired]).await);
     commit(&catalog, &rolled_back, change(&rolled_back, vec![])).await;
     assert!(!catalog.left_behind(&table, gone).await, "nothing has its number");
 }
@@ -296,17 +311,8 @@ async fn a_column_is_added_once() {
     let catalog = sql(&directory);
     let new = new_table(FormatVersion::V2, &[]);
     let base = catalog.create(&ident(), new).await.expect("create");
-    let more = NestedField::optional(2, "more", Type::Primitive(PrimitiveType::String));
-    let fields = base.metadata.current_schema().as_struct().fields().to_vec();
-    let schema = Schema::builder()
-        .with_fields(fields.into_iter().chain([more.into()]))
-        .build()
-        .expect("schema");
-    let (requirements, updates) = schema_change(&base, schema);
-    let answer = catalog.swap(&base, requirements.clone(), updates.clone()).await;
-    let SwapAnswer::Committed(table) = answer else {
-        panic!("{answer:?}");
-    };
+    let (requirements, updates) = one_more_column(&base, "more");
+    let table = taken(catalog.swap(&base, requirements.clone(), updates.clone()).await);
     assert!(table.metadata.current_schema().field_by_name("more").is_some());
     let answer = catalog.swap(&table, requirements, updates).await;
     assert!(matches!(answer, SwapAnswer::Conflict), "{answer:?}");
@@ -334,18 +340,9 @@ impl Act {
                 return commit(catalog, base, change(base, vec![])).await;
             }
             (Act::Column, _) => {
-                let id = base.metadata.last_column_id() + 1;
-                let more = NestedField::optional(id, format!("more_{id}"), Type::Primitive(PrimitiveType::Long));
-                let fields = base.metadata.current_schema().as_struct().fields().iter().cloned();
-                let schema = Schema::builder()
-                    .with_fields(fields.chain([more.into()]))
-                    .build()
-                    .expect("schema");
-                let (requirements, updates) = schema_change(base, schema);
-                match catalog.swap(base, requirements, updates).await {
-                    SwapAnswer::Committed(table) => return table,
-                    other => panic!("{other:?}"),
-                }
+                let name = format!("more_{}", base.metadata.last_column_id());
+                let (requirements, updates) = one_more_column(base, &name);
+                return taken(catalog.swap(base, requirements, updates).await);
             }
             (Act::Tag, Some((_, oldest))) => TableUpdate::SetSnapshotRef {
                 ref_name: format!("tag-{}", base.metadata.last_updated_ms()),
@@ -363,10 +360,7 @@ impl Act {
                 updates: HashMap::from([(METADATA_CODEC.to_owned(), codec.to_owned())]),
             },
         };
-        match catalog.swap(base, vec![], vec![update]).await {
-            SwapAnswer::Committed(table) => table,
-            other => panic!("{other:?}"),
-        }
+        taken(catalog.swap(base, vec![], vec![update]).await)
     }
 }
 

@@ -1,9 +1,10 @@
 """Tables of plain Parquet as DuckDB and PyArrow read them, and what aperio left beside them; see common.py.
 
 Called as `read_hive.py '[{"warehouse": path, "name": …}, …]'`. A warehouse in a bucket also has `s3` (`endpoint`, `key`,
-`secret`) and `catalog`, the file of its SQLite catalog; it is copied from there and then read as any other. Prints one JSON array: for each table `duckdb` and
-`pyarrow` (its rows as [id, country, date, hour], by id), `offsets` (by partition), `unpublished` (manifests that
-sync_points still name), `letters` (as "partition/offset"), `staged` and `manifests` (files that nothing names).
+`secret`) and `catalog`, the file of its SQLite catalog; it is copied from there and then read as any other. Prints one
+JSON array: for each table `duckdb` and `pyarrow` (its rows as [id, country, date, hour], by id), `offsets` (by
+partition), `unpublished` (manifests that sync_points still name), `letters` (as "partition/offset"), `staged` and
+`manifests` (files that nothing names).
 """
 
 import json

@@ -46,6 +46,8 @@ pub enum Place {
     TableWritten,
     /// A new table is in the catalog.
     TableCreated,
+    /// A line has a chunk, and has decoded nothing of it yet.
+    ChunkTaken,
     /// New columns are about to be added to the table.
     ColumnsUnseen,
     /// They were added, and no record was decoded with them yet.

@@ -10,6 +10,7 @@ use crate::chunk::Chunk;
 use crate::config::EventTime;
 use crate::decode::json::JsonDecoder;
 use crate::decode::{DeadLetter, Decoded, Decoder, Letters};
+use crate::kill_points::{self, KillPoint, Place};
 use crate::memory::{Held, Memory, Purpose};
 use crate::offsets::Partition;
 use crate::place::{PlaceError, Placer};
@@ -229,6 +230,7 @@ impl Line {
         while let Ok(order) = orders.recv() {
             let done = match order {
                 Order::Take { window, chunk, ticket } => {
+                    kill_points::pass(KillPoint::Inside(Place::ChunkTaken));
                     let taken = self
                         .take(window, &chunk, &mut answer)
                         .map(|tally| answer(Reply::Staged(tally)));

@@ -99,6 +99,7 @@ mod with_failpoints {
                 Place::TopicSeen => &[(0, First, Nothing)],
                 Place::TableWritten => &[(0, First, Files), (1, First, Files)],
                 Place::TableCreated => &[(0, First, Nothing), (1, First, Files)],
+                Place::ChunkTaken => &[(0, First, Nothing)],
                 Place::ColumnsUnseen | Place::ColumnsAdded => &[(0, NewField, Nothing)],
                 Place::FileUploaded => &[(0, First, Files), (1, First, Files)],
                 Place::LettersStored => &[(0, First, Files)],

@@ -261,6 +261,7 @@ mod with_failpoints {
         add(After(Effect::Publish), &[0, 1], 0);
         add(After(Effect::Finish), &[0], 0);
         add(Inside(Place::TableCreated), &[0], WINDOW);
+        add(Inside(Place::ChunkTaken), &[0], WINDOW);
         add(Inside(Place::FileUploaded), &[0, 1], WINDOW);
         add(Inside(Place::LettersStored), &[0], WINDOW);
         add(Inside(Place::ManifestsStaged), &[0, 1], WINDOW);

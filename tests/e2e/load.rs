@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::aperio::{Outcome, Workspace};
+use crate::aperio::{Aperio, Outcome, Workspace};
 use crate::produce::{self, Record};
 use crate::readers::{self, Catalog};
 use crate::servers::Kafka;
@@ -171,8 +171,10 @@ fn several_lines_fill_a_window_once_they_are_behind_also_while_columns_are_added
     produce::produce(kafka, topic, (0..RECORDS).map(record));
     let source = "      batchSize: 60000\n";
     let work = workspace(kafka, topic, source, "    materialize: {partition: [side]}\n");
-    let arguments = ["--output", "json", "--memory", "96MiB", "--lines", "3"];
-    let outcome = work.start_once(&arguments).wait().expect_code(0);
+    let arguments = ["run", "--once", "--output", "json", "--memory", "96MiB", "--lines", "3", "pipeline.yaml"];
+    // Lines so slow that reading waits for them, however fast this machine decodes.
+    let slow = [("FAILPOINTS", "Inside(ChunkTaken)=100*sleep(20)")];
+    let outcome = Aperio::start_with(work.path(), &arguments, &slow).wait().expect_code(0);
     let files = parquet_files(&work.warehouse());
     // The second line's number ends the stem of its files: `{run}-{window}-1-{file}.parquet`.
     let of_second = files.iter().filter(|file| {

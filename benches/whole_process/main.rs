@@ -3,6 +3,8 @@
 //! - `make bench`, or `cargo bench --bench whole_process -- [RECORDS]` (5 million unless given): everything, three times.
 //!   What each table holds afterwards is counted and summed by DuckDB, else nothing is printed.
 //! - `… -- path [RECORDS]`: decode, place and write alone, in memory; no broker. The one to profile.
+//! - `… -- instructions [RECORDS]`: the ratio of the whole to its stages once more, in instructions (400,000 records unless
+//!   given; needs valgrind). It says nothing of caches and of the kernel, and is the same on a noisy machine.
 //! - `… -- commits [COMMITS]`: what the 50th, the 500th and the last commit cost (5,000 unless given); no broker.
 //!
 //! It prints a table, and one line of JSON at its end. The broker runs on the same machine, so records/s is a lower bound;
@@ -16,6 +18,7 @@
 
 mod commits;
 mod events;
+mod instructions;
 mod process;
 #[path = "../../tests/e2e/produce.rs"]
 mod produce;
@@ -39,6 +42,7 @@ use events::{CENTS, EVENT_BYTES, PARTITIONS, cents, event};
 use process::Used;
 use produce::Record;
 use servers::Kafka;
+use tempfile::TempDir;
 
 const RECORDS: u64 = 5_000_000;
 /// How often the whole is measured: these figures follow what else a machine does.
@@ -69,9 +73,12 @@ fn main() {
         [] => whole(RECORDS, &COMMITS),
         ["commits"] => drop(commits::commits(&COMMITS)),
         ["commits", last] => drop(commits::commits(&[50, 500, number(last) as usize])),
+        ["instructions"] => instructions::ratio(400_000),
+        ["instructions", records] => instructions::ratio(number(records)),
+        ["chunks", records] => stages::chunks(number(records)),
         ["path"] => path(RECORDS),
         ["path", records] => path(number(records)),
-        // Of its own, so that its CPU can be told from the rest.
+        // Of their own, so that what they use can be told from the rest.
         ["consume", brokers, records] => stages::consume(brokers, TOPIC, number(records)),
         [records] => whole(number(records), &COMMITS),
         _ => panic!("the number of records, or `path` and that number, or `commits` and theirs: {words:?}"),
@@ -97,16 +104,7 @@ impl Round {
 }
 
 fn whole(records: u64, marks: &[usize]) {
-    let kafka = Kafka::start();
-    produce::create_topic(&kafka, TOPIC, PARTITIONS as i32, &[("compression.type", "zstd")]);
-    let start = Instant::now();
-    produce::produce(&kafka, TOPIC, (0..records).map(|n| record(n, records)));
-    let seconds = start.elapsed().as_secs_f64();
-    println!("produced {records} events of {EVENT_BYTES} bytes in {seconds:.1} s");
-    // What the broker has written isn't ours to wait for.
-    // SAFETY: no memory involved.
-    unsafe { libc::sync() };
-
+    let kafka = filled(records);
     let mut rounds: Vec<Round> = (0..ROUNDS).map(|_| round(&kafka, records)).collect();
     drop(kafka);
     let per_record = |seconds: f64| seconds * 1e6 / records as f64;
@@ -148,11 +146,31 @@ fn whole(records: u64, marks: &[usize]) {
     println!("{figures}");
 }
 
-/// A run into a new table, whose rows are counted, and the stages alone.
-fn round(kafka: &Kafka, records: u64) -> Round {
+/// Starts a broker whose topic holds `records` events.
+fn filled(records: u64) -> Kafka {
+    let kafka = Kafka::start();
+    produce::create_topic(&kafka, TOPIC, PARTITIONS as i32, &[("compression.type", "zstd")]);
+    let start = Instant::now();
+    produce::produce(&kafka, TOPIC, (0..records).map(|n| record(n, records)));
+    let seconds = start.elapsed().as_secs_f64();
+    println!("produced {records} events of {EVENT_BYTES} bytes in {seconds:.1} s");
+    // What the broker has written isn't ours to wait for.
+    // SAFETY: no memory involved.
+    unsafe { libc::sync() };
+    kafka
+}
+
+/// A folder with a pipeline file for the topic.
+fn workspace(kafka: &Kafka) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let yaml = PIPELINE.replace("{brokers}", &kafka.brokers());
     std::fs::write(dir.path().join("pipeline.yaml"), yaml).expect("the pipeline file can be written");
+    dir
+}
+
+/// A run into a new table, whose rows are counted, and the stages alone.
+fn round(kafka: &Kafka, records: u64) -> Round {
+    let dir = workspace(kafka);
     let mut command = Command::new(env!("CARGO_BIN_EXE_aperio"));
     command.current_dir(dir.path()).args(["run", "--once", "pipeline.yaml"]);
     command.stdin(Stdio::null());
@@ -161,8 +179,12 @@ fn round(kafka: &Kafka, records: u64) -> Round {
 
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.args(["consume", &kafka.brokers(), &records.to_string()]);
-    let consume = process::run(command);
-    let path = stages::path(records);
+    // At the same time, as in the run: a core that shares its caches and its memory with a busy one does less.
+    let (consume, path) = std::thread::scope(|threads| {
+        let consume = threads.spawn(|| process::run(command));
+        let path = stages::path(records);
+        (consume.join().expect("bare consume works"), path)
+    });
     Round { run, consume, path }
 }
 

@@ -83,6 +83,17 @@ pub fn consume(brokers: &str, topic: &str, records: u64) {
     unsafe { sys::rd_kafka_queue_destroy(queue) };
 }
 
+/// Makes the chunks of [`path`] and does nothing with them: what of its instructions isn't the stages'.
+pub fn chunks(records: u64) {
+    for block in (0..records).step_by((CHUNK_ROWS * PARTITIONS) as usize) {
+        for partition in 0..PARTITIONS {
+            let numbers =
+                (block + partition..records.min(block + CHUNK_ROWS * PARTITIONS)).step_by(PARTITIONS as usize);
+            std::hint::black_box(chunk(partition, numbers, records));
+        }
+    }
+}
+
 /// CPU seconds of one thread by stage, and the bytes of the files it made.
 #[derive(Default)]
 pub struct Path {

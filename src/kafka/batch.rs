@@ -19,7 +19,7 @@
 use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
-use std::os::raw::c_void;
+use std::os::raw::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::Arc;
@@ -123,8 +123,7 @@ struct Drain<F> {
 /// `message` is valid, and `drain` points to a `Drain<F>` that nobody else uses.
 unsafe extern "C" fn hand_over<F: FnMut(Entry<'_>)>(message: *mut sys::rd_kafka_message_t, drain: *mut c_void) {
     // SAFETY: the caller's promise.
-    let (message, drain) = unsafe { (&*message, &mut *drain.cast::<Drain<F>>()) };
-    let entry = entry(message);
+    let (entry, drain) = unsafe { (entry(message), &mut *drain.cast::<Drain<F>>()) };
     drain.panic = catch_unwind(AssertUnwindSafe(|| (drain.each)(entry))).err();
     drain.left = drain.left.saturating_sub(1);
     if drain.left == 0 || drain.panic.is_some() {
@@ -156,10 +155,16 @@ pub(crate) enum Entry<'a> {
     },
 }
 
-fn entry(message: &sys::rd_kafka_message_t) -> Entry<'_> {
+/// Sorts out what a message is.
+///
+/// # Safety
+/// It comes of a queue that partitions are diverted to, and stays valid for `'a`.
+unsafe fn entry<'a>(fetched: *const sys::rd_kafka_message_t) -> Entry<'a> {
+    // SAFETY: the caller's promise.
+    let message = unsafe { &*fetched };
     let partition = Partition(message.partition);
     match RDKafkaErrorCode::from(message.err) {
-        RDKafkaErrorCode::NoError => Entry::Record(Record { message }),
+        RDKafkaErrorCode::NoError => Entry::Record(Record { message, fetched }),
         RDKafkaErrorCode::PartitionEOF => Entry::End {
             partition,
             at: Offset::new(message.offset),
@@ -185,6 +190,8 @@ fn reason(message: &sys::rd_kafka_message_t) -> String {
 /// A record in librdkafka's memory.
 pub(crate) struct Record<'a> {
     message: &'a sys::rd_kafka_message_t,
+    /// The same as it was handed over: librdkafka's own record goes on behind it.
+    fetched: *const sys::rd_kafka_message_t,
 }
 
 impl<'a> Record<'a> {
@@ -217,14 +224,59 @@ impl<'a> Record<'a> {
     /// Lists the headers in their order; a name that isn't UTF-8 has its bad bytes replaced.
     pub(crate) fn headers(&self) -> Headers<'a> {
         let mut headers = ptr::null_mut();
-        // SAFETY: message and out-parameter are valid; the headers stay owned by the message.
-        let answer = unsafe { sys::rd_kafka_message_headers(self.message, &mut headers) };
-        let found = answer == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        // SAFETY: a record is a message that was fetched.
+        if !unsafe { headless(self.fetched) } {
+            // SAFETY: message and out-parameter are valid; the headers stay owned by the message.
+            let answer = unsafe { sys::rd_kafka_message_headers(self.message, &mut headers) };
+            if answer != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                headers = ptr::null_mut();
+            }
+        }
         Headers {
-            headers: if found { headers } else { ptr::null_mut() },
+            headers,
             index: 0,
             record: PhantomData,
         }
+    }
+}
+
+/// The release of librdkafka whose [`Fetched`] was copied down: 2.12.1.
+const FETCHED_OF: c_int = 0x020c_01ff;
+
+/// The beginning of librdkafka's own record, which a fetched message is the first part of: `rd_kafka_msg_t` of rdkafka_msg.h,
+/// where `rd_kafka_message_headers` looks too.
+#[repr(C)]
+struct Fetched {
+    message: sys::rd_kafka_message_t,
+    link: [*const c_void; 2],
+    flags: c_int,
+    timestamp_kind: c_int,
+    timestamp: i64,
+    headers: *const sys::rd_kafka_headers_t,
+    status: c_int,
+    broker: i32,
+    unparsed_len: i32,
+    unparsed: *const u8,
+}
+
+/// Says whether a record surely has no headers; `false` where that isn't known.
+///
+/// To find none, `rd_kafka_message_headers` allocates and frees a buffer: half the instructions of the thread that reads, for most
+/// topics. What it would parse is a record's end in Kafka's format, the number of headers first, and a 0 is one byte.
+///
+/// # Safety
+/// The message is valid and was fetched by a consumer.
+#[inline]
+unsafe fn headless(message: *const sys::rd_kafka_message_t) -> bool {
+    // SAFETY: returns a constant of the library.
+    if unsafe { sys::rd_kafka_version() } != FETCHED_OF {
+        return false;
+    }
+    // SAFETY: in this release every fetched message is the first field of such a record (rdkafka_op.c,
+    // `rd_kafka_message_get`), and `unparsed` points to so many bytes that live as long as the message.
+    unsafe {
+        let fetched = &*message.cast::<Fetched>();
+        fetched.headers.is_null() && fetched.unparsed_len == 1 && *fetched.unparsed == 0
     }
 }
 
@@ -262,4 +314,19 @@ impl<'a> Iterator for Headers<'a> {
 unsafe fn bytes<'a>(start: *const u8, len: usize) -> Option<&'a [u8]> {
     // SAFETY: the caller's promise.
     (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start, len) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_linked_librdkafka_is_the_one_that_was_read() {
+        // SAFETY: returns a constant of the library.
+        let linked = unsafe { sys::rd_kafka_version() };
+        assert_eq!(
+            linked, FETCHED_OF,
+            "compare `Fetched` with rdkafka_msg.h, then say so in `FETCHED_OF`"
+        );
+    }
 }

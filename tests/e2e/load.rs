@@ -171,7 +171,17 @@ fn several_lines_fill_a_window_once_they_are_behind_also_while_columns_are_added
     produce::produce(kafka, topic, (0..RECORDS).map(record));
     let source = "      batchSize: 60000\n";
     let work = workspace(kafka, topic, source, "    materialize: {partition: [side]}\n");
-    let arguments = ["run", "--once", "--output", "json", "--memory", "96MiB", "--lines", "3", "pipeline.yaml"];
+    let arguments = [
+        "run",
+        "--once",
+        "--output",
+        "json",
+        "--memory",
+        "96MiB",
+        "--lines",
+        "3",
+        "pipeline.yaml",
+    ];
     // Lines so slow that reading waits for them, however fast this machine decodes.
     let slow = [("FAILPOINTS", "Inside(ChunkTaken)=100*sleep(20)")];
     let outcome = Aperio::start_with(work.path(), &arguments, &slow).wait().expect_code(0);

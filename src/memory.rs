@@ -14,6 +14,9 @@ const PROGRAM_BYTES: u64 = 64 << 20;
 /// lines wait for Kafka).
 const QUEUES_BYTES_MAX: usize = 20 << 20;
 
+/// The least that one pipeline is given: a chunk, a fetch, and some rows, a MiB or more of each.
+const PIPELINE_BYTES_MIN: u64 = 8 << 20;
+
 /// What counted memory is held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -106,6 +109,11 @@ impl Memory {
             purpose,
             bytes: 0,
         }
+    }
+
+    /// The smallest limit that `pipelines` in one process can be held to.
+    pub fn least_for(pipelines: usize) -> u64 {
+        PROGRAM_BYTES + PIPELINE_BYTES_MIN * pipelines as u64
     }
 
     /// Divides the limit between `pipelines` of one process, and within each.

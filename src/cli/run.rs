@@ -75,7 +75,8 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
     let memory = Memory::new(args.memory.as_u64());
     let loaded = config::load(&args.files)
         .map_err(Refused::from)
-        .and_then(|pipelines| chosen(pipelines, &args.tables).map_err(Refused::from));
+        .and_then(|pipelines| chosen(pipelines, &args.tables).map_err(Refused::from))
+        .and_then(|pipelines| held(pipelines, args.memory).map_err(Refused::from));
     let pipelines = match loaded {
         Ok(pipelines) => pipelines,
         Err(refused) => {
@@ -232,6 +233,24 @@ pub(super) fn chosen(pipelines: Vec<Pipeline>, names: &[String]) -> Result<Vec<P
     }
     let named = |pipeline: &Pipeline| names.is_empty() || names.iter().any(|name| called(pipeline, name));
     Ok(pipelines.into_iter().filter(named).collect())
+}
+
+/// Refuses a limit that so many tables can't be held to.
+fn held(pipelines: Vec<Pipeline>, limit: ByteSize) -> Result<Vec<Pipeline>, Failure> {
+    let (least, tables) = (Memory::least_for(pipelines.len()), pipelines.len());
+    if limit.as_u64() >= least {
+        return Ok(pipelines);
+    }
+    let tables = if tables == 1 {
+        "a table".to_owned()
+    } else {
+        format!("{tables} tables")
+    };
+    Err(
+        Failure::new(Exit::Config, format!("`--memory {limit}` is too little for {tables}"))
+            .detail(format!("it takes {} at least", ByteSize::b(least)))
+            .hint("give it more; or run the tables in several processes, each with a `--table` of its own"),
+    )
 }
 
 fn tell_failure(table: &TableReport, tables: usize) {

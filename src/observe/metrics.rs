@@ -42,7 +42,7 @@ pub struct Metrics {
     last_commit: GaugeVec,
     files: IntCounterVec,
     bytes: IntCounterVec,
-    memory: [IntGauge; 3],
+    memory: [IntGauge; 4],
 }
 
 /// The metrics of one table. What needs a partition is asked for by it; the others are at hand.
@@ -145,6 +145,7 @@ impl Metrics {
             memory: [
                 single("memory_limit_bytes", "What the process may use: --memory"),
                 single("memory_resident_bytes", "What the operating system counts"),
+                single("memory_headroom_bytes", "What of the limit isn't resident"),
                 single(
                     "memory_in_use_bytes",
                     "What is counted of queues, chunks, files and dead letters",
@@ -176,10 +177,14 @@ impl Metrics {
 
     /// Writes everything in Prometheus' text format, the memory as it is now.
     pub fn text(&self, memory: &Memory) -> String {
-        let resident = resident().map_or(0, |resident| resident.now);
-        let values = [memory.limit(), resident, memory.held()];
+        let bytes = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let (limit, resident) = (
+            bytes(memory.limit()),
+            resident().map_or(0, |resident| bytes(resident.now)),
+        );
+        let values = [limit, resident, limit - resident, bytes(memory.held())];
         for (gauge, value) in self.memory.iter().zip(values) {
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.set(value);
         }
         TextEncoder::new()
             .encode_to_string(&self.registry.gather())

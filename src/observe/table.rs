@@ -22,6 +22,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub enum Phase {
     /// It looks at the topic and the table.
     Starting,
+    /// The topic is empty, and nothing but its records would tell the table's columns.
+    Waiting,
     /// It reads and commits.
     Running,
     /// It was told to stop.
@@ -214,7 +216,7 @@ impl Table {
         let known = self.known();
         match &known.phase {
             Phase::Starting => reasons.push("it starts: the topic and the table are being looked at".to_owned()),
-            Phase::Running | Phase::Done => {}
+            Phase::Waiting | Phase::Running | Phase::Done => {}
             Phase::Stopping => reasons.push("it was told to stop".to_owned()),
             Phase::Failed(failure) => reasons.push(format!("it failed: {failure}")),
         }

@@ -288,12 +288,7 @@ pub(super) async fn patiently<T, E, F: Future<Output = Result<T, E>>>(
 ) -> Result<T, E> {
     let since = Instant::now();
     let patience = Duration::from_millis(retry_for.0.unsigned_abs());
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(ATTEMPT_PAUSE.0)
-        .with_max_delay(ATTEMPT_PAUSE.1)
-        .with_jitter()
-        .without_max_times();
-    let mut pauses = pauses.build();
+    let mut pauses = pauses();
     // Ends: by the answer, or when the time is over that its error is given.
     loop {
         match attempt().await {
@@ -304,6 +299,16 @@ pub(super) async fn patiently<T, E, F: Future<Output = Result<T, E>>>(
             answer => return answer,
         }
     }
+}
+
+/// The waits between attempts, without end.
+pub(super) fn pauses() -> impl Iterator<Item = Duration> {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(ATTEMPT_PAUSE.0)
+        .with_max_delay(ATTEMPT_PAUSE.1)
+        .with_jitter()
+        .without_max_times();
+    pauses.build()
 }
 
 /// Sets up the client of a catalog for one look at it; nothing is contacted yet.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use iceberg::spec::{FormatVersion, NestedField, PrimitiveType, Schema, TableMetadata, Transform, Type};
 use tracing::{info, warn};
@@ -19,7 +19,7 @@ use crate::place;
 use crate::schema::evolve::EVENT_TIME;
 use crate::schema::infer::{self, Shape};
 use crate::schema::{KafkaColumn, UnknownFields, evolve};
-use crate::shell::open::{World, catalog_failure, ledger_failure, patiently, sync_points, sync_points_failure};
+use crate::shell::open::{World, catalog_failure, ledger_failure, patiently, pauses, sync_points, sync_points_failure};
 use crate::sync_points::SyncPoint;
 use crate::table::TableView;
 use crate::write::ParquetSettings;
@@ -29,9 +29,6 @@ const SAMPLES_PER_PARTITION: usize = 1_000;
 
 /// Bytes sampled at most.
 const SAMPLE_BYTES_MAX: usize = 16 << 20;
-
-/// Attempts to add columns: each lost one means that another instance changed the schema meanwhile.
-const EVOLVE_ATTEMPTS_MAX: u32 = 10;
 
 /// What a line's plan of a table depends on: where it is the same, the plan is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,16 +77,8 @@ impl World {
     /// Finds or creates the table. `None`: the topic is empty and nothing says what its columns are, so there is nothing
     /// to do yet.
     pub async fn table(&self) -> Result<Option<(LoadedTable, TableView)>, Failure> {
-        let mut found = self.load_view().await?;
-        if found.as_ref().is_none_or(|(_, view)| view.ledger.is_none()) {
-            let kept = self.rows_kept(found.as_ref().map(|(table, _)| table)).await?;
-            if kept > 0 {
-                // Whoever published them had committed before: if that was another instance just now, it shows.
-                found = self.load_view().await?;
-                self.refuse_lost_table(found.as_ref(), kept)?;
-            }
-        }
-        if let Some((table, _)) = found {
+        let found = self.load_view().await?;
+        if let Some((table, _)) = self.not_lost(found).await? {
             return self.adopt_view(table).await.map(Some);
         }
         let Some(payload) = self.payload_columns().await? else {
@@ -102,8 +91,32 @@ impl World {
             .await
             .map_err(|error| catalog_failure(&self.pipeline.catalog, &error))?;
         info!(table = %self.ident, location = created.metadata.location(), "created the table");
+        if self.pipeline.state_dir.is_none() {
+            // Only now is it known where sync points of a table that was here before would be.
+            let view = self.view(&created).await?;
+            self.not_lost(Some((created.clone(), view))).await?;
+        }
         // Another instance may have been faster: then its table is the one.
         self.adopt_view(created).await.map(Some)
+    }
+
+    /// Refuses a table that has no offsets, or none at all, where sync points say that there were some; else returns it as it
+    /// is now.
+    async fn not_lost(
+        &self,
+        found: Option<(LoadedTable, TableView)>,
+    ) -> Result<Option<(LoadedTable, TableView)>, Failure> {
+        if found.as_ref().is_some_and(|(_, view)| view.ledger.is_some()) {
+            return Ok(found);
+        }
+        let kept = self.rows_kept(found.as_ref().map(|(table, _)| table)).await?;
+        if kept == 0 {
+            return Ok(found);
+        }
+        // Whoever published them had committed before: if that was another instance just now, it shows.
+        let found = self.load_view().await?;
+        self.refuse_lost_table(found.as_ref(), kept)?;
+        Ok(found)
     }
 
     /// Adopts a table; the view is of the table as adopting it left it.
@@ -187,8 +200,12 @@ impl World {
         base: Option<LoadedTable>,
         wanted: impl Fn(&TableMetadata) -> Result<Option<Schema>, Failure>,
     ) -> Result<LoadedTable, Failure> {
-        let mut base = base;
-        for _ in 0..EVOLVE_ATTEMPTS_MAX {
+        let (mut base, mut seen) = (base, None);
+        let (mut since, mut pauses) = (Instant::now(), pauses());
+        let patience = Duration::from_millis(self.retry_for.0.unsigned_abs());
+        // Ends: by the change, or when the table has stayed as it is for all the time that is given. Where others go on changing
+        // it, nothing is down.
+        loop {
             let loaded = match base.take() {
                 Some(table) => Some(table),
                 None => self.load().await?,
@@ -199,6 +216,10 @@ impl World {
                     format!("table `{}` was dropped while this run worked", self.ident),
                 ));
             };
+            if seen.as_ref().is_some_and(|seen| *seen != table.metadata_location) {
+                since = Instant::now();
+            }
+            seen = Some(table.metadata_location.clone());
             let before = table.metadata.current_schema().clone();
             let Some(schema) = wanted(&table.metadata)? else {
                 return Ok(table);
@@ -206,7 +227,7 @@ impl World {
             let columns = evolve::changed_lines(&before, &schema);
             let (requirements, updates) = schema_change(&table, schema);
             kill_points::pass(KillPoint::Inside(Place::ColumnsUnseen));
-            match self.catalog.swap(&table, requirements, updates).await {
+            let refused = match self.catalog.swap(&table, requirements, updates).await {
                 SwapAnswer::Committed(table) => {
                     kill_points::pass(KillPoint::Inside(Place::ColumnsAdded));
                     let schema = table.metadata.current_schema_id();
@@ -216,19 +237,20 @@ impl World {
                 SwapAnswer::Rejected(error) if !error.retryable() => {
                     return Err(catalog_failure(&self.pipeline.catalog, &error));
                 }
-                SwapAnswer::Conflict => {}
-                SwapAnswer::Unknown(error) | SwapAnswer::Rejected(error) => {
-                    warn!(table = %self.ident, %error, "changing the columns is tried again");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                SwapAnswer::Conflict => "the catalog says that the table was changed meanwhile".to_owned(),
+                SwapAnswer::Unknown(error) | SwapAnswer::Rejected(error) => chain(&error),
+            };
+            warn!(table = %self.ident, error = refused, "changing the columns is tried again");
+            match pauses.next() {
+                Some(pause) if since.elapsed() + pause <= patience => tokio::time::sleep(pause).await,
+                _ => {
+                    let what = format!("the columns of table `{}` can't be changed", self.ident);
+                    return Err(Failure::new(Exit::Remote, what).detail(refused).hint(
+                        "run again when the catalog is well, or wait longer with `--retry-for`; nothing was lost",
+                    ));
                 }
             }
         }
-        Err(Failure::new(
-            Exit::Remote,
-            format!("the columns of table `{}` can't be changed", self.ident),
-        )
-        .detail(format!("{EVOLVE_ATTEMPTS_MAX} attempts in a row failed"))
-        .hint("run again when the catalog is well; nothing was lost"))
     }
 
     /// Says how rows are made for the table as it is now.

@@ -120,7 +120,7 @@ fn a_bearer_token_opens_the_catalog_and_is_never_printed() {
     produce(kafka, "bearer", 0..250);
     let run = |token: &str| {
         let variables = [("TOKEN", token), ("RUST_LOG", "trace")];
-        let args = ["run", "--once", "pipeline.yaml", "--retry-for", "1s"];
+        let args = ["run", "--once", "pipeline.yaml", "--retry-for", "8s"];
         Aperio::start_with(work.path(), &args, &variables).wait()
     };
     let wrong = run("a-wrong-one").expect_code(4);
@@ -304,7 +304,7 @@ fn nessie_lends_credentials_that_are_renewed_when_they_end() {
     std::thread::sleep(LENT_FOR.1 + Duration::from_secs(1));
     let before = commits(&service);
     produce(kafka, "lent", 300..400);
-    let committed = setup::wait_until(Duration::from_secs(60), || commits(&service) > before);
+    let committed = setup::wait_until(setup::PATIENCE, || commits(&service) > before);
     let ended = service.signal(libc::SIGTERM).expect_code(0);
     assert!(committed, "{ended:#?}");
     let refused = std::mem::take(&mut lender.lock().expect("no panic holds it").refused);

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::setup;
 
-const RUN_LIMIT: Duration = Duration::from_secs(180); // no run of these tests is meant to take longer than 30 s
+const RUN_LIMIT: Duration = setup::PATIENCE; // no run of these tests is meant to take longer than 30 s
 
 /// How a run ended and what it printed.
 #[derive(Debug)]

@@ -252,10 +252,11 @@ mod with_failpoints {
             Scene::Revoked => {
                 let service = start(&["run", "pipeline.yaml"]);
                 // Its window is filling: nothing but the revoke closes it.
-                setup::wait_until(Duration::from_secs(60), || service.has_printed("partitions assigned"));
+                let joined = setup::wait_until(setup::PATIENCE, || service.has_printed("partitions assigned"));
+                assert!(joined, "{:#?}", service.printed());
                 std::thread::sleep(Duration::from_millis(300));
                 let member = joining(kafka, &topic, &name);
-                let ended = setup::wait_until(Duration::from_secs(60), || {
+                let ended = setup::wait_until(setup::PATIENCE, || {
                     member.poll(Duration::from_millis(50));
                     service.ended()
                 });

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ use crate::servers::{Fault, Kafka, Proxy, RestCatalog, S3};
 use crate::{produce, setup};
 
 /// Patience of the runs that are meant to lose it.
-const IMPATIENT: [&str; 2] = ["--retry-for", "2s"];
+const IMPATIENT: [&str; 2] = ["--retry-for", "6s"];
 
 fn read(catalog: &Catalog, table: &str) -> Vec<Value> {
     readers::read(Engine::PyIceberg, catalog, &format!("default.{table}"), None)
@@ -185,8 +186,7 @@ fn a_service_goes_on_through_a_storm_of_a_catalog_s_faults() {
         let seen = proxy.commits().len();
         produce(kafka, table, end..end + 100);
         end += 100;
-        let limit = std::time::Duration::from_secs(60);
-        assert!(setup::wait_until(limit, || proxy.commits().len() > seen));
+        assert!(setup::wait_until(setup::PATIENCE, || proxy.commits().len() > seen));
     }
     proxy.pass();
     service.signal(libc::SIGTERM).expect_code(0);
@@ -194,6 +194,49 @@ fn a_service_goes_on_through_a_storm_of_a_catalog_s_faults() {
     let spoiled = proxy.commits().iter().filter(|seen| seen.fault != Fault::Pass).count();
     assert!(spoiled >= 8, "{:?}", proxy.commits());
     expect_each_once(&read(&Catalog::Rest { uri: rest.uri() }, table), 0..end);
+}
+
+#[test]
+fn new_columns_wait_for_a_catalog_as_long_as_rows_do() {
+    let (kafka, table) = (Kafka::shared(), "newcolumns");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let rest = RestCatalog::start(dir.path());
+    let (work, proxy) = rest_table(kafka, table, &rest, "");
+    let with_field = |field: &'static str| {
+        move |id: i64| Record::of(format!(r#"{{"id":{id},"name":"n{id}","{field}":{id}}}"#)).partition((id % 3) as i32)
+    };
+    produce::produce(kafka, table, (100..200).map(with_field("more")));
+    let (since, mut refused) = (Instant::now(), 0);
+    proxy.guard(move |request| {
+        if !request.is_commit() || since.elapsed() > Duration::from_secs(15) {
+            return Fault::Pass;
+        }
+        refused += 1;
+        Fault::Refuse([503, 409][refused % 2])
+    });
+    let before = proxy.commits().len();
+    work.start_once(&[]).wait().expect_code(0);
+    let seen = proxy.commits().split_off(before);
+    let spoiled = seen.iter().filter(|seen| seen.fault != Fault::Pass);
+    assert!(spoiled.count() >= 3, "{:?}", proxy.commits());
+
+    produce::produce(kafka, table, (200..300).map(with_field("most")));
+    proxy.guard(|request| match request.is_commit() {
+        true => Fault::Refuse(409),
+        false => Fault::Pass,
+    });
+    gave_up(
+        work.start_once(&IMPATIENT).wait(),
+        &["the columns of table", "--retry-for"],
+    );
+    proxy.pass();
+    work.start_once(&[]).wait().expect_code(0);
+    let rows = read(&Catalog::Rest { uri: rest.uri() }, table);
+    expect_each_once(&rows, 0..300);
+    for (field, ids) in [("more", 100..200), ("most", 200..300)] {
+        let held = rows.iter().filter(|row| row[field] == row["id"]).count();
+        assert_eq!(held, ids.count(), "rows with `{field}`");
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! offsets go along with the rows, or the run stops and says what to run.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -93,6 +95,8 @@ fn the_offsets_follow_what_spark_does_to_the_history() {
         "h_dropped",
         "h_remade",
         "h_replaced",
+        "h_renamed",
+        "h_altered",
     ];
     let work = workspace(kafka, &tables, "");
     let first = work.start_once(&["--output", "json"]).wait().expect_code(0).report();
@@ -105,6 +109,21 @@ fn the_offsets_follow_what_spark_does_to_the_history() {
         produce_round(kafka, table, 1);
         second_of.insert(table, last_snapshot(&done(&work, table)));
     }
+
+    // The table is altered by another engine while a run stands between its window and the swap.
+    produce_round(kafka, "h_altered", 1);
+    let args = [
+        "run",
+        "--once",
+        "pipeline.yaml",
+        "--table",
+        "h_altered",
+        "--output",
+        "json",
+    ];
+    let stop = [("FAILPOINTS", "Before(Swap)=1*return(stop)")];
+    let altered = Aperio::start_with(work.path(), &args, &stop);
+    altered.wait_stopped();
 
     let roll_back = |table: &str| {
         let snapshot = first_of(table);
@@ -141,9 +160,19 @@ fn the_offsets_follow_what_spark_does_to_the_history() {
         "DROP TABLE h_remade".to_owned(),
         "CREATE TABLE h_remade (id BIGINT, name STRING) USING iceberg".to_owned(),
         "CREATE OR REPLACE TABLE h_replaced (id BIGINT, name STRING) USING iceberg".to_owned(),
+        "ALTER TABLE h_renamed RENAME TO h_elsewhere".to_owned(),
+        "ALTER TABLE h_altered ADD COLUMN more STRING FIRST".to_owned(),
+        "ALTER TABLE h_altered RENAME COLUMN name TO called".to_owned(),
+        "ALTER TABLE h_altered ADD PARTITION FIELD bucket(2, id)".to_owned(),
     ];
     let catalog = Catalog::sql(&work.warehouse());
     readers::spark_sql(&catalog, &statements);
+    let altered = altered.go_on().wait().expect_code(0).report();
+    assert_eq!(altered["tables"][0]["lag"], 0, "{altered:#}");
+    expect_each_once(&work, "h_altered", 0..2 * ROUND);
+    produce_round(kafka, "h_altered", 2);
+    assert_eq!(done(&work, "h_altered")["rowsWritten"], ROUND);
+    expect_each_once(&work, "h_altered", 0..3 * ROUND);
     status_tells(&work);
 
     rolled_back(&work);
@@ -160,6 +189,7 @@ fn the_offsets_follow_what_spark_does_to_the_history() {
     );
     for (table, detail) in [
         ("h_dropped", "it was dropped"),
+        ("h_renamed", "renamed"),
         ("h_remade", "holds no commit of aperio"),
     ] {
         let what = format!("table `default.{table}` is gone, but sync points have 3 rows for it");
@@ -336,6 +366,33 @@ fn a_sync_point_ahead_of_the_table_is_reported_and_not_obeyed() {
     let rows = runtime.block_on(points.read()).expect("read");
     let values: Vec<_> = rows.iter().map(|row| row.sync_value.as_str()).collect();
     assert_eq!(values, ["200", "200", "200"], "repaired from the table");
+}
+
+#[test]
+fn a_table_dropped_from_a_rest_catalog_is_missed_also_where_its_sync_points_lie_below_it() {
+    let (kafka, table) = (Kafka::shared(), "h_gone");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let rest = RestCatalog::start(dir.path());
+    let plain = workspace(kafka, &[table], "");
+    let yaml = std::fs::read_to_string(plain.path().join("pipeline.yaml")).expect("the pipeline file");
+    let work = Workspace::new(&format!("catalog: {{type: rest, uri: \"{}\"}}\n{yaml}", rest.uri()));
+    done(&work, table);
+    assert_eq!(done(&work, table)["recordsRead"], 0);
+
+    let mut stream = TcpStream::connect(rest.address()).expect("a catalog that listens");
+    let target = format!("/v1/namespaces/default/tables/{table}");
+    write!(
+        stream,
+        "DELETE {target} HTTP/1.1\r\nhost: catalog\r\nconnection: close\r\n\r\n"
+    )
+    .expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    let what = format!("table `default.{table}` is gone, but sync points have 3 rows for it");
+    for _ in 0..2 {
+        refused(&work, table, &[&what, "it was dropped"]);
+    }
 }
 
 #[test]

@@ -206,7 +206,7 @@ fn a_committed_file_that_is_lost_before_it_is_published_stops_the_run() {
     std::fs::create_dir_all(work.warehouse().join("default")).expect("made");
     let directory = work.warehouse().join("default").join(name);
     std::fs::write(&directory, "in the way").expect("written");
-    work.start_once(&["--retry-for", "1s"]).wait().expect_code(4);
+    work.start_once(&["--retry-for", "6s"]).wait().expect_code(4);
     std::fs::remove_file(&directory).expect("removed");
     let staged = work.warehouse().join(".aperio/default").join(name).join("staged");
     let hidden = staged.with_file_name("hidden");

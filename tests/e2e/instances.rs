@@ -16,7 +16,7 @@ use crate::servers::{Kafka, RestCatalog};
 use crate::setup;
 
 /// A bound for what takes a few seconds on a quiet machine.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = setup::PATIENCE;
 
 fn event(n: i64, partitions: i64) -> Record {
     Record::of(format!(r#"{{"id":{n},"name":"u{}"}}"#, n % 7)).partition((n % partitions) as i32)
@@ -184,6 +184,36 @@ mod zombies {
             .chain(runs.map(|place| Freeze { place, service: false }))
             .collect();
         play_all(Kafka::shared(), None, &all, "frozen");
+    }
+
+    #[test]
+    fn a_run_that_is_overtaken_three_times_in_a_row_gives_up() {
+        let (kafka, name) = (Kafka::shared(), "overtaken");
+        let mut topic = Topic::new(kafka, name, 1);
+        topic.add(kafka, 1_000);
+        let yaml = yaml(kafka, name, None, "batchSize: 100");
+        let work = Workspace::new(&yaml);
+        // The first swap is that of the start.
+        let freeze = [("FAILPOINTS", "Before(Swap)=1*off->return(stop)")];
+        let mut run = Aperio::start_with(work.path(), &["run", "--once", "pipeline.yaml"], &freeze);
+        for other in 1..=3 {
+            run.wait_stopped();
+            // Others by mistake, each of a group of its own, who commit a window and are gone.
+            let other = yaml.replace(
+                "      format",
+                &format!("      consumerGroup: other-{other}\n      format"),
+            );
+            std::fs::write(work.path().join("other.yaml"), other).expect("the file can be written");
+            let gone = [("FAILPOINTS", "After(Swap)=return")];
+            let ended = Aperio::start_with(work.path(), &["run", "--once", "other.yaml"], &gone).wait();
+            assert_eq!(ended.signal, Some(libc::SIGKILL), "{ended:#?}");
+            run = run.go_on();
+        }
+        let told = run.wait().expect_code(5);
+        assert!(told.stderr.contains("overtook this run 3 times in a row"), "{told:#?}");
+        assert!(told.stderr.contains("another job works on this pipeline"), "{told:#?}");
+        work.start_once(&[]).wait().expect_code(0);
+        check_whole(&work, None, &topic);
     }
 
     #[test]
@@ -425,7 +455,7 @@ fn once_gives_up_on_a_member_that_holds_partitions_and_does_nothing() {
         holder.assignment().is_ok_and(|assigned| assigned.count() == 2)
     });
     assert!(joined, "it is in the group");
-    let waiting = work.start_once(&["--retry-for", "4s", "--output", "json"]);
+    let waiting = work.start_once(&["--retry-for", "8s", "--output", "json"]);
     setup::wait_until(LIMIT, || {
         let _ = holder.poll(Duration::from_millis(100));
         waiting.ended()

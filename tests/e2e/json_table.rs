@@ -245,12 +245,12 @@ fn a_service_goes_on_through_a_broker_restart_and_stops_when_told() {
     produce::produce(&kafka, topic, (0..500).map(event));
     let yaml = pipeline(&kafka, topic, "", "").replace("batchSize: 200", "batchSize: 200\n      batchWindow: 1s");
     let work = Workspace::new(&yaml);
-    let mut service = Aperio::start(work.path(), &["run", "pipeline.yaml"]);
+    let mut service = Aperio::start(work.path(), &["run", "pipeline.yaml", "--retry-for", "5m"]);
     assert!(service.wait_for("committed"), "the service commits");
     kafka.restart();
     produce::produce(&kafka, topic, (500..900).map(event));
     let catalog = Catalog::sql(&work.warehouse());
-    let complete = crate::setup::wait_until(Duration::from_secs(60), || {
+    let complete = crate::setup::wait_until(crate::setup::PATIENCE, || {
         readers::read(Engine::DuckDb, &catalog, "default.orders_service", None).len() >= 900
     });
     let ended = service.signal(libc::SIGTERM);

@@ -68,10 +68,12 @@ fn a_backlog_over_two_thousand_values_is_few_files_within_the_memory() {
         Record::of(text).partition((n % 4) as i32)
     };
     produce::produce(kafka, topic, (0..records).map(record));
-    let work = workspace(kafka, topic, "", "    materialize: {partition: [shop]}\n");
+    // Closed by size alone, and by one line, however fast the machine is.
+    let source = "      batchWindow: 1h\n";
+    let work = workspace(kafka, topic, source, "    materialize: {partition: [shop]}\n");
     let memory = format!("{memory_mib}MiB");
     let outcome = work
-        .start_once(&["--output", "json", "--memory", &memory])
+        .start_once(&["--output", "json", "--lines", "1", "--memory", &memory])
         .wait()
         .expect_code(0);
     let (resident_mib, counted_mib) = assert_within(&outcome, memory_mib);
@@ -98,6 +100,46 @@ fn a_backlog_over_two_thousand_values_is_few_files_within_the_memory() {
         "n": records, "ids": records, "id_sum": records * (records - 1) / 2, "shops": VALUES, "offsets": records
     });
     assert_eq!(found, [expected]);
+}
+
+#[test]
+fn many_tables_of_one_process_share_its_memory() {
+    const TABLES: usize = 12;
+    const RECORDS: u64 = 40_000;
+    let kafka = Kafka::shared();
+    let mut yaml = "partitionedTables:\n".to_owned();
+    for table in 0..TABLES {
+        let topic = format!("load_many_{table}");
+        produce::create_topic(kafka, &topic, 2, &[]);
+        let record = |n: u64| Record::of(format!(r#"{{"id":{n},"text":"{n:0200}"}}"#)).partition((n % 2) as i32);
+        produce::produce(kafka, &topic, (0..RECORDS).map(record));
+        let brokers = kafka.brokers();
+        yaml.push_str(&format!(
+            "  - name: {topic}\n    source: {{brokers: \"{brokers}\", topic: {topic}, format: json}}\n"
+        ));
+    }
+    let work = Workspace::new(&yaml);
+    let refused = work.start_once(&["--memory", "128MiB"]).wait().expect_code(2);
+    assert!(
+        refused.stderr.contains("too little for 12 tables"),
+        "{}",
+        refused.stderr
+    );
+    assert!(
+        refused.stderr.contains("it takes 160.0 MiB at least"),
+        "{}",
+        refused.stderr
+    );
+
+    let outcome = work
+        .start_once(&["--output", "json", "--memory", "192MiB"])
+        .wait()
+        .expect_code(0);
+    let (resident_mib, counted_mib) = assert_within(&outcome, 192);
+    println!("{TABLES} tables, 192 MiB: peak {resident_mib} MiB, counted {counted_mib} MiB");
+    let report = outcome.report();
+    let tables = report["tables"].as_array().expect("tables");
+    assert!(tables.iter().all(|table| table["rowsWritten"] == RECORDS), "{report:#}");
 }
 
 #[test]
@@ -183,7 +225,7 @@ fn several_lines_fill_a_window_once_they_are_behind_also_while_columns_are_added
         "pipeline.yaml",
     ];
     // Lines so slow that reading waits for them, however fast this machine decodes.
-    let slow = [("FAILPOINTS", "Inside(ChunkTaken)=100*sleep(20)")];
+    let slow = [("FAILPOINTS", "Inside(ChunkTaken)=20*sleep(500)")];
     let outcome = Aperio::start_with(work.path(), &arguments, &slow).wait().expect_code(0);
     let files = parquet_files(&work.warehouse());
     // The second line's number ends the stem of its files: `{run}-{window}-1-{file}.parquet`.

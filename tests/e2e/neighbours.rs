@@ -14,7 +14,7 @@ use crate::readers::{self, Catalog, Engine, Spark};
 use crate::servers::Kafka;
 use crate::setup;
 
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = setup::PATIENCE;
 
 /// Tables whose services go on.
 const LASTING: [&str; 6] = ["n_kept", "n_back", "n_columns", "n_again", "n_spec", "n_declared"];

@@ -14,7 +14,7 @@ use crate::servers::{Fault, Kafka, Proxy, RestCatalog};
 use crate::setup;
 
 /// A bound for what happens in the background; nothing here is meant to take longer than some seconds.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = setup::PATIENCE;
 
 fn event(n: i64) -> Record {
     Record::of(format!(r#"{{"id":{n},"ts":{}}}"#, 1_700_000_000_000 + n)).partition((n % 2) as i32)
@@ -46,8 +46,16 @@ impl Service {
 
     /// Starts it with these environment variables.
     fn begin(work: &Workspace, variables: &[(&str, &str)]) -> Self {
+        // Brokers may take their time to come back.
+        Self::begin_with(work, &[("--retry-for", "5m")], variables)
+    }
+
+    /// Starts it with these options and environment variables.
+    fn begin_with(work: &Workspace, options: &[(&str, &str)], variables: &[(&str, &str)]) -> Self {
         let port = setup::free_port();
-        let args = ["run", "pipeline.yaml", "--listen", &format!("127.0.0.1:{port}")];
+        let address = format!("127.0.0.1:{port}");
+        let mut args = vec!["run", "pipeline.yaml", "--listen", &address];
+        args.extend(options.iter().flat_map(|(name, value)| [name, value]));
         let aperio = Aperio::start_with(work.path(), &args, variables);
         Service { aperio, port }
     }
@@ -165,6 +173,7 @@ fn every_metric_moves_and_readiness_follows_the_brokers_and_the_lag() {
         ("aperio_iceberg_bytes_written_total", 500.0),
         ("aperio_memory_limit_bytes", 536_870_912.0),
         ("aperio_memory_resident_bytes", 10_000_000.0),
+        ("aperio_memory_headroom_bytes", 1.0),
         ("aperio_memory_in_use_bytes", 1.0),
     ] {
         let found = service.metric(name);
@@ -291,7 +300,7 @@ fn a_catalog_that_never_answers_is_seen_by_a_service_and_ends_a_run() {
         "--once",
         "pipeline.yaml",
         "--retry-for",
-        "1s",
+        "8s",
         "--output",
         "json",
     ];
@@ -312,12 +321,40 @@ fn a_thread_that_hangs_ends_a_run_and_the_next_one_does_its_work() {
     produce::create_topic(kafka, topic, 2, &[]);
     produce::produce(kafka, topic, (0..10).map(event));
     let work = Workspace::new(&pipeline(&kafka.brokers(), topic, None));
-    let args = ["run", "--once", "pipeline.yaml", "--retry-for", "1s"];
+    let args = ["run", "--once", "pipeline.yaml", "--retry-for", "5s"];
     let hang = [("FAILPOINTS", "Inside(FileUploaded)=sleep(3600000)")];
     let told = Aperio::start_with(work.path(), &args, &hang).wait().expect_code(4);
     assert!(told.stderr.contains("its files aren't completed"), "{told:#?}");
     let report = work.start_once(&["--output", "json"]).wait().expect_code(0).report();
     assert_eq!(report["tables"][0]["rowsWritten"], 10, "{report:#}");
+
+    // A service isn't ended by it, and doesn't stay green.
+    produce::produce(kafka, topic, (10..20).map(event));
+    let patience = [("--retry-for", "5s")];
+    let service = Service::begin_with(&work, &patience, &hang);
+    service.wait_for(
+        "/health/ready",
+        503,
+        &["past its deadline", "its files aren't completed"],
+    );
+    service.wait_for("/health/live", 200, &[]);
+    drop(service);
+    let report = work.start_once(&["--output", "json"]).wait().expect_code(0).report();
+    assert_eq!(report["tables"][0]["rowsWritten"], 10, "{report:#}");
+}
+
+#[test]
+fn a_service_that_waits_for_a_topic_s_first_record_is_ready() {
+    let (kafka, topic) = (Kafka::shared(), "observe-empty");
+    produce::create_topic(kafka, topic, 2, &[]);
+    let work = Workspace::new(&pipeline(&kafka.brokers(), topic, None));
+    let service = Service::start(&work);
+    service.wait_for("/health/ready", 200, &[]);
+    service.wait_for("/status", 200, &["waiting"]);
+    produce::produce(kafka, topic, (0..10).map(event));
+    service.wait_metric("aperio_iceberg_files_written_total", |count| count > 0.0);
+    service.wait_for("/health/ready", 200, &[]);
+    service.aperio.signal(libc::SIGTERM).expect_code(0);
 }
 
 // --- check -------------------------------------------------------------------------------------------------------------

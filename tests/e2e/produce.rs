@@ -129,9 +129,15 @@ pub fn join_group(kafka: &Kafka, group: &str) {
     assert!(known, "the broker knows its groups");
 }
 
-/// Deletes a topic.
+/// Deletes a topic, and waits until the broker no longer tells of it.
 pub fn delete_topic(kafka: &Kafka, topic: &str) {
     block_on(admin(kafka).delete_topics(&[topic], &admin_options())).expect("the broker answers");
+    let looker: BaseConsumer = config(kafka).create().expect("a consumer");
+    let gone = setup::wait_until(LIMIT, || {
+        let all = looker.fetch_metadata(None, LIMIT).expect("the broker lists its topics");
+        all.topics().iter().all(|found| found.name() != topic)
+    });
+    assert!(gone, "topic `{topic}` is still told of");
 }
 
 /// Deletes the records of one partition below `before`, as retention does; open transactions don't hold it back.
@@ -167,10 +173,14 @@ pub fn groups(kafka: &Kafka) -> Vec<String> {
     groups.groups().iter().map(|group| group.name().to_owned()).collect()
 }
 
-/// Raises the number of partitions to `partitions`.
-pub fn add_partitions(kafka: &Kafka, topic: &str, partitions: usize) {
-    let more = NewPartitions::new(topic, partitions);
+/// Raises the number of partitions to `count`, and waits until the broker tells of them: a record for one that isn't known is
+/// thrown away.
+pub fn add_partitions(kafka: &Kafka, topic: &str, count: usize) {
+    let more = NewPartitions::new(topic, count);
     block_on(admin(kafka).create_partitions([&more], &admin_options())).expect("the broker answers");
+    let looker: BaseConsumer = config(kafka).create().expect("a consumer");
+    let known = setup::wait_until(LIMIT, || partitions(&looker, topic).len() == count);
+    assert!(known, "topic `{topic}` has no {count} partitions");
 }
 
 /// Produces records and waits until the broker has them all.
@@ -218,7 +228,7 @@ impl Transaction {
     pub fn begin(kafka: &Kafka, id: &str) -> Self {
         let producer: BaseProducer = config(kafka)
             .set("transactional.id", id)
-            .set("transaction.timeout.ms", "60000")
+            .set("transaction.timeout.ms", "600000")
             .create()
             .expect("a producer");
         producer

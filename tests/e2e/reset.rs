@@ -13,7 +13,7 @@ use crate::readers::{self, Catalog, Engine};
 use crate::servers::Kafka;
 use crate::setup;
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = setup::PATIENCE;
 
 /// Noon of a day; record `n` was made `n` minutes later.
 const NOON_MS: i64 = 1_768_478_400_000;

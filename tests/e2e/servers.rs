@@ -16,7 +16,7 @@ use tempfile::TempDir;
 pub use super::proxy::{Fault, Proxy, SeenCommit};
 use super::setup;
 
-const START_LIMIT: Duration = Duration::from_secs(90); // 3 s alone, 30 s seen on two cores shared by five builds
+const START_LIMIT: Duration = setup::PATIENCE; // 3 s alone, 30 s seen on two cores shared by five builds
 
 /// A server process with its log; dropped, it is killed.
 struct Server {

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -97,10 +97,19 @@ pub fn kill_group(child: &mut Child) {
     child.wait().expect("the child can be waited for");
 }
 
-/// A TCP port of loopback that is free now.
+/// How long anything is waited for that takes seconds on a quiet machine: only a test that fails waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A TCP port of loopback that is free now, each given out once: a server that is started again finds its own still free.
+///
+/// Below those that the kernel gives to whoever binds port 0 (`ip_local_port_range`), and apart from other test processes.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    const PORTS: u16 = 400;
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + u16::try_from(std::process::id() % 50).expect("below 50") * PORTS;
+    let mut next = (0..PORTS).map(|_| first + GIVEN.fetch_add(1, Ordering::Relaxed) % PORTS);
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    next.find(free).expect("loopback has a free port")
 }
 
 /// Waits until `ready` holds; `false` when `limit` passed first.

@@ -15,7 +15,7 @@ use crate::servers::Kafka;
 use crate::setup;
 
 /// A bound for what a service does in the background; nothing here is meant to take longer than some seconds.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = setup::PATIENCE;
 
 /// A pipeline named after its topic; `source` and `table` are further lines of `source` and of the table, in flow style.
 fn pipeline(brokers: &str, topic: &str, source: &str, table: &str) -> String {
@@ -39,7 +39,7 @@ fn lively(kafka: &Kafka, topic: &str, source: &str) -> Workspace {
 }
 
 fn service(work: &Workspace) -> Aperio {
-    Aperio::start(work.path(), &["run", "pipeline.yaml"])
+    Aperio::start(work.path(), &["run", "pipeline.yaml", "--retry-for", "5m"])
 }
 
 fn once(work: &Workspace) -> Outcome {
@@ -396,7 +396,7 @@ fn brokers_that_come_late_or_go_for_a_while_are_waited_for() {
 
     // Gone for longer than one is patient: the service says so and ends.
     service.signal(libc::SIGTERM).expect_code(0);
-    let mut impatient = Aperio::start(work.path(), &["run", "pipeline.yaml", "--retry-for", "3s"]);
+    let mut impatient = Aperio::start(work.path(), &["run", "pipeline.yaml", "--retry-for", "8s"]);
     assert!(impatient.wait_for("partitions assigned"), "{:#?}", impatient.printed());
     kafka.kill();
     expect_told(&impatient.wait().expect_code(4), &[&kafka.brokers(), "--retry-for"]);
@@ -420,7 +420,7 @@ fn a_wrong_password_is_told_as_a_refusal_and_never_printed() {
     };
     let work = Workspace::new(&yaml("wrong-secret"));
     let told = work
-        .start_once(&["--output", "json", "--retry-for", "3s"])
+        .start_once(&["--output", "json", "--retry-for", "8s"])
         .wait()
         .expect_code(4);
     expect_told(

@@ -22,7 +22,8 @@ use crate::units::Millis;
 /// How long a member waits for its first partitions before it says so, and asks whether its group can be talked to.
 const ASSIGNMENT_WAIT: Millis = Millis(15_000);
 
-/// A chunk's size: large enough for columns to pay, small enough that several are on their way at once.
+/// A chunk's size: large enough for columns to pay, small enough that several are on their way at once. With little memory it
+/// is half of what chunks may hold.
 const CHUNK_BYTES_MAX: usize = 4 << 20;
 
 /// librdkafka's own limits that together keep its queues within `bytes`, as far as it has any.
@@ -53,11 +54,11 @@ impl Conductor {
             group: source.group.clone(),
             read_committed: source.read_committed,
             max_poll_records: source.max_poll_records as usize,
-            chunk_bytes_max: CHUNK_BYTES_MAX,
+            chunk_bytes_max: CHUNK_BYTES_MAX.min(self.shares.chunks / 2),
             client,
             meter: self.counters.table.metrics.consumer.clone(),
         };
-        let budget = Budget::new(self.shares.chunks.max(2 * CHUNK_BYTES_MAX), &self.memory);
+        let budget = Budget::new(self.shares.chunks, &self.memory);
         self.budget = Some(budget.clone());
         match Consumer::start(settings, budget, self.kafka.0.clone()) {
             Ok(consumer) => {

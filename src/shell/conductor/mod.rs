@@ -123,7 +123,10 @@ async fn play(
                     return Ok(Some((topic, table, view)));
                 }
                 None if options.once => return Ok(None),
-                None => tokio::time::sleep(EMPTY_TOPIC_WAIT).await,
+                None => {
+                    counters.table.enters(Phase::Waiting);
+                    tokio::time::sleep(EMPTY_TOPIC_WAIT).await;
+                }
             }
         }
     };

@@ -52,6 +52,8 @@ mod with_failpoints {
         Beyond,
         /// A service whose partitions are taken away while it fills a window.
         Revoked,
+        /// A service, many windows: it ends only because it is asked to.
+        Serving,
     }
 
     /// What a killed run may leave behind for orphan cleanup.
@@ -145,7 +147,7 @@ mod with_failpoints {
                 passed => format!("{passed}*off->{act}"),
             };
             let before = match (self.scene, self.point) {
-                (Scene::First | Scene::NewField | Scene::Revoked, _) => "",
+                (Scene::First | Scene::NewField | Scene::Revoked | Scene::Serving, _) => "",
                 // A catalog so slow that the run is dead before it answers, or so slow that it must be waited for.
                 // One that is asked to end waits for the catalog: as long as it takes, if that isn't too long.
                 _ if self.signal == libc::SIGTERM && matches!(self.scene, Scene::Crowded | Scene::Beyond) => {
@@ -204,7 +206,7 @@ mod with_failpoints {
             Some((uri, _)) => format!("catalog: {{type: rest, uri: \"{uri}\", warehouse: \"\"}}\nstateDir: state\n"),
             None => String::new(),
         };
-        let batch_size = if kill.scene == Scene::Crowded {
+        let batch_size = if matches!(kill.scene, Scene::Crowded | Scene::Serving) {
             SMALL_BATCH
         } else {
             1_000_000
@@ -226,6 +228,7 @@ mod with_failpoints {
         let start = |args: &[&str]| Aperio::start_with(work.path(), args, &[("FAILPOINTS", &failpoints)]);
         let killed = match kill.scene {
             Scene::First | Scene::Crowded => start(&once).wait(),
+            Scene::Serving => start(&["run", "pipeline.yaml"]).wait(),
             Scene::NewField => {
                 work.start_once(&[]).wait().expect_code(0);
                 ids += 60;
@@ -266,6 +269,7 @@ mod with_failpoints {
             }
         };
         match kill.signal {
+            libc::SIGTERM if kill.scene == Scene::Serving => assert_eq!(killed.code, Some(0), "{kill:?}: {killed:#?}"),
             // In time, or when all was done already.
             libc::SIGTERM => assert!(matches!(killed.code, Some(0 | 143)), "{kill:?}: {killed:#?}"),
             _ => assert_eq!(
@@ -377,6 +381,68 @@ mod with_failpoints {
         };
         let all: Vec<_> = every_point().into_iter().flat_map(kills).map(asked).collect();
         let played = play_all(&servers, &all, "asked");
+        tell(&played, started);
+        check_all(&servers, &played);
+    }
+
+    #[test]
+    fn a_service_asked_to_end_at_any_step_does_and_nothing_is_lost_or_doubled() {
+        use KillPoint::{After, Before, Inside};
+        let started = Instant::now();
+        let servers = Servers {
+            kafka: Kafka::shared(),
+            rest: None,
+        };
+        let at = |points: &[KillPoint], passed: u32| -> Vec<Kill> {
+            let kill = |point: &KillPoint| Kill {
+                signal: libc::SIGTERM,
+                point: *point,
+                passed,
+                scene: Scene::Serving,
+                leaves: Leaves::Windows,
+            };
+            points.iter().map(kill).collect()
+        };
+        let around = |effects: &[Effect]| -> Vec<KillPoint> {
+            effects
+                .iter()
+                .flat_map(|effect| [Before(*effect), After(*effect)])
+                .collect()
+        };
+        let mut all = at(&around(&[Effect::ResolveStart, Effect::Join, Effect::Read]), 0);
+        all.extend(at(
+            &[
+                Place::TopicSeen,
+                Place::TableWritten,
+                Place::TableCreated,
+                Place::LettersStored,
+            ]
+            .map(Inside),
+            0,
+        ));
+        // In the middle of its work.
+        let working = [
+            Effect::Take,
+            Effect::Seal,
+            Effect::Prepare,
+            Effect::Load,
+            Effect::Swap,
+            Effect::Publish,
+        ];
+        all.extend(at(&around(&working), 1));
+        let working = [
+            Place::ChunkTaken,
+            Place::FileUploaded,
+            Place::ManifestsStaged,
+            Place::MetadataWritten,
+            Place::Swapped,
+            Place::AnswerHeld,
+            Place::PointsWritten,
+            Place::PointsRenamed,
+            Place::PointsPublished,
+        ];
+        all.extend(at(&working.map(Inside), 1));
+        let played = play_all(&servers, &all, "served");
         tell(&played, started);
         check_all(&servers, &played);
     }

@@ -69,6 +69,8 @@ fn a_bucket_that_refuses_or_breaks_ends_a_run_that_another_completes() {
             _ => fault,
         });
         gave_up(work.start_once(&IMPATIENT).wait(), &[words]);
+        let checked = Aperio::run(work.path(), &["check", "pipeline.yaml"]).expect_code(4);
+        assert!(checked.stdout.contains(words), "{checked:#?}");
         store.pass();
         work.start_once(&[]).wait().expect_code(0);
     }

@@ -414,6 +414,17 @@ fn check_names_what_is_broken_and_leaves_nothing_behind() {
     let report = check(&work, 4);
     assert_eq!(names(&report), ["catalog"], "{report:#}");
 
+    // One that is there, and lets nobody in or us alone.
+    let warehouse = tempfile::tempdir().expect("a temporary folder");
+    let catalog = RestCatalog::start(warehouse.path());
+    let proxy = Proxy::start(catalog.address());
+    work.rewrite(&pipeline(&kafka.brokers(), topic, Some(&proxy.uri())));
+    assert_eq!(failed(&check(&work, 0)), []);
+    proxy.guard(|_| Fault::Refuse(401));
+    let report = check(&work, 4);
+    assert_eq!(names(&report), ["catalog"], "{report:#}");
+    assert!(failed(&report)[0].1.contains("401"), "{report:#}");
+
     std::fs::write(work.path().join("file"), "no folder").expect("a file");
     work.rewrite(&format!("stateDir: ./file\n{good}"));
     let report = check(&work, 4);

@@ -428,7 +428,7 @@ fn a_wrong_password_is_told_as_a_refusal_and_never_printed() {
         &[&kafka.login_brokers(), "refuse", "uthentication", "source.security"],
     );
     let checked = Aperio::run(work.path(), &["check", "pipeline.yaml"]).expect_code(4);
-    assert!(checked.stdout.contains("uthentication"), "{checked:#?}");
+    assert!(checked.stderr.contains("uthentication"), "{checked:#?}");
     assert!(!format!("{checked:?}").contains("wrong-secret"), "{checked:#?}");
     assert!(
         !told.stderr.contains("wrong-secret") && !told.stdout.contains("wrong-secret"),

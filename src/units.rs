@@ -26,6 +26,13 @@ impl From<std::time::Duration> for Millis {
     }
 }
 
+impl From<Millis> for std::time::Duration {
+    /// Takes the span without its sign.
+    fn from(span: Millis) -> Self {
+        Self::from_millis(span.0.unsigned_abs())
+    }
+}
+
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ms", self.0)

@@ -83,17 +83,6 @@ pub fn consume(brokers: &str, topic: &str, records: u64) {
     unsafe { sys::rd_kafka_queue_destroy(queue) };
 }
 
-/// Makes the chunks of [`path`] and does nothing with them: what of its instructions isn't the stages'.
-pub fn chunks(records: u64) {
-    for block in (0..records).step_by((CHUNK_ROWS * PARTITIONS) as usize) {
-        for partition in 0..PARTITIONS {
-            let numbers =
-                (block + partition..records.min(block + CHUNK_ROWS * PARTITIONS)).step_by(PARTITIONS as usize);
-            std::hint::black_box(chunk(partition, numbers, records));
-        }
-    }
-}
-
 /// CPU seconds of one thread by stage, and the bytes of the files it made.
 #[derive(Default)]
 pub struct Path {
@@ -135,63 +124,71 @@ pub fn path(records: u64) -> Path {
 
     let mut used = Path::default();
     let mut rows = 0;
+    let mut seal = |writer: WindowWriter, used: &mut Path| {
+        let at = cpu_s();
+        let files = writer.seal().expect("nothing to fail at");
+        used.write_s += cpu_s() - at;
+        used.files += files.len();
+        for file in files {
+            rows += file.record_count();
+            used.file_bytes += file.file_size_in_bytes();
+        }
+    };
     let mut writer = None;
     let mut in_window = 0;
-    // Partition by partition, as they come of a broker: event `n` is in partition `n % PARTITIONS`.
-    for block in (0..records).step_by((CHUNK_ROWS * PARTITIONS) as usize) {
-        for partition in 0..PARTITIONS {
-            let numbers =
-                (block + partition..records.min(block + CHUNK_ROWS * PARTITIONS)).step_by(PARTITIONS as usize);
-            let chunk = chunk(partition, numbers, records);
-            if chunk.is_empty() {
-                continue;
-            }
-            let at = cpu_s();
-            let decoded = decoder.decode(&chunk);
-            used.decode_s += cpu_s() - at;
-            assert!(
-                decoded.rejects.is_empty() && decoded.unseen.is_none(),
-                "every event is a row"
-            );
-            let at = cpu_s();
-            let placed = placer.place(decoded, &chunk);
-            used.place_s += cpu_s() - at;
-            in_window += chunk.len() as u64;
-            let at = cpu_s();
-            let open: &mut WindowWriter = writer.get_or_insert_with(|| {
-                WindowWriter::new(
-                    plan.clone(),
-                    spec.clone(),
-                    None,
-                    ParquetSettings::default(),
-                    "/nowhere".to_owned(),
-                    format!("{block:012}"),
-                    WINDOW_ROWS,
-                    Box::new(Nowhere),
-                )
-            });
-            open.write(placed.parts).expect("nothing to fail at");
-            if let Some(scattered) = placed.scattered {
-                open.scatter(scattered).expect("nothing to fail at");
-            }
-            if in_window >= WINDOW_ROWS || block + CHUNK_ROWS * PARTITIONS >= records && partition + 1 == PARTITIONS {
-                let files = writer
-                    .take()
-                    .expect("written to above")
-                    .seal()
-                    .expect("nothing to fail at");
-                used.files += files.len();
-                for file in files {
-                    rows += file.record_count();
-                    used.file_bytes += file.file_size_in_bytes();
-                }
-                in_window = 0;
-            }
-            used.write_s += cpu_s() - at;
+    for chunk in chunks(records) {
+        let at = cpu_s();
+        let decoded = decoder.decode(&chunk);
+        used.decode_s += cpu_s() - at;
+        assert!(
+            decoded.rejects.is_empty() && decoded.unseen.is_none(),
+            "every event is a row"
+        );
+        let at = cpu_s();
+        let placed = placer.place(decoded, &chunk);
+        used.place_s += cpu_s() - at;
+        in_window += chunk.len() as u64;
+        let at = cpu_s();
+        let open: &mut WindowWriter = writer.get_or_insert_with(|| {
+            WindowWriter::new(
+                plan.clone(),
+                spec.clone(),
+                None,
+                ParquetSettings::default(),
+                "/nowhere".to_owned(),
+                format!("{:012}", used.files),
+                WINDOW_ROWS,
+                Box::new(Nowhere),
+            )
+        });
+        open.write(placed.parts).expect("nothing to fail at");
+        if let Some(scattered) = placed.scattered {
+            open.scatter(scattered).expect("nothing to fail at");
         }
+        used.write_s += cpu_s() - at;
+        if in_window >= WINDOW_ROWS {
+            seal(writer.take().expect("written to above"), &mut used);
+            in_window = 0;
+        }
+    }
+    if let Some(writer) = writer {
+        seal(writer, &mut used);
     }
     assert_eq!(rows, records, "rows written");
     used
+}
+
+/// Makes all events, partition by partition, as they come of a broker: event `n` is in partition `n % PARTITIONS`.
+pub fn chunks(records: u64) -> impl Iterator<Item = Chunk> {
+    const BLOCK: u64 = CHUNK_ROWS * PARTITIONS;
+    let blocks = (0..records).step_by(BLOCK as usize);
+    let chunks = blocks.flat_map(move |block| {
+        (0..PARTITIONS).map(move |partition| {
+            let numbers = (block + partition..records.min(block + BLOCK)).step_by(PARTITIONS as usize);
+            chunk(partition, numbers, records)
+        })
+    });
+    chunks.filter(|chunk| !chunk.is_empty())
 }
 
 fn chunk(partition: u64, numbers: impl Iterator<Item = u64>, records: u64) -> Chunk {

@@ -56,7 +56,7 @@ impl World {
     /// Sets up the clients; nothing is contacted yet.
     pub fn new(pipeline: Pipeline, retry_for: Millis) -> Result<World, Failure> {
         let access = Access {
-            retry_for: Duration::from_millis(retry_for.0.unsigned_abs()),
+            retry_for: Duration::from(retry_for),
             ..Access::from(&pipeline.catalog.properties)
         };
         let letters = Arc::new(catalog_with(&pipeline.catalog, access.clone())?);
@@ -66,7 +66,7 @@ impl World {
         };
         let source = &pipeline.source;
         let (least, most) = QUESTION_TIMEOUT_S;
-        let timeout = Duration::from_secs((retry_for.0.unsigned_abs() / 1000).clamp(least, most));
+        let timeout = Duration::from_secs(Duration::from(retry_for).as_secs().clamp(least, most));
         let admin = Admin::new(&source.brokers, source.read_committed, &source.client, timeout)
             .map_err(|error| error.failure(&source.brokers, &source.topic))?;
         let ident = ident(&pipeline, &pipeline.name)?;
@@ -229,7 +229,7 @@ impl World {
         let question = Arc::new(question);
         let source = &self.pipeline.source;
         let since = Instant::now();
-        let patience = Duration::from_millis(self.retry_for.0.unsigned_abs());
+        let patience = Duration::from(self.retry_for);
         let (mut pause, pause_max) = QUESTION_PAUSE;
         // Ends: by the answer, or when the time is over that its error is given.
         loop {
@@ -287,7 +287,7 @@ pub(super) async fn patiently<T, E, F: Future<Output = Result<T, E>>>(
     attempt: impl Fn() -> F,
 ) -> Result<T, E> {
     let since = Instant::now();
-    let patience = Duration::from_millis(retry_for.0.unsigned_abs());
+    let patience = Duration::from(retry_for);
     let mut pauses = pauses();
     // Ends: by the answer, or when the time is over that its error is given.
     loop {

@@ -23,9 +23,7 @@ const MARGIN: Duration = Duration::from_secs(240);
 
 /// How long a conductor may stay silent.
 pub(super) fn limit(retry_for: Millis) -> Duration {
-    Duration::from_millis(retry_for.0.unsigned_abs())
-        .saturating_mul(8)
-        .saturating_add(MARGIN)
+    Duration::from(retry_for).saturating_mul(8).saturating_add(MARGIN)
 }
 
 /// How often a mark was looked at since it changed.

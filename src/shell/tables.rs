@@ -202,7 +202,7 @@ impl World {
     ) -> Result<LoadedTable, Failure> {
         let (mut base, mut seen) = (base, None);
         let (mut since, mut pauses) = (Instant::now(), pauses());
-        let patience = Duration::from_millis(self.retry_for.0.unsigned_abs());
+        let patience = Duration::from(self.retry_for);
         // Ends: by the change, or when the table has stayed as it is for all the time that is given. Where others go on changing
         // it, nothing is down.
         loop {

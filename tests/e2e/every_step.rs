@@ -173,6 +173,16 @@ mod with_failpoints {
         rest: Option<(String, PathBuf)>,
     }
 
+    impl Servers<'_> {
+        /// The broker that tests share, and a SQLite catalog in each workspace.
+        fn with_sqlite() -> Self {
+            Servers {
+                kafka: Kafka::shared(),
+                rest: None,
+            }
+        }
+    }
+
     fn event(n: i64, more: &str) -> Record {
         Record::of(format!(r#"{{"id":{n},"name":"u{}"{more}}}"#, n % 7)).partition((n % 3) as i32)
     }
@@ -356,10 +366,7 @@ mod with_failpoints {
     #[test]
     fn killed_at_every_step_and_resumed_nothing_is_lost_or_doubled() {
         let started = Instant::now();
-        let servers = Servers {
-            kafka: Kafka::shared(),
-            rest: None,
-        };
+        let servers = Servers::with_sqlite();
         let all: Vec<_> = every_point().into_iter().flat_map(kills).collect();
         assert!(all.len() > 60, "{} kills", all.len());
         let played = play_all(&servers, &all, "steps");
@@ -371,10 +378,7 @@ mod with_failpoints {
     #[test]
     fn asked_to_end_at_every_step_it_does_and_nothing_is_lost_or_doubled() {
         let started = Instant::now();
-        let servers = Servers {
-            kafka: Kafka::shared(),
-            rest: None,
-        };
+        let servers = Servers::with_sqlite();
         let asked = |kill: Kill| Kill {
             signal: libc::SIGTERM,
             ..kill
@@ -389,10 +393,7 @@ mod with_failpoints {
     fn a_service_asked_to_end_at_any_step_does_and_nothing_is_lost_or_doubled() {
         use KillPoint::{After, Before, Inside};
         let started = Instant::now();
-        let servers = Servers {
-            kafka: Kafka::shared(),
-            rest: None,
-        };
+        let servers = Servers::with_sqlite();
         let at = |points: &[KillPoint], passed: u32| -> Vec<Kill> {
             let kill = |point: &KillPoint| Kill {
                 signal: libc::SIGTERM,

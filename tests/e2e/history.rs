@@ -2,8 +2,6 @@
 //! offsets go along with the rows, or the run stops and says what to run.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -11,7 +9,7 @@ use serde_json::{Value, json};
 use crate::aperio::{Aperio, Outcome, Workspace};
 use crate::produce::{self, Record};
 use crate::readers::{self, Catalog, Engine};
-use crate::servers::{Fault, Kafka, Proxy, RestCatalog};
+use crate::servers::{Fault, Kafka, Proxy, RestCatalog, send};
 
 /// Records of a round; two windows and a bit.
 const ROUND: i64 = 300;
@@ -379,16 +377,12 @@ fn a_table_dropped_from_a_rest_catalog_is_missed_also_where_its_sync_points_lie_
     done(&work, table);
     assert_eq!(done(&work, table)["recordsRead"], 0);
 
-    let mut stream = TcpStream::connect(rest.address()).expect("a catalog that listens");
-    let target = format!("/v1/namespaces/default/tables/{table}");
-    write!(
-        stream,
-        "DELETE {target} HTTP/1.1\r\nhost: catalog\r\nconnection: close\r\n\r\n"
-    )
-    .expect("a request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    let (status, answer) = send(
+        &rest.address(),
+        "DELETE",
+        &format!("/v1/namespaces/default/tables/{table}"),
+    );
+    assert_eq!(status, 204, "{answer}");
     let what = format!("table `default.{table}` is gone, but sync points have 3 rows for it");
     for _ in 0..2 {
         refused(&work, table, &[&what, "it was dropped"]);

@@ -454,31 +454,17 @@ impl S3 {
 
     /// Makes a bucket.
     pub fn make_bucket(&self, bucket: &str) {
-        let (status, _) = self.send("PUT", bucket);
+        let (status, _) = send(&self.address(), "PUT", &format!("/{bucket}"));
         assert_eq!(status, 200, "bucket {bucket}");
     }
 
     /// The keys in a bucket.
     pub fn keys(&self, bucket: &str) -> Vec<String> {
-        let (status, listing) = self.send("GET", &format!("{bucket}?list-type=2"));
+        let (status, listing) = send(&self.address(), "GET", &format!("/{bucket}?list-type=2"));
         assert_eq!(status, 200, "{listing}");
         let keys = listing.split("<Key>").skip(1);
         keys.map(|rest| rest.split('<').next().unwrap_or_default().to_owned())
             .collect()
-    }
-
-    fn send(&self, method: &str, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.address()).expect("the S3 server listens");
-        let host = self.address();
-        write!(
-            stream,
-            "{method} /{path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-        )
-        .expect("the S3 server reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("the S3 server answers");
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        (status.expect("a status"), answer)
     }
 
     /// `host:port`, for [`Proxy::start`].
@@ -490,4 +476,18 @@ impl S3 {
     pub fn uri(&self) -> String {
         format!("http://{}", self.address())
     }
+}
+
+/// Sends a request without a body to the server at `address`, as `host:port`; returns the status and all that it answers.
+pub fn send(address: &str, method: &str, target: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    write!(
+        stream,
+        "{method} {target} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    )
+    .expect("the server reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the server answers");
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.expect("a status"), answer)
 }

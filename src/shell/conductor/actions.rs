@@ -215,6 +215,6 @@ fn effect_of(action: &Action) -> Effect {
 
 async fn wait(after: Millis) {
     if after.0 > 0 {
-        tokio::time::sleep(Duration::from_millis(after.0.unsigned_abs())).await;
+        tokio::time::sleep(Duration::from(after)).await;
     }
 }

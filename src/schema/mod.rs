@@ -2,10 +2,12 @@
 
 pub mod evolve;
 pub mod infer;
+mod text;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
+pub use self::text::{Reference, SchemaLanguage, SchemaText};
 pub use crate::config::KafkaColumn;
 
 /// Where the values of one top-level column of the table come from.

@@ -150,14 +150,14 @@ impl Aperio {
 
     /// Says whether it has ended.
     pub fn ended(&self) -> bool {
-        matches!(self.state(), None | Some('Z'))
+        matches!(setup::state(&self.child), None | Some('Z'))
     }
 
     /// Waits until it has stopped itself by SIGSTOP.
     pub fn wait_stopped(&self) {
         let stopped = setup::wait_until(RUN_LIMIT, || {
             assert!(!self.ended(), "it ended: {:#?}", self.printed.lock());
-            self.state() == Some('T')
+            setup::state(&self.child) == Some('T')
         });
         assert!(
             stopped,
@@ -168,17 +168,13 @@ impl Aperio {
 
     /// Stops it by SIGSTOP, wherever it is.
     pub fn freeze(&self) {
-        let id = i32::try_from(self.child.id()).expect("process ids are small");
-        // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
-        unsafe { libc::kill(id, libc::SIGSTOP) };
+        setup::signal(&self.child, libc::SIGSTOP);
         self.wait_stopped();
     }
 
     /// Lets it go on after [`Aperio::wait_stopped`].
     pub fn go_on(self) -> Self {
-        let id = i32::try_from(self.child.id()).expect("process ids are small");
-        // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
-        unsafe { libc::kill(id, libc::SIGCONT) };
+        setup::signal(&self.child, libc::SIGCONT);
         self
     }
 
@@ -195,18 +191,9 @@ impl Aperio {
         ticks / 100.0
     }
 
-    /// The kernel's letter for what it does; `None` if there is no such process.
-    fn state(&self) -> Option<char> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
-        // After the name, which is in parentheses and may hold anything.
-        stat.rsplit(") ").next()?.chars().next()
-    }
-
     /// Sends a signal such as `libc::SIGTERM` and waits for the end.
     pub fn signal(self, signal: i32) -> Outcome {
-        let id = i32::try_from(self.child.id()).expect("process ids are small");
-        // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
-        unsafe { libc::kill(id, signal) };
+        setup::signal(&self.child, signal);
         self.wait()
     }
 

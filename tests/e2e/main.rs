@@ -1,9 +1,11 @@
-//! The whole program against real servers: Apache Kafka, the SQLite and REST catalogs, and engines that read the tables.
+//! The whole program against real servers: Apache Kafka, a schema registry, the SQLite and REST catalogs, and engines that
+//! read the tables.
 //!
 //! `make setup` gets them, `make test` does that first. What isn't there fails a test; nothing is skipped.
 
 mod access;
 mod aperio;
+mod encode;
 mod every_step;
 mod faults;
 mod history;
@@ -18,6 +20,7 @@ mod proxy;
 mod readers;
 mod rebalance;
 mod records;
+mod registry;
 mod reset;
 mod servers;
 mod setup;

@@ -1,10 +1,13 @@
-//! An HTTP proxy before a REST catalog or an S3 server that spoils what passes: it loses answers, falsifies them, refuses,
-//! hangs, cuts connections, and asks for the papers of whoever comes by.
+//! An HTTP proxy before a REST catalog, an S3 server or a schema registry that spoils what passes: it loses answers,
+//! falsifies them, refuses, hangs, cuts connections, closes its port, and asks for the papers of whoever comes by.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
+
+use super::setup;
 
 /// What [`Proxy`] does to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,29 +51,71 @@ struct Plan {
 /// The proxy; everything passes that nobody said to spoil.
 pub struct Proxy {
     port: u16,
+    upstream: Arc<str>,
     plan: Arc<Mutex<Plan>>,
+    listener: Mutex<Option<Arc<TcpListener>>>,
 }
 
 impl Proxy {
     /// Starts one in threads of this process; `upstream` is `host:port`.
     pub fn start(upstream: impl Into<String>) -> Self {
-        let upstream: Arc<str> = upstream.into().into();
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        Self::start_on(0, upstream)
+    }
+
+    /// The same on a port of one's own, for which 0 asks the kernel; one that is closed and opened has its own.
+    pub fn start_on(port: u16, upstream: impl Into<String>) -> Self {
+        let mut proxy = Self {
+            port,
+            upstream: upstream.into().into(),
+            plan: Arc::default(),
+            listener: Mutex::default(),
+        };
+        proxy.port = proxy.listen();
+        proxy
+    }
+
+    /// Refuses connections until [`Proxy::open`]; requests that came by before are still answered.
+    pub fn close(&self) {
+        let listener = self.listener.lock().expect("no panic holds the listener").take();
+        let listener = listener.expect("the proxy is open");
+        // SAFETY: no memory involved; the socket is open while `listener` lives. It wakes the thread that accepts.
+        unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
+        // The port is free, for `open`, when that thread has let go of it too.
+        let refused = setup::wait_until(setup::PATIENCE, || Arc::strong_count(&listener) == 1);
+        assert!(refused, "the proxy doesn't close");
+    }
+
+    /// Takes connections again after [`Proxy::close`].
+    pub fn open(&self) {
+        self.listen();
+    }
+
+    fn listen(&self) -> u16 {
+        let mut open = self.listener.lock().expect("no panic holds the listener");
+        assert!(open.is_none(), "the proxy is open");
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).expect("the port is free");
         let port = listener.local_addr().expect("a bound socket has an address").port();
-        let plan = Arc::new(Mutex::new(Plan::default()));
-        let shared = Arc::clone(&plan);
-        // Ends with the process: a thread that waits costs nothing, and a port of ours that is still open can't be
-        // taken by another test.
+        let listener = Arc::new(listener);
+        *open = Some(Arc::clone(&listener));
+        let (upstream, plan) = (Arc::clone(&self.upstream), Arc::clone(&self.plan));
+        // Ends with the process, unless it is closed: a thread that waits costs nothing, and a port of ours that is still
+        // open can't be taken by another test.
         std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (upstream, plan) = (Arc::clone(&upstream), Arc::clone(&shared));
+            loop {
+                let client = match listener.accept() {
+                    Ok((client, _)) => client,
+                    // accept(2): the socket no longer listens.
+                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return,
+                    Err(_) => continue,
+                };
+                let (upstream, plan) = (Arc::clone(&upstream), Arc::clone(&plan));
                 std::thread::spawn(move || {
                     // A broken connection is the client's to notice.
                     let _ = serve(client, &upstream, &plan);
                 });
             }
         });
-        Self { port, plan }
+        port
     }
 
     /// Its address: what goes into `catalog.uri` or `s3.endpoint`.
@@ -301,17 +346,28 @@ fn decide(request: &Request, plan: &Mutex<Plan>) -> (Option<usize>, Fault) {
     (index, fault)
 }
 
-/// An error answer as the REST catalog's specification shapes it; S3 clients look at the status only.
+/// An error answer as the REST catalog's specification shapes it, and Confluent's registry; S3 clients look at the status
+/// only.
 fn made_up(status: u16) -> Message {
     let (reason, kind) = match status {
         401 => ("Unauthorized", "NotAuthorizedException"),
         403 => ("Forbidden", "ForbiddenException"),
+        404 => ("Not Found", "NotFoundException"),
         409 => ("Conflict", "CommitFailedException"),
         429 => ("Too Many Requests", "TooManyRequestsException"),
         503 => ("Service Unavailable", "ServiceUnavailableException"),
         _ => ("Internal Server Error", "InternalServerError"),
     };
-    let body = serde_json::json!({"error": {"message": "made up by the proxy", "type": kind, "code": status}});
+    let message = "made up by the proxy";
+    // Source: confluentinc/schema-registry, `rest/exceptions/Errors.java`: 40403 is "schema not found", 50001 a store's error.
+    let error_code = match status {
+        404 => 40403,
+        500 => 50001,
+        other => i32::from(other),
+    };
+    let body = serde_json::json!({
+        "error": {"message": message, "type": kind, "code": status}, "error_code": error_code, "message": message,
+    });
     Message {
         start_line: format!("HTTP/1.1 {status} {reason}"),
         headers: vec![("content-type".to_owned(), "application/json".to_owned())],

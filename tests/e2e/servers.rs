@@ -1,4 +1,5 @@
-//! Real servers on loopback: Apache Kafka, Iceberg's REST catalog, Project Nessie, S3.
+//! Real servers on loopback: Apache Kafka, Iceberg's REST catalog, Project Nessie, S3. The schema registry is in
+//! `registry.rs`.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub use super::proxy::{Fault, Proxy, SeenCommit};
@@ -19,14 +21,14 @@ use super::setup;
 const START_LIMIT: Duration = setup::PATIENCE; // 3 s alone, 30 s seen on two cores shared by five builds
 
 /// A server process with its log; dropped, it is killed.
-struct Server {
+pub struct Server {
     child: Child,
     log: PathBuf,
 }
 
 impl Server {
     /// Starts `command` with its output going to `log`, and waits until that holds `ready`.
-    fn start(mut command: Command, log: PathBuf, ready: &str) -> Self {
+    pub fn start(mut command: Command, log: PathBuf, ready: &str) -> Self {
         let out = File::create(&log).expect("the log can be created");
         let err = out.try_clone().expect("the log can be opened twice");
         command.stdin(Stdio::null()).stdout(out).stderr(err);
@@ -45,6 +47,18 @@ impl Server {
         }
         server
     }
+
+    /// Stops it by SIGSTOP: connections are taken, by the kernel, and nothing is answered.
+    pub fn pause(&self) {
+        setup::signal(&self.child, libc::SIGSTOP);
+        let stopped = setup::wait_until(setup::PATIENCE, || setup::state(&self.child) == Some('T'));
+        assert!(stopped, "the server doesn't stop");
+    }
+
+    /// Lets it go on after [`Server::pause`], with what it was asked meanwhile.
+    pub fn resume(&self) {
+        setup::signal(&self.child, libc::SIGCONT);
+    }
 }
 
 impl Drop for Server {
@@ -53,7 +67,8 @@ impl Drop for Server {
     }
 }
 
-fn java(heap_mib: u32) -> Command {
+/// A Java runtime with this heap, to be told what to run.
+pub fn java(heap_mib: u32) -> Command {
     let mut command = Command::new(setup::java());
     command.arg(format!("-Xmx{heap_mib}m")).args([
         "-XX:+UseSerialGC",
@@ -81,21 +96,10 @@ impl Kafka {
     /// A test that stops or kills its broker starts its own with [`Kafka::start`].
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Kafka> = OnceLock::new();
-        static DIR: OnceLock<PathBuf> = OnceLock::new();
-        // A static isn't dropped: the kernel kills the broker when this process ends, this removes its folder.
-        extern "C" fn remove_dir() {
-            if let Some(dir) = DIR.get() {
-                SHARED.get().expect("set before DIR").kill();
-                let _ = fs::remove_dir_all(dir);
-            }
-        }
-        let kafka = SHARED.get_or_init(Self::start);
-        DIR.get_or_init(|| {
-            // SAFETY: the function is `extern "C"`, takes nothing and doesn't unwind in any way that matters at exit.
-            unsafe { libc::atexit(remove_dir) };
-            kafka.dir.path().to_owned()
-        });
-        kafka
+        SHARED.get_or_init(|| {
+            setup::at_exit(|| SHARED.get().into_iter().for_each(Self::remove));
+            Self::start()
+        })
     }
 
     /// Starts a broker of one's own, in a cluster of its own.
@@ -238,6 +242,11 @@ impl Kafka {
     /// `host:port` for clients that log in.
     pub fn login_brokers(&self) -> String {
         format!("127.0.0.1:{}", self.login_port)
+    }
+
+    fn remove(&self) {
+        self.kill();
+        let _ = fs::remove_dir_all(self.dir.path());
     }
 
     /// Kills the broker as a power cut would; clients see it gone. Its data stays.
@@ -480,10 +489,24 @@ impl S3 {
 
 /// Sends a request without a body to the server at `address`, as `host:port`; returns the status and all that it answers.
 pub fn send(address: &str, method: &str, target: &str) -> (u16, String) {
+    send_text(address, method, target, "", "")
+}
+
+/// Sends a request with a body of JSON; returns the status and the answer's JSON, null where it is none.
+pub fn send_json(address: &str, method: &str, target: &str, body: &Value) -> (u16, Value) {
+    let header = "content-type: application/json\r\n";
+    let (status, answer) = send_text(address, method, target, header, &body.to_string());
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+fn send_text(address: &str, method: &str, target: &str, header: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("the server listens");
+    let length = body.len();
+    // HTTP/1.0: the answer ends with its connection and isn't cut into chunks.
     write!(
         stream,
-        "{method} {target} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        "{method} {target} HTTP/1.0\r\nhost: {address}\r\n{header}content-length: {length}\r\n\r\n{body}"
     )
     .expect("the server reads");
     let mut answer = String::new();

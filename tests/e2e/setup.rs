@@ -5,20 +5,21 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, mpsc};
+use std::sync::{Mutex, Once, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// What can be set up, with the lock file that says which version of it these tests want.
-const PARTS: [(&str, &str); 6] = [
+const PARTS: [(&str, &str); 7] = [
     ("python", include_str!("../setup/requirements.txt")),
     ("kafka", include_str!("../setup/kafka/jars.lock")),
     ("rest", include_str!("../setup/rest/jars.lock")),
     ("nessie", include_str!("../setup/nessie/jars.lock")),
+    ("registry", include_str!("../setup/registry/jars.lock")),
     ("s3", include_str!("../setup/s3/requirements.txt")),
     ("spark", include_str!("../setup/spark/jars.lock")),
 ];
 
-/// The folder of a part of the set-up: `python`, `kafka`, `rest`, `nessie`, `s3` or `spark`.
+/// The folder of a part of the set-up: `python`, `kafka`, `rest`, `nessie`, `registry`, `s3` or `spark`.
 ///
 /// # Panics
 /// If it isn't there, or not in the version that the lock file names: a missing server fails the test.
@@ -95,6 +96,36 @@ pub fn kill_group(child: &mut Child) {
     // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
     unsafe { libc::kill(-group, libc::SIGKILL) };
     child.wait().expect("the child can be waited for");
+}
+
+/// Sends a signal to a process that [`spawn`] started and that isn't reaped yet.
+pub fn signal(child: &Child, signal: i32) {
+    let id = i32::try_from(child.id()).expect("process ids are small");
+    // SAFETY: no memory involved. The child isn't reaped yet, so the id is still its own.
+    unsafe { libc::kill(id, signal) };
+}
+
+/// The kernel's letter for what a process does; `None` if there is no such process.
+pub fn state(child: &Child) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
+    // After the name, which is in parentheses and may hold anything.
+    stat.rsplit(") ").next()?.chars().next()
+}
+
+type Act = Box<dyn FnOnce() + Send>;
+
+/// Does this when this process ends: a static isn't dropped, and one with a folder would leave that behind.
+pub fn at_exit(act: impl FnOnce() + Send + 'static) {
+    static ACTS: Mutex<Vec<Act>> = Mutex::new(Vec::new());
+    static REGISTERED: Once = Once::new();
+    extern "C" fn do_all() {
+        // Nobody is left to be told of a panic, nor of one that held the acts.
+        let acts = std::mem::take(&mut *ACTS.lock().unwrap_or_else(PoisonError::into_inner));
+        acts.into_iter().for_each(|act| act());
+    }
+    ACTS.lock().expect("no panic holds the acts").push(Box::new(act));
+    // SAFETY: the function is `extern "C"`, takes nothing and doesn't unwind in any way that matters at exit.
+    REGISTERED.call_once(|| _ = unsafe { libc::atexit(do_all) });
 }
 
 /// How long anything is waited for that takes seconds on a quiet machine: only a test that fails waits so long.

@@ -1,5 +1,7 @@
 """Checks a folder of jars against a lock file: every jar of the lock is there with its SHA-256, and no other.
 
+What is said of jars goes for archives of another type too.
+
 check_jars.py LOCK DIR [--update]: --update writes LOCK from DIR and the local Maven repository instead.
 """
 
@@ -10,8 +12,8 @@ import sys
 
 def name_of(coordinate: str) -> str:
     parts = coordinate.split(":")
-    classifier = f"-{parts[3]}" if len(parts) == 5 else ""
-    return f"{parts[1]}-{parts[-1]}{classifier}.jar"
+    kind, classifier = (parts[2], f"-{parts[3]}") if len(parts) == 5 else ("jar", "")
+    return f"{parts[1]}-{parts[-1]}{classifier}.{kind}"
 
 
 def sum_of(path: pathlib.Path) -> str:
@@ -22,12 +24,13 @@ def sum_of(path: pathlib.Path) -> str:
 def coordinate_of(jar: pathlib.Path, repository: pathlib.Path) -> str:
     found = next(repository.rglob(jar.name)).relative_to(repository).parts
     version, artifact, group = found[-2], found[-3], ".".join(found[:-3])
-    classifier = jar.name[len(f"{artifact}-{version}") : -len(".jar")].lstrip("-")
-    return f"{group}:{artifact}:jar:{classifier}:{version}" if classifier else f"{group}:{artifact}:{version}"
+    # `-classifier.type` or `.type`; a type may be `tar.gz`, and no classifier of ours has a dot.
+    classifier, kind = jar.name.removeprefix(f"{artifact}-{version}").lstrip("-").split(".", 1)
+    return f"{group}:{artifact}:{kind}:{classifier}:{version}" if classifier else f"{group}:{artifact}:{version}"
 
 
 lock, folder = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-jars = sorted(folder.glob("*.jar"))
+jars = sorted(folder.glob("*"))
 if "--update" in sys.argv:
     repository = pathlib.Path.home() / ".m2" / "repository"
     lock.write_text("".join(f"{sum_of(jar)}  {coordinate_of(jar, repository)}\n" for jar in jars))

@@ -1,6 +1,6 @@
 """Fetches the jars of a lock file from Maven Central, where Maven itself isn't installed.
 
-fetch_jars.py LOCK DIR: LOCK holds lines `sha256  group:artifact[:jar:classifier]:version`. The caller checks the sums.
+fetch_jars.py LOCK DIR: LOCK holds lines `sha256  group:artifact[:type:classifier]:version`. The caller checks the sums.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ lock, folder = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 def fetch(coordinate: str) -> None:
     artifact = Artifact.parse(coordinate)
     classifier = f"-{artifact.classifier}" if artifact.classifier else ""
-    name = f"{artifact.artifact_id}-{artifact.version}{classifier}.jar"
+    name = f"{artifact.artifact_id}-{artifact.version}{classifier}.{artifact.extension}"
     Downloader().download(artifact, str(folder / name))
 
 

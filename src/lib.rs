@@ -23,7 +23,7 @@
 //! 2. the pipeline file as written and as run: [`config`];
 //! 3. the exactly-once core: [`table`] decides over Iceberg metadata, [`run`] is the run as a state machine;
 //! 4. the path of a record: [`chunk`], [`json`], [`schema`], [`decode`], [`place`], [`write`], and in one function: [`line`];
-//! 5. the world, one foreign system each: [`resident`], [`kafka`], [`store`], [`sync_points`], [`catalog`], [`dead_letters`];
+//! 5. the world, one system each: [`resident`], [`kafka`], [`registry`], [`store`], [`sync_points`], [`catalog`], [`dead_letters`];
 //! 6. those who watch: [`observe`]; feeding events to the run and doing what it says: [`shell`]; the command line: [`cli`].
 
 pub mod units;
@@ -59,6 +59,8 @@ pub mod line;
 pub mod resident;
 
 pub mod kafka;
+
+pub mod registry;
 
 pub mod store;
 

@@ -47,6 +47,15 @@ pub(super) enum KeyFormat {
     Long,
 }
 
+/// How a registry's subjects are named after what is written.
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum SubjectStrategy {
+    Topic,
+    Record,
+    TopicRecord,
+}
+
 /// Append, or upsert by key.
 #[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::choices::{
     Apply, CatalogType, CommitAfter, DecodeErrorAction, Deleted, EnvelopeType, Format, Include, IncompatibleSchema,
     IncrementalMode, IsolationLevel, KeyFormat, LateName, MissingSchema, Mode, Nested, Protocol, SchemaEvolution,
-    SourceType, StartAt, Strategy, TableFormat,
+    SourceType, StartAt, Strategy, SubjectStrategy, TableFormat,
 };
 use super::formats::{Instant, ShareOrCount, Span};
 use super::secret::Secret;
@@ -96,7 +96,7 @@ pub(super) struct Source {
     pub format: Option<Format>,
     /// How keys are encoded. Default bytes (ktable: string).
     pub key_format: Option<KeyFormat>,
-    /// The schema registry: its URL, or a map with credentials.
+    /// The schema registry, Confluent's REST API: its URL or URLs, or a map with credentials.
     pub schema_registry: Option<Registry>,
     /// A schema file instead of a registry: `.avsc`, `.proto`, `.json`.
     pub schema_file: Option<String>,
@@ -140,36 +140,37 @@ pub(super) struct Source {
     pub consumer_config: Option<BTreeMap<String, Scalar>>,
 }
 
-/// A registry's URL, or a map with credentials.
+/// A registry's URL or URLs, or a map with credentials.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Registry {
-    /// The URL.
+    /// The URL, or several separated by commas.
     Url(String),
     /// The URL and what is needed to be let in.
     Full(Box<RegistryEntry>),
 }
 
 /// A registry and what is needed to be let in.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RegistryEntry {
-    /// The URL.
+    /// The URL, or several of one registry separated by commas: where one doesn't answer, the next is asked. Apicurio's
+    /// ends in `/apis/ccompat/v7`. Required.
     pub url: Option<String>,
     /// The user of basic authentication.
     pub username: Option<String>,
-    /// Its password.
+    /// The user's password, best as `${ENV}` or `${file:/path}`. Required with `username`.
     pub password: Option<Secret>,
-    /// A bearer token.
+    /// A bearer token, instead of `username` and `password`.
     pub token: Option<Secret>,
-    /// A PEM file with the CA.
+    /// A PEM file with the CA, trusted beside the usual ones.
     pub ca: Option<String>,
     /// A PEM file with the client's certificate.
     pub cert: Option<String>,
-    /// A PEM file with the client's key.
+    /// A PEM file with the client's key, not encrypted. Required with `cert`.
     pub key: Option<String>,
-    /// How subjects are named after topics.
-    pub subject_strategy: Option<String>,
+    /// How subjects are named: after the topic (`orders-value`), the record's full name, or both. Default topic.
+    pub subject_strategy: Option<SubjectStrategy>,
     /// The subject, where no strategy fits.
     pub subject: Option<String>,
 }

@@ -14,6 +14,7 @@ mod kafka_keys;
 mod names;
 mod pipeline;
 mod problem;
+mod registry;
 mod report;
 mod resolve;
 mod secret;
@@ -33,7 +34,8 @@ use std::path::{Path, PathBuf};
 pub use file::json_schema;
 pub use pipeline::{
     CatalogConfig, CatalogKind, Column, Errors, EventTime, EventTimeFormat, Evolution, KafkaColumn, KafkaSource,
-    Materialize, MaxRejected, OnDecodeError, PartitionField, Pipeline, StartOffset, TableFormat,
+    Materialize, MaxRejected, OnDecodeError, PartitionField, Pipeline, RegistryAuth, RegistryConfig, StartOffset,
+    SubjectNaming, TableFormat,
 };
 pub use problem::Problem;
 pub use secret::Secret;

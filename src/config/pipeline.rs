@@ -5,7 +5,7 @@ use std::fmt;
 
 use iceberg::spec::{Transform, Type};
 
-use super::secret::{KeysOnly, without_password};
+use super::secret::{KeysOnly, Secret, without_password};
 use crate::units::Millis;
 
 /// One table and the topic that feeds it.
@@ -106,6 +106,8 @@ pub struct KafkaSource {
     pub include: Vec<KafkaColumn>,
     /// Whether objects inside the payload become columns named `a_b`.
     pub flatten: bool,
+    /// The schema registry, where one is named.
+    pub registry: Option<RegistryConfig>,
     /// librdkafka properties from `security` and `consumerConfig`, secrets in clear.
     pub client: BTreeMap<String, String>,
 }
@@ -124,9 +126,60 @@ impl fmt::Debug for KafkaSource {
             .field("event_time", &self.event_time)
             .field("include", &self.include)
             .field("flatten", &self.flatten)
+            .field("registry", &self.registry)
             .field("client", &KeysOnly(&self.client))
             .finish()
     }
+}
+
+/// A schema registry and how to reach it. `Debug` shows no password and no token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryConfig {
+    /// `http` and `https` addresses of one registry, the first to ask first; never empty. They hold no credentials, and no
+    /// slash at their end.
+    pub urls: Vec<String>,
+    /// Who we are to it.
+    pub auth: RegistryAuth,
+    /// The absolute path of a PEM file: certificates to trust beside the usual ones.
+    pub ca: Option<String>,
+    /// The absolute path of a PEM file with the client's certificate; there if and only if `key` is.
+    pub cert: Option<String>,
+    /// The absolute path of a PEM file with the client's key.
+    pub key: Option<String>,
+    /// Which subjects hold the topic's schemas.
+    pub subject: SubjectNaming,
+}
+
+/// Who we are to a schema registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegistryAuth {
+    /// Nobody in particular, or whom the client's certificate names.
+    None,
+    /// A user.
+    Basic {
+        /// The user's name.
+        username: String,
+        /// The user's password; may be empty where it was written inside the URL.
+        password: Secret,
+    },
+    /// Whoever has this token.
+    Bearer(Secret),
+}
+
+/// Which subjects of a registry hold a topic's schemas.
+///
+/// Source: `TopicNameStrategy`, `RecordNameStrategy` and `TopicRecordNameStrategy` of Confluent Platform 7.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SubjectNaming {
+    /// `{topic}-value` and `{topic}-key`.
+    #[default]
+    Topic,
+    /// The full name of the record's type.
+    Record,
+    /// `{topic}-` and the full name of the record's type.
+    TopicRecord,
+    /// This one.
+    Named(String),
 }
 
 /// The columns that `include` adds, with their fixed names and types.

@@ -96,6 +96,17 @@ pub(super) fn without_password(uri: &str) -> String {
     }
 }
 
+/// Returns what may hold several addresses, or half of one, with all that may be a password in it hidden.
+///
+/// It hides more than [`without_password`]: a password with an unescaped `/` or `,` is one too.
+pub(super) fn without_passwords(text: &str) -> String {
+    let bounds = text.find("://").zip(text.rfind('@'));
+    match bounds.map(|(scheme, at)| (scheme + 3, at)) {
+        Some((start, at)) if start <= at => format!("{}{HIDDEN}{}", &text[..start], &text[at..]),
+        _ => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,5 +120,11 @@ mod tests {
         assert_eq!(format!("{:?}", KeysOnly(&map)), r#"{"sasl.password": ***}"#);
         assert_eq!(without_password("http://u:hunter2@host/x"), "http://***@host/x");
         assert_eq!(without_password("s3://bucket/a@b"), "s3://bucket/a@b");
+        assert_eq!(
+            without_passwords("http://u:hunter2@a,http://v:hunter3@b"),
+            "http://***@b"
+        );
+        assert_eq!(without_passwords("http://u:hun/ter2@a"), "http://***@a");
+        assert_eq!(without_passwords("a@b http://c"), "a@b http://c");
     }
 }

@@ -10,6 +10,7 @@ use super::formats;
 use super::kafka_keys;
 use super::names::{absolute, check_topic, dotted, required, texts};
 use super::pipeline::{EventTime, EventTimeFormat, KafkaColumn, KafkaSource, StartOffset};
+use super::registry::registry;
 use super::report::Report;
 use super::secret::Secret;
 use crate::units::Millis;
@@ -78,6 +79,9 @@ pub(super) fn kafka_source(
             include.push(column);
         }
     }
+    let registry = entry
+        .schema_registry
+        .map(|entry| registry(entry, &format!("{at}.schemaRegistry"), directory, report));
     KafkaSource {
         group: entry.consumer_group.unwrap_or_else(|| format!("aperio-{name}")),
         brokers,
@@ -90,6 +94,7 @@ pub(super) fn kafka_source(
         event_time,
         include,
         flatten: entry.nested == Some(Nested::Flatten),
+        registry,
         client: client(entry.security, entry.consumer_config, at, directory, report),
     }
 }
@@ -108,6 +113,7 @@ pub(super) fn no_source() -> KafkaSource {
         event_time: None,
         include: vec![],
         flatten: false,
+        registry: None,
         client: BTreeMap::new(),
     }
 }

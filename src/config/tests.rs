@@ -91,6 +91,7 @@ fn defaults_are_applied() {
             event_time: None,
             include: vec![KafkaColumn::Partition, KafkaColumn::Offset, KafkaColumn::Timestamp],
             flatten: false,
+            registry: None,
             client: BTreeMap::new(),
         },
         columns: None,

@@ -7,7 +7,7 @@ use saphyr::{LoadableYamlNode, MarkedYaml, Scalar as YamlScalar, YamlData};
 use saphyr_parser::{Event, Parser};
 
 use super::problem::Problem;
-use super::secret::{HIDDEN, named_like_secret};
+use super::secret::{HIDDEN, named_like_secret, without_passwords};
 
 /// Lists and maps inside each other: the deepest key of the file is at 7, and more would only cost stack.
 const DEPTH_MAX: usize = 64;
@@ -311,7 +311,7 @@ impl Node {
             Value::Bool(value) => value.to_string(),
             Value::Int(value) => value.to_string(),
             Value::Float(value) => value.to_string(),
-            Value::Text(text) => text.clone(),
+            Value::Text(text) => without_passwords(text),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a map".to_owned(),
             Value::Failed => HIDDEN.to_owned(),

@@ -6,6 +6,7 @@ mod column;
 pub(crate) mod field;
 pub mod json;
 mod letter;
+pub mod messagepack;
 mod names;
 mod problem;
 mod unknown;

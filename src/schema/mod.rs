@@ -2,6 +2,7 @@
 
 pub mod evolve;
 pub mod infer;
+pub mod json_schema;
 mod text;
 
 use std::collections::HashSet;

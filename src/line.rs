@@ -8,14 +8,16 @@ use iceberg::spec::{PartitionSpecRef, SchemaRef, SortOrderRef};
 
 use crate::chunk::Chunk;
 use crate::config::EventTime;
+use crate::decode::framed::{FramedDecoder, Framing};
 use crate::decode::json::JsonDecoder;
 use crate::decode::{DeadLetter, Decoded, Decoder, Letters};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::memory::{Held, Memory, Purpose};
 use crate::offsets::Partition;
 use crate::place::{PlaceError, Placer};
+use crate::schema::frame::SchemaKey;
 use crate::schema::infer::Shape;
-use crate::schema::{RowPlanRef, UnknownFields};
+use crate::schema::{Missing, RowPlanRef, UnknownFields, Writers};
 use crate::table::{Tally, WindowFile, WindowId};
 use crate::write::{FileSinks, ParquetSettings, WindowWriter, WriteError};
 
@@ -24,6 +26,8 @@ use crate::write::{FileSinks, ParquetSettings, WindowWriter, WriteError};
 pub struct LinePlan {
     /// How columns are filled.
     pub rows: RowPlanRef,
+    /// The schemas of records that are known, and that the table was changed for.
+    pub writers: Arc<Writers>,
     /// The same as files hold them: in Hive's layout without the columns that are directories.
     pub stored: RowPlanRef,
     /// Partitions are directories as Hive lays them out.
@@ -47,6 +51,8 @@ pub struct LineSettings {
     pub lines: usize,
     /// The topic's name.
     pub topic: String,
+    /// How values are encoded.
+    pub encoding: Encoding,
     /// `eventTimeField` and its format.
     pub event_time: Option<EventTime>,
     /// No file holds more rows than this.
@@ -59,6 +65,15 @@ pub struct LineSettings {
     pub letters_bytes_max: usize,
     /// `onDecodeError: deadLetter`: rejects are kept, to be stored.
     pub keeps_rejects: bool,
+}
+
+/// How values are encoded: which decoder reads them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON.
+    Json,
+    /// By a schema, which the records name or a file holds.
+    Framed(Framing),
 }
 
 /// Why a line can't go on. A record that can't be decoded isn't among these.
@@ -105,15 +120,15 @@ pub enum Order {
 pub enum Reply {
     /// A chunk is in its window.
     Staged(Tally),
-    /// The records hold fields that the table has no column for, or too narrow a one; the line waits for the plan of a
-    /// table that was changed, or of the same one if nothing can be done.
-    Unseen {
-        /// The fields and their types.
-        shape: Shape,
-        /// The id of the schema that the line knows.
+    /// The records can't be decoded with what the line knows; it waits for the plan of a table that was changed, or of the
+    /// same one if nothing can be done.
+    Wants {
+        /// What it lacks.
+        wants: Wants,
+        /// The id of the table's schema that the line knows.
         schema_id: i32,
         /// Where the answer goes; an error ends the run.
-        plan: SyncSender<Result<LinePlan, String>>,
+        answer: SyncSender<Result<Given, String>>,
     },
     /// The dead letters of a window hold as much memory as they may: it should be closed. Said once.
     Crowded(WindowId),
@@ -121,6 +136,24 @@ pub enum Reply {
     Sealed(Box<LineWindow>),
     /// The line can't go on.
     Failed(LineError),
+}
+
+/// What a line lacks to decode a chunk.
+#[derive(Debug, Clone)]
+pub enum Wants {
+    /// Columns, or wider ones, for these fields and their types.
+    Columns(Shape),
+    /// The schemas that records were written with, and columns for them.
+    Schemas(Vec<SchemaKey>),
+}
+
+/// What a line that lacked something is given.
+#[derive(Clone)]
+pub struct Given {
+    /// How it goes on.
+    pub plan: LinePlan,
+    /// The schemas that nobody could get: their records are rejects of this chunk.
+    pub missing: Missing,
 }
 
 /// A window as one line filled it, or as several did, see [`LineWindow::merge`].
@@ -316,7 +349,8 @@ impl Line {
             }
         }
         if self.settings.keeps_rejects {
-            let letter = |reject| DeadLetter::of(&self.settings.topic, chunk, reject);
+            let framed = self.settings.encoding == Encoding::Framed(Framing::Registry);
+            let letter = |reject| DeadLetter::of(&self.settings.topic, chunk, reject, framed);
             open.letters.extend(placed.rejects.iter().map(letter));
             if !open.crowded && open.letters.held_bytes() > self.settings.letters_bytes_max / self.settings.lines.max(1)
             {
@@ -327,36 +361,53 @@ impl Line {
         Ok(tally)
     }
 
-    /// Decodes; where the table lacks columns for what is there, waits until it has them and decodes again.
+    /// Decodes; where the table lacks columns for what is there, or a schema isn't known, waits until they are there and
+    /// decodes again.
     fn decode(&mut self, chunk: &Chunk, answer: &mut impl FnMut(Reply)) -> Result<Decoded, LineError> {
-        let evolves = matches!(self.plan.rows.unknown, UnknownFields::Evolve | UnknownFields::Strict);
-        // Ends: a round that leaves the schema as it is is the last, and the others each took something in.
+        let mut missing = Missing::new();
+        // Ends: a round makes all schemas known or missing, and one of columns that leaves the table's schema as it is is the
+        // last; the others each took something in.
         loop {
-            let decoded = self.decoder.decode(chunk);
+            let decoded = self.decoder.decode(chunk, &missing);
+            if !decoded.unknown.is_empty() {
+                let given = self.ask(Wants::Schemas(decoded.unknown.clone()), answer)?;
+                let told = |key| given.plan.writers.get(key).is_some() || given.missing.contains_key(key);
+                if let Some(key) = decoded.unknown.iter().find(|key| !told(key)) {
+                    return Err(LineError::Schema(format!("nobody told of {key}")));
+                }
+                missing.extend(given.missing);
+                self.replan(given.plan)?;
+                continue;
+            }
+            let evolves = matches!(self.plan.rows.unknown, UnknownFields::Evolve | UnknownFields::Strict);
             let Some(shape) = decoded.unseen.as_ref().filter(|_| evolves) else {
                 return Ok(decoded);
             };
             if self.refused.covers(shape) {
                 return Ok(decoded);
             }
-            let (schema_id, (sender, receiver)) = (self.schema_id(), std::sync::mpsc::sync_channel(1));
-            let question = Reply::Unseen {
-                shape: shape.clone(),
-                schema_id,
-                plan: sender,
-            };
-            answer(question);
-            let plan = receiver
-                .recv()
-                .map_err(|_| LineError::Schema("the run ended while the table's schema was changed".into()))?
-                .map_err(LineError::Schema)?;
-            self.replan(plan)?;
+            let schema_id = self.schema_id();
+            let given = self.ask(Wants::Columns(shape.clone()), answer)?;
+            self.replan(given.plan)?;
             if self.schema_id() == schema_id {
                 self.refused.merge(shape.clone());
                 return Ok(decoded);
             }
             self.refused = Shape::Null;
         }
+    }
+
+    fn ask(&self, wants: Wants, answer: &mut impl FnMut(Reply)) -> Result<Given, LineError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        answer(Reply::Wants {
+            wants,
+            schema_id: self.schema_id(),
+            answer: sender,
+        });
+        receiver
+            .recv()
+            .map_err(|_| LineError::Schema("the run ended while it waited for a schema".into()))?
+            .map_err(LineError::Schema)
     }
 
     fn schema_id(&self) -> i32 {
@@ -368,8 +419,10 @@ impl Line {
         if let Some(open) = &mut self.open {
             // All files of a window are of the spec that it was opened under; a table takes files of any spec it ever had.
             plan.spec = self.plan.spec.clone();
-            open.window.schemas.push(plan.rows.schema.clone());
-            open.writer.replan(plan.stored.clone())?;
+            if plan.rows.schema != self.plan.rows.schema {
+                open.window.schemas.push(plan.rows.schema.clone());
+                open.writer.replan(plan.stored.clone())?;
+            }
         }
         (self.decoder, self.placer) = Line::tools(&self.settings, &plan)?;
         self.plan = plan;
@@ -434,7 +487,17 @@ impl Line {
     }
 
     fn tools(settings: &LineSettings, plan: &LinePlan) -> Result<(Decoder, Placer), LineError> {
-        let decoder = Decoder::Json(JsonDecoder::new(plan.rows.clone()));
+        let rows = plan.rows.clone();
+        let decoder = match settings.encoding {
+            Encoding::Json => Decoder::Json(JsonDecoder::new(rows)),
+            Encoding::Framed(framing) => {
+                let event_time = settings
+                    .event_time
+                    .as_ref()
+                    .map(|event_time| event_time.path.as_slice());
+                Decoder::Framed(FramedDecoder::new(rows, plan.writers.clone(), framing, event_time))
+            }
+        };
         let placer = Placer::new(
             plan.rows.clone(),
             plan.spec.clone(),

@@ -33,9 +33,9 @@ use std::path::{Path, PathBuf};
 
 pub use file::json_schema;
 pub use pipeline::{
-    CatalogConfig, CatalogKind, Column, Errors, EventTime, EventTimeFormat, Evolution, KafkaColumn, KafkaSource,
-    Materialize, MaxRejected, OnDecodeError, PartitionField, Pipeline, RegistryAuth, RegistryConfig, StartOffset,
-    SubjectNaming, TableFormat,
+    CatalogConfig, CatalogKind, Column, Errors, EventTime, EventTimeFormat, Evolution, IncompatibleSchema, KafkaColumn,
+    KafkaSource, Materialize, MaxRejected, MissingSchema, OnDecodeError, PartitionField, Pipeline, RegistryAuth,
+    RegistryConfig, StartOffset, SubjectNaming, TableFormat, ValueFormat,
 };
 pub use problem::Problem;
 pub use secret::Secret;

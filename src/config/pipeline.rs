@@ -106,8 +106,14 @@ pub struct KafkaSource {
     pub include: Vec<KafkaColumn>,
     /// Whether objects inside the payload become columns named `a_b`.
     pub flatten: bool,
+    /// How values are encoded.
+    pub format: ValueFormat,
     /// The schema registry, where one is named.
     pub registry: Option<RegistryConfig>,
+    /// The absolute path of the schema in a file; there where `registry` isn't and the format needs a schema.
+    pub schema_file: Option<String>,
+    /// The message in a `.proto` file; `None`: its first.
+    pub message_type: Option<String>,
     /// librdkafka properties from `security` and `consumerConfig`, secrets in clear.
     pub client: BTreeMap<String, String>,
 }
@@ -126,7 +132,10 @@ impl fmt::Debug for KafkaSource {
             .field("event_time", &self.event_time)
             .field("include", &self.include)
             .field("flatten", &self.flatten)
+            .field("format", &self.format)
             .field("registry", &self.registry)
+            .field("schema_file", &self.schema_file)
+            .field("message_type", &self.message_type)
             .field("client", &KeysOnly(&self.client))
             .finish()
     }
@@ -182,6 +191,15 @@ pub enum SubjectNaming {
     Named(String),
 }
 
+/// How the values of a topic are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueFormat {
+    /// JSON objects.
+    Json,
+    /// Avro, by a schema.
+    Avro,
+}
+
 /// The columns that `include` adds, with their fixed names and types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KafkaColumn {
@@ -197,17 +215,20 @@ pub enum KafkaColumn {
     Key,
     /// `_kafka_headers` list<struct<key: string, value: binary>>
     Headers,
+    /// `_kafka_schema_id` int: the registry's id that the value begins with, null where it doesn't
+    SchemaId,
 }
 
 impl KafkaColumn {
     /// Every column that `include` can add.
-    pub const ALL: [KafkaColumn; 6] = [
+    pub const ALL: [KafkaColumn; 7] = [
         KafkaColumn::Topic,
         KafkaColumn::Partition,
         KafkaColumn::Offset,
         KafkaColumn::Timestamp,
         KafkaColumn::Key,
         KafkaColumn::Headers,
+        KafkaColumn::SchemaId,
     ];
 
     /// Returns the column's name.
@@ -219,6 +240,7 @@ impl KafkaColumn {
             KafkaColumn::Timestamp => "_kafka_timestamp",
             KafkaColumn::Key => "_kafka_key",
             KafkaColumn::Headers => "_kafka_headers",
+            KafkaColumn::SchemaId => "_kafka_schema_id",
         }
     }
 }
@@ -334,6 +356,30 @@ pub struct Errors {
     pub on_decode_error: OnDecodeError,
     /// How many of a window are too many.
     pub max_rejected: MaxRejected,
+    /// What happens to records whose schema the registry lacks.
+    pub on_missing_schema: MissingSchema,
+    /// What happens to records whose schema doesn't fit the table.
+    pub on_incompatible_schema: IncompatibleSchema,
+}
+
+/// What happens to records whose schema the registry lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingSchema {
+    /// The run fails.
+    Fail,
+    /// They are rejects.
+    DeadLetter,
+    /// They are read with `schemaFile`.
+    Default,
+}
+
+/// What happens to records whose schema doesn't fit the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IncompatibleSchema {
+    /// The run fails.
+    Fail,
+    /// They are rejects.
+    DeadLetter,
 }
 
 /// What happens to a record that can't be read.

@@ -7,21 +7,15 @@ fn the_full_example_lacks_only_what_is_not_built() {
     check(
         include_str!("example.yaml"),
         &[
-            "a.yaml:21: partitionedTables[0].source.format: `avro` is not supported yet",
             "a.yaml:22: partitionedTables[0].source.keyFormat: `string` is not supported yet",
-            "a.yaml:23: partitionedTables[0].source.schemaRegistry: `schemaRegistry` is not supported yet",
-            "a.yaml:24: partitionedTables[0].source.schemaFile: `schemaFile` is not supported yet",
-            "a.yaml:25: partitionedTables[0].source.messageType: `messageType` is not supported yet",
             "a.yaml:51: partitionedTables[0].materialize.lateness: `lateness` is not supported yet",
-            "a.yaml:61: partitionedTables[0].errors.onMissingSchema: `onMissingSchema` is not supported yet",
-            "a.yaml:62: partitionedTables[0].errors.onIncompatibleSchema: `onIncompatibleSchema` is not supported yet",
         ],
     );
 }
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    for format in ["avro", "protobuf", "string", "bytes", "messagepack"] {
+    for format in ["protobuf", "string", "bytes", "messagepack"] {
         check_table(
             &format!("source: {{format: {format}}}"),
             &[&format!("4: source.format: `{format}` is not supported yet")],
@@ -51,11 +45,7 @@ fn what_is_not_built_is_refused_by_name() {
     );
     check_table(
         "source: {schemaRegistry: {url: \"http://r\"}}",
-        &["4: source.schemaRegistry: `schemaRegistry` is not supported yet"],
-    );
-    check_table(
-        "source:\n  include: [key, schema_id]",
-        &["5: source.include[1]: `schema_id` is not supported yet"],
+        &["4: source.schemaRegistry: `schemaRegistry` with `format: json` is not supported yet"],
     );
     check_table(
         "materialize: {formatVersion: 3}",
@@ -71,6 +61,14 @@ fn what_is_not_built_is_refused_by_name() {
     );
     check_table("materialize: {maintenance: {}, formatVersion: 2, format: iceberg}", &[]);
     check_table("errors: {onMissingSchema: deadLetter, onIncompatibleSchema: fail}", &[]);
+    check_table("source: {format: avro, schemaFile: a.avsc, include: [schema_id]}", &[]);
+    check_table(
+        "source: {format: avro}\nerrors: {onMissingSchema: default}",
+        &[
+            "4: source.format: `format: avro` needs a schema; name a `schemaRegistry`, or the schema that all values are written with as `schemaFile`",
+            "5: errors.onMissingSchema: `onMissingSchema: default` needs a schema to read such records with; name it as `source.schemaFile`",
+        ],
+    );
     for kind in ["glue", "s3tables", "hms"] {
         let text = format!("catalog: {{type: {kind}}}\n{}", table(""));
         check(
@@ -148,10 +146,10 @@ fn misspelt_and_misplaced_keys_are_pointed_at() {
     );
     // A key in `defaults` is reported once, whatever the number of tables.
     check(
-        "defaults:\n  source: {brokers: b, topic: t, fromat: json, format: avro}\npartitionedTables:\n  - {name: a}\n  - {name: b}\n",
+        "defaults:\n  source: {brokers: b, topic: t, fromat: json, format: string}\npartitionedTables:\n  - {name: a}\n  - {name: b}\n",
         &[
             "a.yaml:2: defaults.source.fromat: unknown key; did you mean `format`?",
-            "a.yaml:2: partitionedTables[0].source.format: `avro` is not supported yet",
+            "a.yaml:2: partitionedTables[0].source.format: `string` is not supported yet",
         ],
     );
 }

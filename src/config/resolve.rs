@@ -5,15 +5,15 @@ use std::path::Path;
 use iceberg::spec::{PrimitiveType, Type};
 
 use super::choices::{
-    CatalogType, DecodeErrorAction, EnvelopeType, Format, Include, KeyFormat, Mode, SchemaEvolution,
-    TableFormat as WrittenFormat,
+    CatalogType, DecodeErrorAction, EnvelopeType, Format, IncompatibleSchema as WrittenIncompatible, KeyFormat,
+    MissingSchema as WrittenMissing, Mode, SchemaEvolution, TableFormat as WrittenFormat,
 };
 use super::file::{Catalog, ColumnEntry, Envelope, ErrorsEntry, MaterializeEntry, PipelineFile, Source, Table};
 use super::formats;
 use super::names::{absolute, absolute_sqlite, check_name, check_topic, dotted, looks_like_path, required, texts};
 use super::pipeline::{
-    CatalogConfig, CatalogKind, Column, Errors, Evolution, KafkaColumn, KafkaSource, Materialize, MaxRejected,
-    OnDecodeError, PartitionField, Pipeline, TableFormat,
+    CatalogConfig, CatalogKind, Column, Errors, Evolution, IncompatibleSchema, KafkaColumn, KafkaSource, Materialize,
+    MaxRejected, MissingSchema, OnDecodeError, PartitionField, Pipeline, TableFormat,
 };
 use super::problem::did_you_mean;
 use super::report::Report;
@@ -178,7 +178,7 @@ fn table(entry: Table, index: usize, shared: &Shared<'_>, report: &mut Report<'_
     }
     let errors_entry = entry.errors.unwrap_or_default();
     if let Some(source) = &entry.source {
-        refuse_unbuilt(source, &errors_entry, &at, report);
+        refuse_unbuilt(source, &at, report);
     }
     let source = entry
         .source
@@ -202,7 +202,7 @@ fn table(entry: Table, index: usize, shared: &Shared<'_>, report: &mut Report<'_
             report,
         );
     }
-    let errors = errors(errors_entry, &name, &source.topic, &at, report);
+    let errors = errors(errors_entry, &name, &source, &at, report);
     Pipeline {
         name,
         schema,
@@ -256,10 +256,10 @@ fn check_places(warehouse: &str, state_dir: Option<&str>, schema: &str, name: &s
 }
 
 /// Refuses what the file can say and aperio can't do yet.
-fn refuse_unbuilt(source: &Source, errors: &ErrorsEntry, at: &str, report: &mut Report<'_>) {
+fn refuse_unbuilt(source: &Source, at: &str, report: &mut Report<'_>) {
     let key = |name: &str| format!("{at}.source.{name}");
     let format = source.format.unwrap_or(Format::Json);
-    if format != Format::Json {
+    if !matches!(format, Format::Json | Format::Avro) {
         report.unsupported(&key("format"), None);
     }
     if source.key_format.is_some_and(|format| format != KeyFormat::Bytes) {
@@ -276,33 +276,13 @@ fn refuse_unbuilt(source: &Source, errors: &ErrorsEntry, at: &str, report: &mut 
     if let Some((_, path)) = wrapped.filter(|(kind, _)| *kind != EnvelopeType::None) {
         report.unsupported(&path, None);
     }
-    let present = [
-        ("schemaRegistry", source.schema_registry.is_some()),
-        ("schemaFile", source.schema_file.is_some()),
-        ("messageType", source.message_type.is_some()),
-    ];
-    for (name, _) in present.into_iter().filter(|(_, present)| *present) {
-        report.unsupported(&key(name), Some(name));
-    }
-    for (index, _) in source
-        .include
-        .iter()
-        .flatten()
-        .enumerate()
-        .filter(|(_, column)| **column == Include::SchemaId)
-    {
-        report.unsupported(&key(&format!("include[{index}]")), Some("schema_id"));
-    }
-    // JSON, strings and bytes have no registry, so there the two keys mean nothing and contradict nothing.
-    if matches!(format, Format::Avro | Format::Protobuf) {
-        if errors.on_missing_schema.is_some() {
-            report.unsupported(&format!("{at}.errors.onMissingSchema"), Some("onMissingSchema"));
-        }
-        if errors.on_incompatible_schema.is_some() {
-            report.unsupported(
-                &format!("{at}.errors.onIncompatibleSchema"),
-                Some("onIncompatibleSchema"),
-            );
+    if format == Format::Json {
+        let present = [
+            ("schemaRegistry", source.schema_registry.is_some()),
+            ("schemaFile", source.schema_file.is_some()),
+        ];
+        for (name, _) in present.into_iter().filter(|(_, present)| *present) {
+            report.unsupported(&key(name), Some(&format!("{name}` with `format: json")));
         }
     }
 }
@@ -436,7 +416,7 @@ fn check_partition_column(
     }
 }
 
-fn errors(entry: ErrorsEntry, name: &str, topic: &str, at: &str, report: &mut Report<'_>) -> Errors {
+fn errors(entry: ErrorsEntry, name: &str, source: &KafkaSource, at: &str, report: &mut Report<'_>) -> Errors {
     let on_decode_error = match entry.on_decode_error.unwrap_or(DecodeErrorAction::DeadLetter) {
         DecodeErrorAction::Skip => OnDecodeError::Skip,
         DecodeErrorAction::Fail => OnDecodeError::Fail,
@@ -449,7 +429,7 @@ fn errors(entry: ErrorsEntry, name: &str, topic: &str, at: &str, report: &mut Re
             if let Some(dead) = &letter.topic {
                 let path = format!("{at}.errors.deadLetter.topic");
                 check_topic(dead, &path, report);
-                if dead == topic {
+                if *dead == source.topic {
                     report.add(
                         &path,
                         "is the topic that is read",
@@ -470,7 +450,24 @@ fn errors(entry: ErrorsEntry, name: &str, topic: &str, at: &str, report: &mut Re
             }
         }
     };
+    let on_missing_schema = match entry.on_missing_schema {
+        None | Some(WrittenMissing::Fail) => MissingSchema::Fail,
+        Some(WrittenMissing::DeadLetter) => MissingSchema::DeadLetter,
+        Some(WrittenMissing::Default) => MissingSchema::Default,
+    };
+    if on_missing_schema == MissingSchema::Default && source.schema_file.is_none() {
+        report.add(
+            &format!("{at}.errors.onMissingSchema"),
+            "`onMissingSchema: default` needs a schema to read such records with",
+            Some("name it as `source.schemaFile`"),
+        );
+    }
     Errors {
+        on_missing_schema,
+        on_incompatible_schema: match entry.on_incompatible_schema {
+            None | Some(WrittenIncompatible::Fail) => IncompatibleSchema::Fail,
+            Some(WrittenIncompatible::DeadLetter) => IncompatibleSchema::DeadLetter,
+        },
         on_decode_error,
         max_rejected: entry.max_rejected.map_or(MAX_REJECTED, |limit| limit.0),
     }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
 
-use super::choices::{Include, IsolationLevel, Nested, Protocol, StartAt};
+use super::choices::{Format, Include, IsolationLevel, Nested, Protocol, StartAt};
 use super::file::{SaslMechanism, Scalar, Security, Source};
 use super::formats;
 use super::kafka_keys;
 use super::names::{absolute, check_topic, dotted, required, texts};
-use super::pipeline::{EventTime, EventTimeFormat, KafkaColumn, KafkaSource, StartOffset};
+use super::pipeline::{EventTime, EventTimeFormat, KafkaColumn, KafkaSource, StartOffset, ValueFormat};
 use super::registry::registry;
 use super::report::Report;
 use super::secret::Secret;
@@ -72,7 +72,7 @@ pub(super) fn kafka_source(
     let written = entry
         .include
         .unwrap_or_else(|| vec![Include::Partition, Include::Offset, Include::Timestamp]);
-    for (index, column) in written.iter().filter_map(|column| kafka_column(*column)).enumerate() {
+    for (index, column) in written.iter().map(|column| kafka_column(*column)).enumerate() {
         if include.contains(&column) {
             report.add(&format!("{at}.include[{index}]"), "is listed twice", None);
         } else {
@@ -94,7 +94,15 @@ pub(super) fn kafka_source(
         event_time,
         include,
         flatten: entry.nested == Some(Nested::Flatten),
+        format: format(
+            entry.format,
+            registry.is_some() || entry.schema_file.is_some(),
+            at,
+            report,
+        ),
         registry,
+        schema_file: entry.schema_file.map(|file| absolute(&file, directory)),
+        message_type: entry.message_type,
         client: client(entry.security, entry.consumer_config, at, directory, report),
     }
 }
@@ -113,7 +121,10 @@ pub(super) fn no_source() -> KafkaSource {
         event_time: None,
         include: vec![],
         flatten: false,
+        format: ValueFormat::Json,
         registry: None,
+        schema_file: None,
+        message_type: None,
         client: BTreeMap::new(),
     }
 }
@@ -131,16 +142,32 @@ fn event_time(field: Option<String>, format: Option<String>, at: &str, report: &
     Some(EventTime { path, format })
 }
 
-fn kafka_column(column: Include) -> Option<KafkaColumn> {
+fn kafka_column(column: Include) -> KafkaColumn {
     match column {
-        Include::Partition => Some(KafkaColumn::Partition),
-        Include::Offset => Some(KafkaColumn::Offset),
-        Include::Timestamp => Some(KafkaColumn::Timestamp),
-        Include::Key => Some(KafkaColumn::Key),
-        Include::Headers => Some(KafkaColumn::Headers),
-        Include::Topic => Some(KafkaColumn::Topic),
-        Include::SchemaId => None,
+        Include::Partition => KafkaColumn::Partition,
+        Include::Offset => KafkaColumn::Offset,
+        Include::Timestamp => KafkaColumn::Timestamp,
+        Include::Key => KafkaColumn::Key,
+        Include::Headers => KafkaColumn::Headers,
+        Include::Topic => KafkaColumn::Topic,
+        Include::SchemaId => KafkaColumn::SchemaId,
     }
+}
+
+/// What isn't built yet is refused where all such is.
+fn format(written: Option<Format>, schema: bool, at: &str, report: &mut Report<'_>) -> ValueFormat {
+    let format = match written.unwrap_or(Format::Json) {
+        Format::Avro => ValueFormat::Avro,
+        Format::Json | Format::Protobuf | Format::String | Format::Bytes | Format::Messagepack => ValueFormat::Json,
+    };
+    if format == ValueFormat::Avro && !schema {
+        report.add(
+            &format!("{at}.format"),
+            "`format: avro` needs a schema",
+            Some("name a `schemaRegistry`, or the schema that all values are written with as `schemaFile`"),
+        );
+    }
+    format
 }
 
 fn client(

@@ -80,6 +80,9 @@ fn defaults_are_applied() {
         state_dir: Some(format!("{here}/warehouse/.aperio")),
         max_lag: None,
         source: KafkaSource {
+            format: ValueFormat::Json,
+            schema_file: None,
+            message_type: None,
             brokers: "b:9092".to_owned(),
             topic: "t".to_owned(),
             group: "aperio-one".to_owned(),
@@ -103,6 +106,8 @@ fn defaults_are_applied() {
             properties: BTreeMap::new(),
         },
         errors: Errors {
+            on_missing_schema: MissingSchema::Fail,
+            on_incompatible_schema: IncompatibleSchema::Fail,
             on_decode_error: OnDecodeError::DeadLetter {
                 topic: None,
                 table: Some("one_dead_letters".to_owned()),

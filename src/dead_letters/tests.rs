@@ -409,6 +409,7 @@ fn a_letter_is_the_record_that_the_reject_names() {
                 stage: Stage::Place,
                 reason: "because".to_owned(),
             },
+            false,
         )
     };
     let expect = DeadLetter {

@@ -1,9 +1,10 @@
-//! Columns under construction: JSON values appended one by one, cut back when a record fails, frozen into Arrow.
+//! Columns under construction: values appended one by one, cut back when a record fails, frozen into Arrow.
 
 mod finish;
 mod misfit;
 mod nested;
 mod primitive;
+mod push;
 
 use iceberg::spec::{NestedField, PrimitiveType, Type};
 

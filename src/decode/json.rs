@@ -237,6 +237,8 @@ impl JsonDecoder {
             rejects,
             filtered,
             unseen,
+            unknown: Vec::new(),
+            event_time: None,
             fields_dropped: unknown.dropped,
         }
     }

@@ -6,6 +6,7 @@ use super::Reject;
 use crate::chunk::Chunk;
 use crate::memory::{Held, Memory, Purpose};
 use crate::offsets::{Offset, Partition};
+use crate::schema::frame;
 
 /// A record that went aside, as it was in Kafka, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,11 +114,11 @@ impl DeadLetter {
 
     /// Takes the rejected record out of its chunk.
     ///
-    /// `schema_id` is left empty: whether a value begins with one is known to its decoder only.
+    /// - `framed`: values begin with the id of their schema.
     ///
     /// # Panics
     /// If the reject isn't of this chunk.
-    pub fn of(topic: &str, chunk: &Chunk, reject: &Reject) -> DeadLetter {
+    pub fn of(topic: &str, chunk: &Chunk, reject: &Reject, framed: bool) -> DeadLetter {
         let index = reject.index as usize;
         DeadLetter {
             topic: topic.to_owned(),
@@ -129,7 +130,10 @@ impl DeadLetter {
             headers: headers_at(chunk, index),
             stage: reject.stage.name(),
             error: reject.reason.clone(),
-            schema_id: None,
+            schema_id: match framed && chunk.values.is_valid(index) {
+                true => frame::id(chunk.values.value(index)),
+                false => None,
+            },
         }
     }
 }

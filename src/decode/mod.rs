@@ -2,8 +2,10 @@
 //!
 //! Decoding never fails: a bad record is data, not an error, and never costs its neighbours.
 
+mod avro;
 mod column;
 pub(crate) mod field;
+pub mod framed;
 pub mod json;
 mod letter;
 pub mod messagepack;
@@ -11,11 +13,14 @@ mod names;
 mod problem;
 mod unknown;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, StringArray};
 
 use crate::chunk::Chunk;
+use crate::schema::Missing;
+use crate::schema::frame::SchemaKey;
 use crate::schema::infer::Shape;
 
+use self::framed::FramedDecoder;
 use self::json::JsonDecoder;
 
 pub use self::letter::{DeadLetter, Letters, steps};
@@ -25,13 +30,18 @@ pub use self::letter::{DeadLetter, Letters, steps};
 pub enum Decoder {
     /// `format: json`.
     Json(JsonDecoder),
+    /// Values of schemas: `format: avro`.
+    Framed(FramedDecoder),
 }
 
 impl Decoder {
     /// Decodes one chunk.
-    pub fn decode(&mut self, chunk: &Chunk) -> Decoded {
+    ///
+    /// - `missing`: schemas that can't be had at the moment: their records are rejects.
+    pub fn decode(&mut self, chunk: &Chunk, missing: &Missing) -> Decoded {
         match self {
             Decoder::Json(json) => json.decode(chunk),
+            Decoder::Framed(framed) => framed.decode(chunk, missing),
         }
     }
 }
@@ -51,6 +61,10 @@ pub struct Decoded {
     /// narrow for values of rejected records ([`Shape::Wider`]); `None` if there were none. Under `schemaEvolution:
     /// evolve` the caller evolves the table and decodes the chunk again.
     pub unseen: Option<Shape>,
+    /// Schemas of records that aren't known yet. The caller gets them and decodes the chunk again.
+    pub unknown: Vec<SchemaKey>,
+    /// The event time of each row as text, where no column of the plan holds it and the decoder knows where it is.
+    pub event_time: Option<StringArray>,
     /// Values in `rows`' records that were dropped because no column takes them; of those in `unseen` too.
     pub fields_dropped: u64,
 }

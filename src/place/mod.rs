@@ -28,9 +28,9 @@ pub use self::partition::{partition_path, partition_spec};
 use self::split::{PartitionKey, groups_of, is_uniform};
 use crate::chunk::Chunk;
 use crate::config::EventTime;
-use crate::decode::field::field;
+use crate::decode::field::{FieldValue, field};
 use crate::decode::{Decoded, Reject, Stage};
-use crate::schema::{ColumnSource, KafkaColumn, RowPlanRef};
+use crate::schema::{ColumnSource, KafkaColumn, RowPlanRef, frame};
 
 /// Rows that share a partition value.
 #[derive(Debug, Clone)]
@@ -181,6 +181,7 @@ impl Placer {
             rows,
             indexes,
             mut rejects,
+            event_time,
             ..
         } = decoded;
         let mut indexes = UInt32Array::from(indexes);
@@ -189,7 +190,7 @@ impl Placer {
 
         let mut failures = self.unwritable_timestamps(&timestamps_ms);
         let mut event_times = None;
-        if let Some(times) = self.event_times(&rows, &timestamps_ms, chunk, &indexes) {
+        if let Some(times) = self.event_times(&rows, &timestamps_ms, chunk, &indexes, event_time.as_ref()) {
             failures.extend(times.failures);
             event_times = Some(times.times);
         }
@@ -225,15 +226,19 @@ impl Placer {
         timestamps_ms: &Int64Array,
         chunk: &Chunk,
         indexes: &UInt32Array,
+        aside: Option<&StringArray>,
     ) -> Option<EventTimes> {
         let Some(EventTime { path, format }) = &self.event_time else {
             let wanted = self.plan.sources.contains(&ColumnSource::EventTime);
             return wanted.then(|| EventTimes::compute(&Default::default(), None, timestamps_ms));
         };
-        let mut times = match self.payload_column(rows, path) {
-            Some(column) => EventTimes::compute(format, Some(&column), timestamps_ms),
-            // Declared columns may leave it out, and flattened ones have other names.
-            None => EventTimes::of_fields(format, rows.num_rows(), |row| {
+        let column = self.plan.payload_column(path);
+        let column = column.and_then(|(at, below)| columns::column_below(rows.column(at), below));
+        let mut times = match (column, aside) {
+            (Some(column), _) => EventTimes::compute(format, Some(&column), timestamps_ms),
+            // Declared columns may leave it out.
+            (None, Some(texts)) => EventTimes::of_fields(format, rows.num_rows(), |row| text_field(texts, row)),
+            (None, None) => EventTimes::of_fields(format, rows.num_rows(), |row| {
                 field(chunk.values.value(indexes.value(row) as usize), path)
             }),
         };
@@ -241,30 +246,6 @@ impl Placer {
             *reason = format!("event time field `{}`: {reason}", path.join("."));
         }
         Some(times)
-    }
-
-    /// Finds the column of a payload field: the source with the longest matching path, then down its structs.
-    fn payload_column(&self, rows: &RecordBatch, path: &[String]) -> Option<ArrayRef> {
-        let payloads = self.plan.sources.iter().filter_map(|source| match source {
-            ColumnSource::Payload(path) => Some(path),
-            _ => None,
-        });
-        let matches = |source: &[String], exact: bool| {
-            source.len() <= path.len()
-                && source
-                    .iter()
-                    .zip(path)
-                    .all(|(a, b)| if exact { a == b } else { a.eq_ignore_ascii_case(b) })
-        };
-        let found = |exact: bool| {
-            let fitting = payloads
-                .clone()
-                .enumerate()
-                .filter(|(_, source)| matches(source, exact));
-            fitting.max_by_key(|(_, source)| source.len())
-        };
-        let (position, source) = found(true).or_else(|| found(false))?;
-        columns::column_below(rows.column(position), &path[source.len()..])
     }
 
     /// Finds the rows whose Kafka timestamp doesn't fit a column of microseconds.
@@ -336,6 +317,10 @@ impl Placer {
                 Some(headers) => of_rows(headers, indexes),
                 None => Arc::new(ListArray::new_null(header_field(), rows)),
             },
+            KafkaColumn::SchemaId => {
+                let ids = indexes.values().iter().map(|index| schema_id(chunk, *index as usize));
+                Arc::new(ids.collect::<Int32Array>())
+            }
         }
     }
 
@@ -499,6 +484,24 @@ fn reject(mut failures: Vec<(u32, String)>, indexes: &UInt32Array, rejects: &mut
         });
     }
     BooleanArray::from(kept)
+}
+
+/// An event time that no column holds, as its decoder found it.
+fn text_field(texts: &StringArray, row: usize) -> Option<FieldValue<'_>> {
+    let text = texts.is_valid(row).then(|| texts.value(row))?;
+    Some(match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => FieldValue::Number(text),
+        _ => FieldValue::Text(text.as_bytes().into()),
+    })
+}
+
+/// The registry's id that a record's value begins with.
+fn schema_id(chunk: &Chunk, index: usize) -> Option<i32> {
+    chunk
+        .values
+        .is_valid(index)
+        .then(|| frame::id(chunk.values.value(index)))
+        .flatten()
 }
 
 fn header_field() -> arrow::datatypes::FieldRef {

@@ -99,6 +99,8 @@ fn decoded(indexes: Vec<u32>, ts: Vec<Option<i64>>, countries: Vec<Option<&str>>
         }],
         filtered: 0,
         unseen: None,
+        unknown: Vec::new(),
+        event_time: None,
         fields_dropped: 0,
     }
 }
@@ -522,6 +524,8 @@ fn every_primitive_column_can_partition() {
             rejects: vec![],
             filtered: 0,
             unseen: None,
+            unknown: Vec::new(),
+            event_time: None,
             fields_dropped: 0,
         };
         let parts = placer.place(decoded, &chunk(3)).parts;

@@ -22,7 +22,7 @@ impl KafkaColumn {
     pub fn of(self) -> Type {
         Type::Primitive(match self {
             KafkaColumn::Topic => PrimitiveType::String,
-            KafkaColumn::Partition => PrimitiveType::Int,
+            KafkaColumn::Partition | KafkaColumn::SchemaId => PrimitiveType::Int,
             KafkaColumn::Offset => PrimitiveType::Long,
             KafkaColumn::Timestamp => PrimitiveType::Timestamptz,
             KafkaColumn::Key => PrimitiveType::Binary,
@@ -261,6 +261,23 @@ impl Change<'_> {
         field.field_type = Box::new(of);
         Some(Arc::new(field))
     }
+}
+
+/// Returns the columns with every struct replaced by its fields, named `a_b`; what is inside lists and maps stays as it is.
+pub fn flattened_fields(fields: Vec<NestedField>) -> Vec<NestedField> {
+    fn collect(prefix: &str, fields: &[Arc<NestedField>], into: &mut Vec<NestedField>) {
+        for field in fields {
+            let name = format!("{prefix}{}", field.name);
+            match &*field.field_type {
+                Type::Struct(inner) => collect(&format!("{name}_"), inner.fields(), into),
+                of => into.push(NestedField::optional(field.id, name, of.clone())),
+            }
+        }
+    }
+    let mut flat = Vec::new();
+    let fields: Vec<_> = fields.into_iter().map(Arc::new).collect();
+    collect("", &fields, &mut flat);
+    flat
 }
 
 /// Flattens what the decoder would: an object with a column of its own stays one.

@@ -7,6 +7,7 @@ mod perform;
 mod probe;
 pub mod report;
 pub mod reset;
+mod schemas;
 mod silence;
 mod tables;
 

@@ -1,6 +1,6 @@
 //! Opening a pipeline: who the topic is, where the table is, and what the two are made of.
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -8,12 +8,15 @@ use iceberg::{NamespaceIdent, TableIdent};
 use tracing::warn;
 
 use crate::catalog::{Catalog, CatalogError, HiveCatalog, LoadedTable};
-use crate::config::{CatalogConfig, CatalogKind, Pipeline, StartOffset, TableFormat};
+use crate::config::{CatalogConfig, CatalogKind, Pipeline, RegistryConfig, StartOffset, TableFormat};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offsets, Partition};
+use crate::registry::Registry;
 use crate::run::start;
+use crate::schema::frame::SchemaKey;
+use crate::schema::{SchemaLanguage, SchemaText, WriterSchema, Writers};
 use crate::store::{Access, Store};
 use crate::sync_points::{SyncPoints, SyncPointsError};
 use crate::table::admit::Source;
@@ -41,6 +44,13 @@ pub(super) struct World {
     pub letters: Arc<Catalog>,
     pub ident: TableIdent,
     pub retry_for: Millis,
+    /// Where schemas are asked for, if the pipeline names a registry.
+    pub registry: Option<Registry>,
+    /// The schema in `schemaFile`.
+    pub schema_file: Option<SchemaText>,
+    /// The schemas that are known by now. A lock and no channel: whoever makes a plan reads them, and only the one task that
+    /// learns a schema replaces them.
+    known: RwLock<Arc<Writers>>,
     admin: Arc<Admin>,
 }
 
@@ -70,7 +80,16 @@ impl World {
         let admin = Admin::new(&source.brokers, source.read_committed, &source.client, timeout)
             .map_err(|error| error.failure(&source.brokers, &source.topic))?;
         let ident = ident(&pipeline, &pipeline.name)?;
+        let registry = source
+            .registry
+            .as_ref()
+            .map(|config| registry(config, timeout))
+            .transpose()?;
+        let schema_file = schema_file(&pipeline)?;
         Ok(World {
+            registry,
+            schema_file,
+            known: RwLock::default(),
             pipeline,
             catalog,
             letters,
@@ -78,6 +97,21 @@ impl World {
             retry_for,
             admin: Arc::new(admin),
         })
+    }
+
+    /// The schemas that are known by now.
+    pub fn writers(&self) -> Arc<Writers> {
+        self.known.read().expect("nobody panics while they hold it").clone()
+    }
+
+    /// Adds schemas to those that are known.
+    pub fn add_writers(&self, found: &[(SchemaKey, Arc<WriterSchema>)]) {
+        let mut known = self.known.write().expect("nobody panics while they hold it");
+        let mut writers = (**known).clone();
+        for (key, writer) in found {
+            writers.add(key.clone(), writer.clone());
+        }
+        *known = Arc::new(writers);
     }
 
     /// Looks at the topic: its identity, its partitions, and what they hold.
@@ -277,6 +311,40 @@ impl World {
             _ => error.failure(&source.brokers, &source.topic),
         }
     }
+}
+
+/// Sets up the client of a schema registry; nothing is contacted yet.
+///
+/// # Errors
+/// Exit code 2 if its certificates can't be read.
+pub(crate) fn registry(config: &RegistryConfig, timeout: Duration) -> Result<Registry, Failure> {
+    Registry::new(config, timeout).map_err(|error| {
+        Failure::new(Exit::Config, "the schema registry can't be used")
+            .detail(chain(&error))
+            .hint("look at `source.schemaRegistry` in the pipeline file")
+    })
+}
+
+/// Reads the schema in `schemaFile`, if there is one, and understands it.
+///
+/// # Errors
+/// Exit code 2 if it can't be read, or is no schema.
+pub(crate) fn schema_file(pipeline: &Pipeline) -> Result<Option<SchemaText>, Failure> {
+    let Some(path) = &pipeline.source.schema_file else {
+        return Ok(None);
+    };
+    let refused = |why: String| {
+        Failure::new(Exit::Config, format!("the schema in `{path}` can't be used"))
+            .detail(why)
+            .hint("look at `source.schemaFile` in the pipeline file")
+    };
+    let text = SchemaText {
+        language: SchemaLanguage::Avro,
+        text: std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?,
+        references: Vec::new(),
+    };
+    WriterSchema::parse(&SchemaKey::file(), &text).map_err(refused)?;
+    Ok(Some(text))
 }
 
 /// Tries until it works, or fails in a way that doesn't pass, or for `retry_for` in all, the attempts' own time included:

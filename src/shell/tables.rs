@@ -11,14 +11,14 @@ use uuid::Uuid;
 use crate::catalog::stage::schema_change;
 use crate::catalog::{CatalogError, LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
 use crate::config::types;
-use crate::config::{Evolution, PartitionField, Pipeline, StartOffset, TableFormat};
+use crate::config::{Evolution, PartitionField, Pipeline, StartOffset, TableFormat, ValueFormat};
 use crate::error::{Exit, Failure, chain};
 use crate::kill_points::{self, KillPoint, Place};
-use crate::line::LinePlan;
+use crate::line::{Given, LinePlan};
 use crate::place;
 use crate::schema::evolve::EVENT_TIME;
 use crate::schema::infer::{self, Shape};
-use crate::schema::{KafkaColumn, UnknownFields, evolve};
+use crate::schema::{KafkaColumn, Missing, UnknownFields, evolve};
 use crate::shell::open::{World, catalog_failure, ledger_failure, patiently, pauses, sync_points, sync_points_failure};
 use crate::sync_points::SyncPoint;
 use crate::table::TableView;
@@ -152,7 +152,7 @@ impl World {
     ///
     /// # Errors
     /// Exit code 3 under `schemaEvolution: strict`, with the columns that are missing.
-    pub async fn evolve(&self, unseen: &Shape, schema_id: i32) -> Result<(LinePlan, TableForm), Failure> {
+    pub async fn evolve(&self, unseen: &Shape, schema_id: i32) -> Result<(Given, TableForm), Failure> {
         let strict = self.pipeline.materialize.evolution == Evolution::Strict;
         let flatten = self.pipeline.source.flatten;
         let changed = self
@@ -179,10 +179,14 @@ impl World {
             warn!(table = %self.ident, fields = names.join(", "), "the table can't take these values as it is: fields are \
                   dropped and counted, records with too large a number are rejected");
         }
-        Ok((self.line_plan(&changed)?, TableForm::of(&changed)))
+        let given = Given {
+            plan: self.line_plan(&changed)?,
+            missing: Missing::new(),
+        };
+        Ok((given, TableForm::of(&changed)))
     }
 
-    fn strict(&self, lines: &[String]) -> Failure {
+    pub fn strict(&self, lines: &[String]) -> Failure {
         Failure::new(
             Exit::Data,
             format!("records hold fields that table `{}` doesn't have", self.ident),
@@ -195,7 +199,7 @@ impl World {
     ///
     /// - `base`: the table as it was just loaded, to save a load.
     /// - returns the table with the change in it, by this instance or by another.
-    async fn change_schema(
+    pub async fn change_schema(
         &self,
         base: Option<LoadedTable>,
         wanted: impl Fn(&TableMetadata) -> Result<Option<Schema>, Failure>,
@@ -286,6 +290,7 @@ impl World {
             None => (rows.clone(), data_location),
         };
         Ok(LinePlan {
+            writers: self.writers(),
             rows,
             stored,
             hive: hive.is_some(),
@@ -344,6 +349,13 @@ impl World {
             return Ok(Some(declared));
         }
         let samples = self.samples(SAMPLES_PER_PARTITION, SAMPLE_BYTES_MAX).await?;
+        if self.pipeline.source.format == ValueFormat::Avro {
+            let fields = self.schema_columns(&samples).await?;
+            return Ok(match fields {
+                None if self.pipeline.source.start == StartOffset::Earliest && samples.is_empty() => None,
+                fields => Some(fields.unwrap_or_default()),
+            });
+        }
         let mut shape = Shape::default();
         for sample in &samples {
             // A sample that can't be read becomes a reject when its turn comes.

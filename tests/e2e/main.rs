@@ -5,6 +5,7 @@
 
 mod access;
 mod aperio;
+mod avro;
 mod encode;
 mod every_step;
 mod faults;

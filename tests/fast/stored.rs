@@ -10,7 +10,7 @@ use aperio::catalog::stage::{Change, stage};
 use aperio::catalog::{Catalog, LoadedTable, NewTable, SwapAnswer};
 use aperio::chunk::Chunk;
 use aperio::config::PartitionField;
-use aperio::line::{Line, LinePlan, LineSettings, LineWindow, Order, Reply};
+use aperio::line::{Encoding, Line, LinePlan, LineSettings, LineWindow, Order, Reply};
 use aperio::memory::Memory;
 use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
 use aperio::place::partition_spec;
@@ -87,6 +87,7 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
         false,
     );
     let plan = LinePlan {
+        writers: Arc::default(),
         stored: Arc::new(rows.clone()),
         rows: Arc::new(rows),
         hive: false,
@@ -98,6 +99,7 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
     let settings = LineSettings {
         memory: Memory::new(1 << 30),
         topic: source().topic,
+        encoding: Encoding::Json,
         event_time: None,
         rows_per_file_max: 1_000,
         number: 0,
@@ -130,7 +132,7 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
     line.work(inbox, |reply| match reply {
         Reply::Sealed(window) => sealed = Some(*window),
         Reply::Staged(_) | Reply::Crowded(_) => {}
-        Reply::Unseen { .. } => panic!("the table has every column"),
+        Reply::Wants { .. } => panic!("the table has every column"),
         Reply::Failed(error) => panic!("{error}"),
     });
     let window = sealed.expect("the line answers a seal");

@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use crate::config::OnDecodeError;
 use crate::error::{Exit, Failure, chain};
-use crate::line::{LineWindow, Reply};
+use crate::line::{LineWindow, Reply, Wants};
 use crate::run::{Event, Outcome};
 use crate::shell::conductor::answers::Answer;
 use crate::shell::conductor::counts::bytes;
@@ -23,19 +23,27 @@ impl Conductor {
                 self.deadlines.staged(self.clock());
                 None
             }
-            Reply::Unseen { shape, schema_id, plan } => {
+            Reply::Wants {
+                wants,
+                schema_id,
+                answer,
+            } => {
                 let (world, answers) = (self.world.clone(), self.answers.0.clone());
                 let evolving = self.evolving.clone();
                 tokio::spawn(async move {
                     let _one_at_a_time = evolving.lock().await;
-                    match world.evolve(&shape, schema_id).await {
-                        Ok((evolved, form)) => {
-                            drop(plan.send(Ok(evolved)));
+                    let given = match wants {
+                        Wants::Columns(shape) => world.evolve(&shape, schema_id).await,
+                        Wants::Schemas(keys) => world.learn(&keys).await,
+                    };
+                    match given {
+                        Ok((given, form)) => {
+                            drop(answer.send(Ok(given)));
                             drop(answers.send(Answer::Planned(form)));
                         }
                         Err(failure) => {
                             drop(answers.send(Answer::Event(Event::Failed(failure))));
-                            drop(plan.send(Err("the table's schema could not be changed".into())));
+                            drop(answer.send(Err("what the records need could not be had".into())));
                         }
                     }
                 });

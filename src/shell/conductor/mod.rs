@@ -34,12 +34,13 @@ use tracing::{info, warn};
 
 use crate::catalog::LoadedTable;
 use crate::chunk::Chunk;
-use crate::config::{MaxRejected, OnDecodeError, Pipeline};
+use crate::config::{MaxRejected, OnDecodeError, Pipeline, ValueFormat};
+use crate::decode::framed::Framing;
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::consumer::{Consumer, KafkaEvent};
 use crate::kill_points::{self, Effect, KillPoint, Place};
-use crate::line::{LineError, LineSettings, LineWindow, Reply, SinkMaker};
+use crate::line::{Encoding, LineError, LineSettings, LineWindow, Reply, SinkMaker};
 use crate::memory::{Held, Memory, Purpose, Shares};
 use crate::observe::Phase;
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
@@ -245,6 +246,11 @@ impl Conductor {
             number: 0,
             lines: lines_max,
             topic: source.topic.clone(),
+            encoding: match (source.format, &source.registry) {
+                (ValueFormat::Json, _) => Encoding::Json,
+                (ValueFormat::Avro, Some(_)) => Encoding::Framed(Framing::Registry),
+                (ValueFormat::Avro, None) => Encoding::Framed(Framing::File),
+            },
             event_time: source.event_time.clone(),
             rows_per_file_max: source.batch_size,
             memory: memory.clone(),

@@ -1,0 +1,228 @@
+//! Avro schemas: parsed, and as columns of a table.
+//!
+//! Read here and not by `apache-avro`: its parsed schema doesn't tell a uuid in a string from one in `fixed(16)`, it panics on
+//! names that aren't Avro names, and it refuses namespaces that Java's registries and producers take.
+//!
+//! Source: Apache Avro 1.12 specification, "Schema Declaration", "Logical Types", "Names", "Aliases".
+
+mod canonical;
+mod columns;
+mod default;
+mod parse;
+
+use serde_json::Value;
+
+pub use self::canonical::{canonical, fingerprint};
+pub use self::columns::{DEPTH_MAX, PRECISION_MAX, VALUE, arm_names, as_text, natural, renames, type_name};
+pub use self::default::encode as encode_default;
+pub use self::parse::parse;
+
+/// One parsed schema, its named types in one list so that they can refer to each other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AvroSchema {
+    /// The type of the value.
+    pub root: Avro,
+    /// Its named types, in order of their definition.
+    pub named: Vec<Named>,
+}
+
+/// A type at one place of a schema.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Avro {
+    /// `null`.
+    Null,
+    /// `boolean`.
+    Boolean,
+    /// `int`.
+    Int(IntAs),
+    /// `long`.
+    Long(LongAs),
+    /// `float`.
+    Float,
+    /// `double`.
+    Double,
+    /// `bytes`.
+    Bytes(BytesAs),
+    /// `string`.
+    String(StringAs),
+    /// `array` of items.
+    Array(Box<Avro>),
+    /// `map` of values; keys are strings.
+    Map(Box<Avro>),
+    /// `union` of arms, in their order.
+    Union(Vec<Avro>),
+    /// The named type at this index.
+    Named(usize),
+}
+
+/// What an `int` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntAs {
+    /// Itself.
+    Plain,
+    /// Days since 1970-01-01.
+    Date,
+    /// Milliseconds since midnight.
+    TimeMillis,
+}
+
+/// What a `long` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LongAs {
+    /// Itself.
+    Plain,
+    /// Microseconds since midnight.
+    TimeMicros,
+    /// Since 1970-01-01T00:00, in UTC where `zoned`, else on the wall's clock.
+    Timestamp {
+        /// What is counted.
+        unit: TimeUnit,
+        /// `timestamp-*`, not `local-timestamp-*`.
+        zoned: bool,
+    },
+}
+
+/// What a timestamp counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// Milliseconds.
+    Millis,
+    /// Microseconds.
+    Micros,
+    /// Nanoseconds.
+    Nanos,
+}
+
+/// What `bytes` stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BytesAs {
+    /// Themselves.
+    Plain,
+    /// A number's unscaled value, big-endian two's complement.
+    Decimal(Decimal),
+}
+
+/// The digits of a decimal, and how many of them are behind the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decimal {
+    /// The most digits; above 0.
+    pub precision: u32,
+    /// Those behind the point; at most `precision`.
+    pub scale: u32,
+}
+
+/// What a `string` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StringAs {
+    /// Itself.
+    Plain,
+    /// A uuid's text.
+    Uuid,
+}
+
+/// A type with a name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    /// Its full name, with its namespace.
+    pub name: String,
+    /// Other full names of it.
+    pub aliases: Vec<String>,
+    /// What it is.
+    pub of: NamedType,
+}
+
+impl Named {
+    /// Returns the name without its namespace.
+    pub fn simple_name(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or(&self.name)
+    }
+}
+
+/// What a named type is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NamedType {
+    /// `record`, its fields in the order of their values.
+    Record(Vec<Field>),
+    /// `enum`.
+    Enum(Vec<String>),
+    /// `fixed`, of so many bytes.
+    Fixed(usize, FixedAs),
+}
+
+/// What a `fixed` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FixedAs {
+    /// Its bytes.
+    Plain,
+    /// A number's unscaled value, big-endian two's complement.
+    Decimal(Decimal),
+    /// A uuid's 16 bytes.
+    Uuid,
+}
+
+/// A field of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// Names it had in other versions.
+    pub aliases: Vec<String>,
+    /// What a reader takes where a record lacks it, in the notation of defaults.
+    pub default: Option<Value>,
+    /// Its type.
+    pub of: Avro,
+}
+
+impl AvroSchema {
+    /// Returns the fields of a record, or of the record in a union with null.
+    pub fn record<'a>(&'a self, of: &'a Avro) -> Option<(usize, &'a [Field])> {
+        match of {
+            Avro::Named(index) => match &self.named[*index].of {
+                NamedType::Record(fields) => Some((*index, fields)),
+                _ => None,
+            },
+            Avro::Union(arms) => match self.sole(arms) {
+                Some(Avro::Union(_)) | None => None,
+                Some(arm) => self.record(arm),
+            },
+            _ => None,
+        }
+    }
+
+    /// Returns the arm of a union that isn't null, where there is one only.
+    pub fn sole<'a>(&self, arms: &'a [Avro]) -> Option<&'a Avro> {
+        let mut others = arms.iter().filter(|arm| **arm != Avro::Null);
+        let sole = others.next()?;
+        others.next().is_none().then_some(sole)
+    }
+
+    /// Says whether values of a type are written without a byte.
+    pub fn takes_no_bytes(&self, of: &Avro) -> bool {
+        self.empty(of, &mut Vec::new())
+    }
+
+    fn empty(&self, of: &Avro, inside: &mut Vec<usize>) -> bool {
+        match of {
+            Avro::Null => true,
+            Avro::Named(index) => match &self.named[*index].of {
+                NamedType::Fixed(size, _) => *size == 0,
+                NamedType::Enum(_) => false,
+                // A record that holds nothing but itself has no end, and so no value.
+                NamedType::Record(_) if inside.contains(index) => true,
+                NamedType::Record(fields) => {
+                    inside.push(*index);
+                    let empty = fields.iter().all(|field| self.empty(&field.of, inside));
+                    inside.pop();
+                    empty
+                }
+            },
+            _ => false,
+        }
+    }
+
+    /// Returns the full name of the record that values are, if they are records.
+    pub fn name(&self) -> Option<&str> {
+        let (index, _) = self.record(&self.root)?;
+        Some(&self.named[index].name)
+    }
+}

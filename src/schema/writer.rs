@@ -1,0 +1,120 @@
+//! The schemas that values were written with, as far as a run knows them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use iceberg::spec::NestedField;
+
+use super::avro::{self, AvroSchema};
+use super::frame::{SchemaKey, SchemaName};
+use super::{SchemaLanguage, SchemaText};
+
+/// A schema that values were written with, understood.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WriterSchema {
+    /// Avro.
+    Avro(Arc<AvroSchema>),
+}
+
+impl WriterSchema {
+    /// Understands the type that a key names in a schema's text.
+    ///
+    /// # Errors
+    /// What can't be understood.
+    pub fn parse(_key: &SchemaKey, text: &SchemaText) -> Result<WriterSchema, String> {
+        match text.language {
+            SchemaLanguage::Avro => Ok(WriterSchema::Avro(Arc::new(avro::parse(text)?))),
+            other => Err(format!("it is {}, where AVRO is read", other.name())),
+        }
+    }
+
+    /// Returns the columns that take values of the schema, ids provisional.
+    ///
+    /// - `nanos`: the table can hold nanoseconds.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn columns(&self, nanos: bool) -> Result<Vec<NestedField>, String> {
+        match self {
+            WriterSchema::Avro(schema) => avro::natural(schema, nanos),
+        }
+    }
+
+    /// Returns the full name of the record that values are, if they are records.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            WriterSchema::Avro(schema) => schema.name(),
+        }
+    }
+
+    /// Returns the fields that were called otherwise before.
+    pub fn renames(&self) -> Vec<Rename> {
+        match self {
+            WriterSchema::Avro(schema) => avro::renames(schema),
+        }
+    }
+
+    fn fingerprint(&self) -> Option<u64> {
+        match self {
+            WriterSchema::Avro(schema) => Some(avro::fingerprint(schema)),
+        }
+    }
+}
+
+/// A field that was called otherwise before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rename {
+    /// The names of the structs it is inside, from the top; `element` and `value` lead into lists and maps.
+    pub within: Vec<String>,
+    /// Its name.
+    pub name: String,
+    /// What it was called.
+    pub before: Vec<String>,
+}
+
+/// Schemas that nobody could get, and why: true of the moment that it was found out.
+pub type Missing = BTreeMap<SchemaKey, String>;
+
+/// The schemas that a run knows, and which of them is the newest. Immutable where lines see it; one more makes a new one.
+#[derive(Debug, Clone, Default)]
+pub struct Writers {
+    known: BTreeMap<SchemaKey, Arc<WriterSchema>>,
+    file_fingerprint: Option<u64>,
+}
+
+impl Writers {
+    /// Returns a schema, if it is known.
+    pub fn get(&self, key: &SchemaKey) -> Option<&Arc<WriterSchema>> {
+        self.known.get(key)
+    }
+
+    /// Returns the newest schema of the same record: it says what fields are which a record lacks, and how they were called.
+    ///
+    /// Ids of a registry ascend with time, so the highest is the newest; what has no id counts where nothing has one.
+    pub fn newest_of(&self, writer: &WriterSchema) -> Option<&WriterSchema> {
+        let age = |key: &SchemaKey| match key.name {
+            SchemaName::Id(id) => Some(id),
+            _ => None,
+        };
+        let alike = self.known.iter().filter(|(_, other)| other.name() == writer.name());
+        alike.max_by_key(|(key, _)| age(key)).map(|(_, newest)| &**newest)
+    }
+
+    /// Adds a schema.
+    pub fn add(&mut self, key: SchemaKey, schema: Arc<WriterSchema>) {
+        if key.name == SchemaName::File {
+            self.file_fingerprint = schema.fingerprint();
+        }
+        self.known.insert(key, schema);
+    }
+
+    /// The schemas in order of their keys: ids ascending.
+    pub fn all(&self) -> impl Iterator<Item = (&SchemaKey, &Arc<WriterSchema>)> {
+        self.known.iter()
+    }
+
+    /// The fingerprint of the schema in `schemaFile`, where that is Avro.
+    pub fn file_fingerprint(&self) -> Option<u64> {
+        self.file_fingerprint
+    }
+}

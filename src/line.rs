@@ -10,6 +10,8 @@ use crate::chunk::Chunk;
 use crate::config::EventTime;
 use crate::decode::framed::{FramedDecoder, Framing};
 use crate::decode::json::JsonDecoder;
+use crate::decode::raw::RawDecoder;
+use crate::decode::transcoded::{Holds, TranscodedDecoder};
 use crate::decode::{DeadLetter, Decoded, Decoder, Letters};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::memory::{Held, Memory, Purpose};
@@ -74,6 +76,10 @@ pub enum Encoding {
     Json,
     /// By a schema, which the records name or a file holds.
     Framed(Framing),
+    /// What holds JSON, or says what JSON can.
+    Transcoded(Holds),
+    /// One text, or bytes.
+    Raw,
 }
 
 /// Why a line can't go on. A record that can't be decoded isn't among these.
@@ -349,7 +355,10 @@ impl Line {
             }
         }
         if self.settings.keeps_rejects {
-            let framed = self.settings.encoding == Encoding::Framed(Framing::Registry);
+            let framed = matches!(
+                self.settings.encoding,
+                Encoding::Framed(Framing::Registry) | Encoding::Transcoded(Holds::Framed)
+            );
             let letter = |reject| DeadLetter::of(&self.settings.topic, chunk, reject, framed);
             open.letters.extend(placed.rejects.iter().map(letter));
             if !open.crowded && open.letters.held_bytes() > self.settings.letters_bytes_max / self.settings.lines.max(1)
@@ -488,13 +497,15 @@ impl Line {
 
     fn tools(settings: &LineSettings, plan: &LinePlan) -> Result<(Decoder, Placer), LineError> {
         let rows = plan.rows.clone();
+        let event_time = settings.event_time.as_ref();
+        let event_time = event_time.map(|event_time| event_time.path.as_slice());
         let decoder = match settings.encoding {
             Encoding::Json => Decoder::Json(JsonDecoder::new(rows)),
+            Encoding::Raw => Decoder::Raw(RawDecoder::new(&rows, event_time)),
+            Encoding::Transcoded(holds) => {
+                Decoder::Transcoded(TranscodedDecoder::new(rows, plan.writers.clone(), holds, event_time))
+            }
             Encoding::Framed(framing) => {
-                let event_time = settings
-                    .event_time
-                    .as_ref()
-                    .map(|event_time| event_time.path.as_slice());
                 Decoder::Framed(FramedDecoder::new(rows, plan.writers.clone(), framing, event_time))
             }
         };

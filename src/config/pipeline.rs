@@ -198,6 +198,12 @@ pub enum ValueFormat {
     Json,
     /// Avro, by a schema.
     Avro,
+    /// MessagePack maps.
+    MessagePack,
+    /// Text, in one column.
+    String,
+    /// Bytes, in one column.
+    Bytes,
 }
 
 /// The columns that `include` adds, with their fixed names and types.

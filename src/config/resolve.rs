@@ -259,7 +259,7 @@ fn check_places(warehouse: &str, state_dir: Option<&str>, schema: &str, name: &s
 fn refuse_unbuilt(source: &Source, at: &str, report: &mut Report<'_>) {
     let key = |name: &str| format!("{at}.source.{name}");
     let format = source.format.unwrap_or(Format::Json);
-    if !matches!(format, Format::Json | Format::Avro) {
+    if format == Format::Protobuf {
         report.unsupported(&key("format"), None);
     }
     if source.key_format.is_some_and(|format| format != KeyFormat::Bytes) {
@@ -275,15 +275,6 @@ fn refuse_unbuilt(source: &Source, at: &str, report: &mut Report<'_>) {
     };
     if let Some((_, path)) = wrapped.filter(|(kind, _)| *kind != EnvelopeType::None) {
         report.unsupported(&path, None);
-    }
-    if format == Format::Json {
-        let present = [
-            ("schemaRegistry", source.schema_registry.is_some()),
-            ("schemaFile", source.schema_file.is_some()),
-        ];
-        for (name, _) in present.into_iter().filter(|(_, present)| *present) {
-            report.unsupported(&key(name), Some(&format!("{name}` with `format: json")));
-        }
     }
 }
 

@@ -154,11 +154,14 @@ fn kafka_column(column: Include) -> KafkaColumn {
     }
 }
 
-/// What isn't built yet is refused where all such is.
+/// `protobuf` isn't built yet, and refused where all such is.
 fn format(written: Option<Format>, schema: bool, at: &str, report: &mut Report<'_>) -> ValueFormat {
     let format = match written.unwrap_or(Format::Json) {
+        Format::Json | Format::Protobuf => ValueFormat::Json,
         Format::Avro => ValueFormat::Avro,
-        Format::Json | Format::Protobuf | Format::String | Format::Bytes | Format::Messagepack => ValueFormat::Json,
+        Format::Messagepack => ValueFormat::MessagePack,
+        Format::String => ValueFormat::String,
+        Format::Bytes => ValueFormat::Bytes,
     };
     if format == ValueFormat::Avro && !schema {
         report.add(

@@ -13,7 +13,7 @@ use super::problem::{Failed, Problem};
 use super::{Decoded, Reject, Stage};
 use crate::chunk::Chunk;
 use crate::schema::frame::{self, SchemaKey};
-use crate::schema::{ColumnSource, Missing, RowPlanRef, WriterSchema, Writers};
+use crate::schema::{ColumnSource, Missing, RowPlanRef, UnknownFields, WriterSchema, Writers, evolve};
 
 /// Where a record's schema is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -347,6 +347,7 @@ fn compile(
             };
             avro::compile(schema, newest, plan, more).map(Program::Avro)
         }
+        WriterSchema::Json(_) => Err(vec!["it is a JSON Schema".to_owned()]),
     }
 }
 
@@ -355,5 +356,14 @@ fn compile(
 /// # Errors
 /// Every difference, for a person.
 pub fn fits(writer: &WriterSchema, writers: &Writers, plan: &RowPlanRef) -> Result<(), Vec<String>> {
+    if let WriterSchema::Json(columns) = writer {
+        // Where columns aren't as the schema says by somebody's choice, each value is looked at.
+        let follows = matches!(plan.unknown, UnknownFields::Evolve | UnknownFields::Strict) && !plan.flatten;
+        let wanted = evolve::create_schema(columns.clone(), &[], false);
+        return match follows {
+            true => evolve::compatible(&plan.schema, &wanted),
+            false => Ok(()),
+        };
+    }
     compile(writer, writers, plan, None).map(drop)
 }

@@ -11,6 +11,8 @@ mod letter;
 pub mod messagepack;
 mod names;
 mod problem;
+pub mod raw;
+pub mod transcoded;
 mod unknown;
 
 use arrow::array::{RecordBatch, StringArray};
@@ -22,6 +24,8 @@ use crate::schema::infer::Shape;
 
 use self::framed::FramedDecoder;
 use self::json::JsonDecoder;
+use self::raw::RawDecoder;
+use self::transcoded::TranscodedDecoder;
 
 pub use self::letter::{DeadLetter, Letters, steps};
 
@@ -32,6 +36,10 @@ pub enum Decoder {
     Json(JsonDecoder),
     /// Values of schemas: `format: avro`.
     Framed(FramedDecoder),
+    /// `format: messagepack`, and JSON with schemas of a registry.
+    Transcoded(TranscodedDecoder),
+    /// `format: string`, `format: bytes`.
+    Raw(RawDecoder),
 }
 
 impl Decoder {
@@ -42,6 +50,8 @@ impl Decoder {
         match self {
             Decoder::Json(json) => json.decode(chunk),
             Decoder::Framed(framed) => framed.decode(chunk, missing),
+            Decoder::Transcoded(transcoded) => transcoded.decode(chunk, missing),
+            Decoder::Raw(raw) => raw.decode(chunk),
         }
     }
 }

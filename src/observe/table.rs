@@ -72,6 +72,8 @@ pub enum Trouble {
     Consumer,
     /// The catalog.
     Catalog,
+    /// The schema registry.
+    Registry,
     /// Something is past its deadline.
     Deadline,
 }

@@ -13,7 +13,7 @@ mod parse;
 use serde_json::Value;
 
 pub use self::canonical::{canonical, fingerprint};
-pub use self::columns::{DEPTH_MAX, PRECISION_MAX, VALUE, arm_names, as_text, natural, renames, type_name};
+pub use self::columns::{DEPTH_MAX, PRECISION_MAX, arm_names, as_text, natural, renames, type_name};
 pub use self::default::encode as encode_default;
 pub use self::parse::parse;
 

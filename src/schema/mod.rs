@@ -104,5 +104,8 @@ pub enum UnknownFields {
     Declared,
 }
 
+/// The column of values that aren't records, and of `format: string` and `bytes`.
+pub const VALUE: &str = "value";
+
 /// A plan shared by the lines of a run.
 pub type RowPlanRef = Arc<RowPlan>;

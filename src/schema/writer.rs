@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use iceberg::spec::NestedField;
+use iceberg::spec::{ListType, MapType, NestedField, StructType, Type};
 
 use super::avro::{self, AvroSchema};
 use super::frame::{SchemaKey, SchemaName};
-use super::{SchemaLanguage, SchemaText};
+use super::{SchemaLanguage, SchemaText, json_schema};
 
 /// A schema that values were written with, understood.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WriterSchema {
     /// Avro.
     Avro(Arc<AvroSchema>),
+    /// JSON Schema: its columns, all optional; values are read as JSON is.
+    Json(Vec<NestedField>),
 }
 
 impl WriterSchema {
@@ -24,7 +26,10 @@ impl WriterSchema {
     pub fn parse(_key: &SchemaKey, text: &SchemaText) -> Result<WriterSchema, String> {
         match text.language {
             SchemaLanguage::Avro => Ok(WriterSchema::Avro(Arc::new(avro::parse(text)?))),
-            other => Err(format!("it is {}, where AVRO is read", other.name())),
+            SchemaLanguage::Json => Ok(WriterSchema::Json(
+                json_schema::columns(text)?.iter().map(optional).collect(),
+            )),
+            SchemaLanguage::Protobuf => Err("it is PROTOBUF, which isn't read yet".to_owned()),
         }
     }
 
@@ -37,6 +42,7 @@ impl WriterSchema {
     pub fn columns(&self, nanos: bool) -> Result<Vec<NestedField>, String> {
         match self {
             WriterSchema::Avro(schema) => avro::natural(schema, nanos),
+            WriterSchema::Json(columns) => Ok(columns.clone()),
         }
     }
 
@@ -44,6 +50,7 @@ impl WriterSchema {
     pub fn name(&self) -> Option<&str> {
         match self {
             WriterSchema::Avro(schema) => schema.name(),
+            WriterSchema::Json(_) => None,
         }
     }
 
@@ -51,14 +58,28 @@ impl WriterSchema {
     pub fn renames(&self) -> Vec<Rename> {
         match self {
             WriterSchema::Avro(schema) => avro::renames(schema),
+            WriterSchema::Json(_) => Vec::new(),
         }
     }
 
     fn fingerprint(&self) -> Option<u64> {
         match self {
             WriterSchema::Avro(schema) => Some(avro::fingerprint(schema)),
+            WriterSchema::Json(_) => None,
         }
     }
+}
+
+/// Returns a field, and those inside it, optional: rows of other writers, and of other versions, stay possible.
+fn optional(field: &NestedField) -> NestedField {
+    let inner = |field: &Arc<NestedField>| Arc::new(optional(field));
+    let of = match &*field.field_type {
+        Type::Primitive(_) => (*field.field_type).clone(),
+        Type::Struct(fields) => Type::Struct(StructType::new(fields.fields().iter().map(inner).collect())),
+        Type::List(list) => Type::List(ListType::new(inner(&list.element_field))),
+        Type::Map(map) => Type::Map(MapType::new(map.key_field.clone(), inner(&map.value_field))),
+    };
+    NestedField::optional(field.id, &field.name, of)
 }
 
 /// A field that was called otherwise before.

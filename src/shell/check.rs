@@ -10,7 +10,11 @@ use crate::config::{OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
-use crate::shell::open::{catalog_failure, ident, ledger_failure, table_of_record};
+use crate::registry::RegistryError;
+use crate::shell::open::{
+    catalog_failure, ident, ledger_failure, registry, registry_failure, schema_file, table_of_record,
+};
+use crate::shell::schemas::subject;
 use crate::store::{Store, StoreError};
 
 /// How long a broker may take for one answer; somebody is waiting in front of the screen.
@@ -35,6 +39,8 @@ pub enum Subject {
     Topic,
     /// The consumer group may be asked about.
     Group,
+    /// The registry answers with our credentials, and has a schema of the topic; or `schemaFile` holds one.
+    Schemas,
     /// The dead-letter topic is there, if there is to be one.
     DeadLetters,
     /// The catalog answers, and what it says of the table can be used.
@@ -44,15 +50,22 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// All, in the order of a record's path.
-    pub const ALL: [Subject; 6] = [
-        Subject::Brokers,
-        Subject::Topic,
-        Subject::Group,
-        Subject::DeadLetters,
-        Subject::Catalog,
-        Subject::Store,
-    ];
+    /// Those that a pipeline depends on, in the order of a record's path.
+    pub fn of(pipeline: &Pipeline) -> Vec<Subject> {
+        let source = &pipeline.source;
+        let schemas = source.registry.is_some() || source.schema_file.is_some();
+        let all = [
+            Subject::Brokers,
+            Subject::Topic,
+            Subject::Group,
+            Subject::Schemas,
+            Subject::DeadLetters,
+            Subject::Catalog,
+            Subject::Store,
+        ];
+        let wanted = |subject: &Subject| *subject != Subject::Schemas || schemas;
+        all.into_iter().filter(wanted).collect()
+    }
 
     /// Its name in reports.
     pub fn name(self) -> &'static str {
@@ -60,6 +73,7 @@ impl Subject {
             Subject::Brokers => "brokers",
             Subject::Topic => "topic",
             Subject::Group => "group",
+            Subject::Schemas => "schemas",
             Subject::DeadLetters => "dead letters",
             Subject::Catalog => "catalog",
             Subject::Store => "store",
@@ -88,6 +102,7 @@ pub async fn check(pipeline: &Pipeline, subject: Subject) -> Result<String, Fail
             OnDecodeError::DeadLetter { table: Some(name), .. } => Ok(format!("go to table `{name}`")),
             _ => Ok("none are kept".to_owned()),
         },
+        Subject::Schemas => in_time(pipeline, "schema registry", schemas(pipeline)).await,
         Subject::Catalog => in_time(pipeline, "catalog", table_found(pipeline)).await,
         Subject::Store => in_time(pipeline, "store", store_written(pipeline)).await,
     }
@@ -174,6 +189,30 @@ async fn in_time(
             .detail(format!("it was asked for {} s", ANSWER_WAIT.as_secs()))
             .hint("look at `catalog` in the pipeline file, and whether what it names is up"))
     })
+}
+
+async fn schemas(pipeline: &Pipeline) -> Result<String, Failure> {
+    let source = &pipeline.source;
+    schema_file(pipeline)?;
+    let file = source.schema_file.as_deref().map(|file| format!("`{file}`"));
+    let Some(config) = &source.registry else {
+        return Ok(file.unwrap_or_default());
+    };
+    let asked = registry(config, QUESTION_TIMEOUT)?;
+    let refused = |error: RegistryError| registry_failure(&error);
+    asked.reach().await.map_err(refused)?;
+    let Some(subject) = subject(source, None) else {
+        return Ok(format!("{}: reached", config.urls.join(", ")));
+    };
+    match asked.latest(&subject).await {
+        Ok(newest) => {
+            let (id, version) = (newest.id, newest.version);
+            Ok(format!("subject `{subject}`, version {version} is schema {id}"))
+        }
+        // Its records may be of other subjects, or there may be none yet.
+        Err(RegistryError::NotFound { .. }) => Ok(format!("{}: no subject `{subject}`", config.urls.join(", "))),
+        Err(error) => Err(refused(error)),
+    }
 }
 
 async fn table_found(pipeline: &Pipeline) -> Result<String, Failure> {

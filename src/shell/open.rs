@@ -8,12 +8,12 @@ use iceberg::{NamespaceIdent, TableIdent};
 use tracing::warn;
 
 use crate::catalog::{Catalog, CatalogError, HiveCatalog, LoadedTable};
-use crate::config::{CatalogConfig, CatalogKind, Pipeline, RegistryConfig, StartOffset, TableFormat};
+use crate::config::{CatalogConfig, CatalogKind, Pipeline, RegistryConfig, StartOffset, TableFormat, ValueFormat};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offsets, Partition};
-use crate::registry::Registry;
+use crate::registry::{Registry, RegistryError};
 use crate::run::start;
 use crate::schema::frame::SchemaKey;
 use crate::schema::{SchemaLanguage, SchemaText, WriterSchema, Writers};
@@ -325,6 +325,23 @@ pub(crate) fn registry(config: &RegistryConfig, timeout: Duration) -> Result<Reg
     })
 }
 
+/// Tells a schema registry's error to the user.
+pub(crate) fn registry_failure(error: &RegistryError) -> Failure {
+    Failure::new(Exit::Remote, "the schema registry can't be used")
+        .detail(chain(error))
+        .hint(
+            "look at `source.schemaRegistry` in the pipeline file, and whether the registry is up; nothing was lost, run again when it is",
+        )
+}
+
+/// The language that schemas of a format are written in.
+pub(crate) fn language(format: ValueFormat) -> SchemaLanguage {
+    match format {
+        ValueFormat::Avro => SchemaLanguage::Avro,
+        ValueFormat::Json | ValueFormat::MessagePack | ValueFormat::String | ValueFormat::Bytes => SchemaLanguage::Json,
+    }
+}
+
 /// Reads the schema in `schemaFile`, if there is one, and understands it.
 ///
 /// # Errors
@@ -339,7 +356,7 @@ pub(crate) fn schema_file(pipeline: &Pipeline) -> Result<Option<SchemaText>, Fai
             .hint("look at `source.schemaFile` in the pipeline file")
     };
     let text = SchemaText {
-        language: SchemaLanguage::Avro,
+        language: language(pipeline.source.format),
         text: std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?,
         references: Vec::new(),
     };

@@ -1,4 +1,4 @@
-//! Asks brokers and catalog from time to time how they are, for those who ask us.
+//! Asks brokers, catalog and registry from time to time how they are, for those who ask us.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +59,10 @@ pub(super) async fn probe(world: Arc<World>, table: Arc<Table>) {
             )),
         };
         table.troubled(Trouble::Catalog, catalog);
+        if let Some(registry) = &world.registry {
+            let answer = registry.reach().await.err();
+            table.troubled(Trouble::Registry, answer.map(|error| chain(&error)));
+        }
         tokio::time::sleep(PERIOD).await;
     }
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use iceberg::spec::{FormatVersion, NestedField};
 use tracing::{info, warn};
 
-use crate::config::{Evolution, IncompatibleSchema, MissingSchema, SubjectNaming};
+use crate::config::{Evolution, IncompatibleSchema, KafkaSource, MissingSchema, SubjectNaming};
 use crate::decode::framed;
 use crate::error::{Exit, Failure, chain};
 use crate::line::Given;
 use crate::registry::RegistryError;
 use crate::schema::frame::{self, SchemaKey, SchemaName};
 use crate::schema::{Missing, SchemaText, WriterSchema, evolve, follow};
-use crate::shell::open::{World, patiently};
+use crate::shell::open::{World, language, patiently, registry_failure};
 use crate::shell::tables::TableForm;
 
 /// What became of asking for one schema.
@@ -75,7 +75,7 @@ impl World {
         let form = self.form(self.pipeline.materialize.format_version >= 3);
         let mut keys: BTreeSet<SchemaKey> = BTreeSet::new();
         match self.pipeline.source.registry {
-            None => drop(keys.insert(SchemaKey::file())),
+            None => drop(self.schema_file.is_some() && keys.insert(SchemaKey::file())),
             Some(_) => {
                 let named = samples.iter().filter_map(|value| frame::split(value, false).ok());
                 keys.extend(named.filter_map(|framed| frame::key(framed.prefix).ok()));
@@ -156,7 +156,7 @@ impl World {
     async fn learn_newest(&self, found: &[(&SchemaKey, Arc<WriterSchema>)]) {
         let mut asked = BTreeSet::new();
         for (_, writer) in found {
-            let Some(subject) = self.subject(writer.name()) else {
+            let Some(subject) = subject(&self.pipeline.source, writer.name()) else {
                 continue;
             };
             if !asked.insert(subject) {
@@ -174,14 +174,14 @@ impl World {
     ///
     /// - `record`: the full name of the record, which some subjects are named by.
     async fn newest_of_subject(&self, record: Option<&str>) -> Result<Option<(SchemaKey, Arc<WriterSchema>)>, Failure> {
-        let (Some(registry), Some(subject)) = (&self.registry, self.subject(record)) else {
+        let (Some(registry), Some(subject)) = (&self.registry, subject(&self.pipeline.source, record)) else {
             return Ok(None);
         };
         let asked = patiently(self.retry_for, RegistryError::retryable, || registry.latest(&subject)).await;
         let newest = match asked {
             Ok(newest) => newest,
             Err(RegistryError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(self.registry_failure(&error)),
+            Err(error) => return Err(registry_failure(&error)),
         };
         let key = SchemaKey::id(newest.id);
         match WriterSchema::parse(&key, &newest.schema) {
@@ -197,16 +197,6 @@ impl World {
         follow::Form {
             nanos,
             flatten: self.pipeline.source.flatten,
-        }
-    }
-
-    fn subject(&self, record: Option<&str>) -> Option<String> {
-        let source = &self.pipeline.source;
-        match &source.registry.as_ref()?.subject {
-            SubjectNaming::Topic => Some(format!("{}-value", source.topic)),
-            SubjectNaming::Record => record.map(str::to_owned),
-            SubjectNaming::TopicRecord => record.map(|record| format!("{}-{record}", source.topic)),
-            SubjectNaming::Named(subject) => Some(subject.clone()),
         }
     }
 
@@ -230,13 +220,22 @@ impl World {
         let text = match patiently(self.retry_for, RegistryError::retryable, tell).await {
             Ok(text) => text,
             Err(error @ RegistryError::NotFound { .. }) => return self.missing(key, &error),
-            Err(error) => return Err(self.registry_failure(&error)),
+            Err(error) => return Err(registry_failure(&error)),
         };
         self.understand(key, &text)
     }
 
     fn understand(&self, key: &SchemaKey, text: &SchemaText) -> Result<Asked, Failure> {
-        match WriterSchema::parse(key, text) {
+        let wanted = language(self.pipeline.source.format);
+        let parsed = match text.language == wanted {
+            true => WriterSchema::parse(key, text),
+            false => Err(format!(
+                "it is a schema of {}, `format` says {}",
+                text.language.name(),
+                wanted.name()
+            )),
+        };
+        match parsed {
             Ok(writer) => {
                 info!(table = %self.ident, schema = %key, language = text.language.name(), "a schema");
                 Ok(Asked::Known(Arc::new(writer)))
@@ -302,10 +301,14 @@ impl World {
         .detail(why)
         .hint("mend the schema; `errors.onIncompatibleSchema: deadLetter` sets just its records aside")
     }
+}
 
-    fn registry_failure(&self, error: &RegistryError) -> Failure {
-        Failure::new(Exit::Remote, "the schema registry can't be used")
-            .detail(chain(error))
-            .hint("look at `source.schemaRegistry` in the pipeline file, and whether the registry is up; nothing was lost, run again when it is")
+/// Names the subject of the topic's values; `None` where only a record's name would tell.
+pub(super) fn subject(source: &KafkaSource, record: Option<&str>) -> Option<String> {
+    match &source.registry.as_ref()?.subject {
+        SubjectNaming::Topic => Some(format!("{}-value", source.topic)),
+        SubjectNaming::Record => record.map(str::to_owned),
+        SubjectNaming::TopicRecord => record.map(|record| format!("{}-{record}", source.topic)),
+        SubjectNaming::Named(subject) => Some(subject.clone()),
     }
 }

@@ -12,13 +12,14 @@ use crate::catalog::stage::schema_change;
 use crate::catalog::{CatalogError, LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
 use crate::config::types;
 use crate::config::{Evolution, PartitionField, Pipeline, StartOffset, TableFormat, ValueFormat};
+use crate::decode::messagepack;
 use crate::error::{Exit, Failure, chain};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::line::{Given, LinePlan};
 use crate::place;
 use crate::schema::evolve::EVENT_TIME;
 use crate::schema::infer::{self, Shape};
-use crate::schema::{KafkaColumn, Missing, UnknownFields, evolve};
+use crate::schema::{KafkaColumn, Missing, UnknownFields, VALUE, evolve, frame};
 use crate::shell::open::{World, catalog_failure, ledger_failure, patiently, pauses, sync_points, sync_points_failure};
 use crate::sync_points::SyncPoint;
 use crate::table::TableView;
@@ -348,18 +349,34 @@ impl World {
         if let Some(declared) = self.declared() {
             return Ok(Some(declared));
         }
+        let source = &self.pipeline.source;
+        let of_value = |of| Ok(Some(vec![NestedField::optional(1, VALUE, Type::Primitive(of))]));
+        match source.format {
+            ValueFormat::String => return of_value(PrimitiveType::String),
+            ValueFormat::Bytes => return of_value(PrimitiveType::Binary),
+            ValueFormat::Json | ValueFormat::Avro | ValueFormat::MessagePack => {}
+        }
         let samples = self.samples(SAMPLES_PER_PARTITION, SAMPLE_BYTES_MAX).await?;
-        if self.pipeline.source.format == ValueFormat::Avro {
-            let fields = self.schema_columns(&samples).await?;
-            return Ok(match fields {
-                None if self.pipeline.source.start == StartOffset::Earliest && samples.is_empty() => None,
-                fields => Some(fields.unwrap_or_default()),
-            });
+        let by_schema = matches!(source.format, ValueFormat::Json | ValueFormat::Avro);
+        if by_schema && (source.registry.is_some() || source.schema_file.is_some()) {
+            if let Some(fields) = self.schema_columns(&samples).await? {
+                return Ok(Some(fields));
+            }
+            if samples.is_empty() && source.start == StartOffset::Earliest {
+                return Ok(None);
+            }
         }
         let mut shape = Shape::default();
         for sample in &samples {
             // A sample that can't be read becomes a reject when its turn comes.
-            let _ = shape.observe(sample);
+            match (source.format, frame::id(sample)) {
+                (ValueFormat::Json, Some(_)) if source.registry.is_some() => drop(shape.observe(&sample[5..])),
+                (ValueFormat::Json, _) => drop(shape.observe(sample)),
+                (ValueFormat::MessagePack, _) => {
+                    let _ = messagepack::json(sample).and_then(|json| shape.observe(&json));
+                }
+                _ => {}
+            }
         }
         let fields = infer::schema(&shape, self.pipeline.source.flatten);
         if fields.is_empty() && self.pipeline.source.start == StartOffset::Earliest && samples.is_empty() {

@@ -454,3 +454,71 @@ fn a_missing_schema_and_one_that_does_not_fit_end_the_run_or_cost_just_their_rec
         letters[0]
     );
 }
+
+#[test]
+fn a_schema_file_stands_for_a_registry_and_event_times_are_found() {
+    let topic = "avro-file";
+    produce::create_topic(Kafka::shared(), topic, 3, &[]);
+    let meta = json!({"type": "record", "name": "Meta", "fields": [{"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}}]});
+    let fields = json!([{"name": "id", "type": "long"}, {"name": "meta", "type": ["null", meta]}]);
+    let first = record("R", fields.clone());
+    let mut more = fields;
+    more.as_array_mut()
+        .expect("fields")
+        .push(json!({"name": "name", "type": "string", "default": ""}));
+    let second = record("R", more);
+    let send = |schema: &Value, ids: std::ops::Range<i64>, named: bool| {
+        let values = ids.map(|id| {
+            let mut value =
+                json!({"id": id, "meta": {"at": {"$datetime": format!("2024-01-15T{:02}:30:00+00:00", id % 3)}}});
+            if named {
+                value["name"] = json!(format!("n{id}"));
+            }
+            value
+        });
+        let records = encode::avro(None, schema, values).into_iter().zip((0..3).cycle());
+        let records = records.map(|(value, partition)| Record::of(value).partition(partition));
+        produce::produce(Kafka::shared(), topic, records);
+    };
+    let yaml = |more: &str| {
+        pipeline(
+            topic,
+            "-",
+            &format!("      eventTimeField: meta.at\n{more}    materialize: {{partition: [date, hour]}}\n"),
+        )
+        .replace("schemaRegistry: \"-\"", "schemaFile: schemas/r.avsc")
+    };
+    let work = Workspace::new(&yaml(""));
+    std::fs::create_dir(work.path().join("schemas")).expect("a folder");
+    let write =
+        |schema: &Value| std::fs::write(work.path().join("schemas/r.avsc"), schema.to_string()).expect("written");
+    write(&first);
+    send(&first, 0..30, false);
+    work.start_once(&[]).wait().expect_code(0);
+    write(&second);
+    send(&second, 30..60, true);
+    work.start_once(&[]).wait().expect_code(0);
+    let found = rows(Engine::DuckDb, &work, topic);
+    assert_eq!(found.len(), 60);
+    assert_eq!((&found[29]["name"], &found[59]["name"]), (&Value::Null, &json!("n59")));
+    // Columns that leave the event time out: it is found all the same.
+    work.rewrite(&yaml("").replace(
+        "    materialize:",
+        "    columns: [{name: id, type: long}]\n    materialize:",
+    ));
+    send(&second, 60..90, true);
+    work.start_once(&[]).wait().expect_code(0);
+    let found = rows(Engine::PyIceberg, &work, topic);
+    assert_eq!((found.len(), &found[89]["name"]), (90, &Value::Null));
+    for row in &found {
+        let hour = row["id"].as_i64().expect("an id") % 3;
+        assert_eq!(row["_event_time"], format!("2024-01-15T{hour:02}:30:00+00:00"), "{row}");
+    }
+    // Bytes that are another schema's, and a file that holds none.
+    produce::produce(Kafka::shared(), topic, [Record::of(vec![0xFF; 3])]);
+    let report = work.start_once(&["--output", "json"]).wait().expect_code(0).report();
+    assert_eq!(report["tables"][0]["rejected"], 1, "{report:#}");
+    std::fs::write(work.path().join("schemas/r.avsc"), "{").expect("written");
+    let out = work.start_once(&[]).wait().expect_code(2);
+    assert!(out.stderr.contains("schemas/r.avsc` can't be used"), "{}", out.stderr);
+}

@@ -9,6 +9,7 @@ mod avro;
 mod encode;
 mod every_step;
 mod faults;
+mod formats;
 mod history;
 mod hive;
 mod instances;

@@ -9,9 +9,9 @@ use super::{Program, Root};
 use crate::config::types;
 use crate::schema::avro::{
     self, Avro, AvroSchema, BytesAs, Decimal, Field, FixedAs, IntAs, LongAs, NamedType, PRECISION_MAX, StringAs,
-    TimeUnit, VALUE,
+    TimeUnit,
 };
-use crate::schema::{ColumnSource, RowPlan, UnknownFields};
+use crate::schema::{ColumnSource, RowPlan, UnknownFields, VALUE};
 
 /// Compiles a plan for records of `writer`.
 ///

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use apache_avro::types::Value;
 use apache_avro::{Schema as Written, to_avro_datum};
-use arrow::array::{Array, AsArray, BinaryArray, Int64Array, RecordBatch};
+use arrow::array::{
+    Array, AsArray, BinaryArray, BinaryBuilder, Int64Array, ListBuilder, RecordBatch, StringBuilder, StructBuilder,
+};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, Time64MicrosecondType,
-    TimeUnit as ArrowUnit, TimestampMicrosecondType, TimestampNanosecondType,
+    DataType, Date32Type, Decimal128Type, Field as ArrowField, Float32Type, Float64Type, Int32Type, Int64Type,
+    Time64MicrosecondType, TimeUnit as ArrowUnit, TimestampMicrosecondType, TimestampNanosecondType,
 };
 use proptest::prelude::*;
 
@@ -17,7 +19,7 @@ use crate::config::{Column as Declared, types};
 use crate::decode::Decoded;
 use crate::decode::framed::{FramedDecoder, Framing};
 use crate::offsets::{Offset, OffsetRange, Partition};
-use crate::schema::frame::SchemaKey;
+use crate::schema::frame::{self, SchemaKey, SchemaName};
 use crate::schema::{Missing, SchemaLanguage, SchemaText, UnknownFields, WriterSchema, Writers, evolve, follow};
 
 fn text(schema: &str) -> SchemaText {
@@ -517,6 +519,81 @@ fn unknown_schemas_are_asked_for_and_fields_without_columns_counted() {
         3,
         "null isn't a value that is dropped"
     );
+}
+
+#[test]
+fn a_header_names_the_schema_of_its_record() {
+    let guid = uuid::Uuid::from_u128(7);
+    let mut writers = Writers::default();
+    let schema = writer(&record(r#"{"name":"a","type":"int"}"#));
+    let key = SchemaKey {
+        name: SchemaName::Guid(guid),
+        message: Vec::new(),
+    };
+    writers.add(key, schema);
+    writers.add(SchemaKey::id(1), writer(&record(r#"{"name":"a","type":"long"}"#)));
+    let columns = evolve::create_schema(follow::merged(&writers, follow::Form::default()), &[], false);
+    let plan = evolve::row_plan(Arc::new(columns), None, &[], false, UnknownFields::Evolve, false);
+    let mut decoder = FramedDecoder::new(Arc::new(plan), Arc::new(writers), Framing::Registry, None);
+    // The first record has a header, the second a prefix, the third neither.
+    let mut headers = ListBuilder::new(StructBuilder::from_fields(
+        vec![
+            ArrowField::new("key", DataType::Utf8, false),
+            ArrowField::new("value", DataType::Binary, true),
+        ],
+        3,
+    ));
+    let named = headers.values();
+    named
+        .field_builder::<StringBuilder>(0)
+        .expect("keys")
+        .append_value(frame::VALUE_HEADER);
+    let value = [&[1][..], guid.as_bytes()].concat();
+    named
+        .field_builder::<BinaryBuilder>(1)
+        .expect("values")
+        .append_value(value);
+    named.append(true);
+    headers.append(true);
+    headers.append(false);
+    headers.append(true);
+    let mut chunk = chunk(&[
+        Some(long(5)),
+        Some([vec![0, 0, 0, 0, 1], long(6)].concat()),
+        Some(long(7)),
+    ]);
+    chunk.headers = Some(headers.finish());
+    let decoded = decoder.decode(&chunk, &Missing::new());
+    assert_eq!(decoded.unknown, []);
+    let rows: Vec<_> = (0..decoded.rows.num_rows())
+        .map(|row| shown(&decoded.rows, row))
+        .collect();
+    assert_eq!(
+        (rows, decoded.rejects.len()),
+        (vec!["a:5".to_owned(), "a:6".to_owned()], 1)
+    );
+}
+
+#[test]
+fn a_file_holds_the_schema_of_bare_records_and_of_single_objects() {
+    let mut writers = Writers::default();
+    let schema = record(r#"{"name":"a","type":"int"},{"name":"b","type":"string"}"#);
+    writers.add(SchemaKey::file(), writer(&schema));
+    let fingerprint = crate::schema::avro::fingerprint(&crate::schema::avro::parse(&text(&schema)).expect("a schema"));
+    let columns = evolve::create_schema(follow::merged(&writers, follow::Form::default()), &[], false);
+    let plan = evolve::row_plan(Arc::new(columns), None, &[], false, UnknownFields::Evolve, false);
+    let mut decoder = FramedDecoder::new(Arc::new(plan), Arc::new(writers), Framing::File, None);
+    let body = [long(5), string("x")].concat();
+    let single = [&[0xC3, 0x01][..], &fingerprint.to_le_bytes(), &body].concat();
+    // -98 is written as the two bytes that begin a single object.
+    let alike = [long(-98), string("y")].concat();
+    assert_eq!(alike[..2], [0xC3, 0x01]);
+    let decoded = decoder.decode(&chunk(&[Some(body), None, Some(single), Some(alike)]), &Missing::new());
+    let rows: Vec<_> = (0..decoded.rows.num_rows())
+        .map(|row| shown(&decoded.rows, row))
+        .collect();
+    assert_eq!(rows, ["a:5 b:\"x\"", "a:5 b:\"x\"", "a:-98 b:\"y\""]);
+    assert_eq!((decoded.filtered, decoded.rejects), (1, vec![]));
 }
 
 #[test]

@@ -159,7 +159,7 @@ pub(super) fn fill_map(
 
 impl Column {
     /// Appends a map's key: text as it is, numbers and booleans as JSON writes them.
-    fn push_key(&mut self, key: &[u8]) -> Result<bool, Failed> {
+    pub(super) fn push_key(&mut self, key: &[u8]) -> Result<bool, Failed> {
         let mut fits = self.store.text(key);
         if !fits && (is_number(key) || matches!(key, b"true" | b"false")) {
             fits = self.store.scalar(&mut Lexer::new(key), key[0])?;

@@ -125,6 +125,20 @@ impl Column {
         Ok(())
     }
 
+    /// Appends the value that a text stands for, also the number or boolean that it spells, as a map's key would.
+    ///
+    /// # Errors
+    /// If it stands for none of the column's values.
+    pub fn push_spelt(&mut self, text: &[u8]) -> Result<(), Failed> {
+        match self.push_key(text)? {
+            true => Ok(()),
+            false => {
+                let quoted = format!("\"{}\"", String::from_utf8_lossy(text));
+                Err(self.misfit(quoted.as_bytes()))
+            }
+        }
+    }
+
     /// The columns of a struct column's fields, in their order. One value for each, then [`Column::push_struct`].
     #[inline]
     pub fn fields(&mut self) -> &mut [Column] {

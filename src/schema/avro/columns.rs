@@ -5,7 +5,7 @@ use std::sync::Arc;
 use iceberg::spec::{ListType, MapType, NestedField, PrimitiveType, StructType, Type};
 
 use super::{Avro, AvroSchema, BytesAs, Decimal, FixedAs, IntAs, LongAs, Named, NamedType, StringAs, TimeUnit};
-use crate::schema::Rename;
+use crate::schema::{Rename, VALUE};
 
 /// The most columns of one schema, those inside others included: names can refer to each other so that a short schema has
 /// millions, and no reader opens a table of more than some thousands.
@@ -16,9 +16,6 @@ pub const DEPTH_MAX: usize = 64;
 
 /// The most digits of a decimal column.
 pub const PRECISION_MAX: u32 = 38;
-
-/// The column of values that aren't records.
-pub const VALUE: &str = "value";
 
 /// Returns the columns that take values of a schema, all optional, ids provisional, each its own from 1.
 ///

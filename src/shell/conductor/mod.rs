@@ -36,6 +36,7 @@ use crate::catalog::LoadedTable;
 use crate::chunk::Chunk;
 use crate::config::{MaxRejected, OnDecodeError, Pipeline, ValueFormat};
 use crate::decode::framed::Framing;
+use crate::decode::transcoded::Holds;
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::consumer::{Consumer, KafkaEvent};
@@ -247,7 +248,10 @@ impl Conductor {
             lines: lines_max,
             topic: source.topic.clone(),
             encoding: match (source.format, &source.registry) {
-                (ValueFormat::Json, _) => Encoding::Json,
+                (ValueFormat::Json, None) => Encoding::Json,
+                (ValueFormat::Json, Some(_)) => Encoding::Transcoded(Holds::Framed),
+                (ValueFormat::MessagePack, _) => Encoding::Transcoded(Holds::MessagePack),
+                (ValueFormat::String | ValueFormat::Bytes, _) => Encoding::Raw,
                 (ValueFormat::Avro, Some(_)) => Encoding::Framed(Framing::Registry),
                 (ValueFormat::Avro, None) => Encoding::Framed(Framing::File),
             },

@@ -1,0 +1,211 @@
+//! Values that hold JSON, or what JSON can say: MessagePack, and JSON behind the frame of its schema. They go the way of JSON,
+//! and so mean the same.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, BinaryArray, StringArray};
+use arrow::buffer::{Buffer, OffsetBuffer};
+
+use super::field::{FieldValue, field};
+use super::json::JsonDecoder;
+use super::{Decoded, Reject, Stage, messagepack};
+use crate::chunk::Chunk;
+use crate::schema::frame::{self, SchemaKey};
+use crate::schema::{Missing, RowPlanRef, Writers};
+
+/// How values hold JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// As MessagePack.
+    MessagePack,
+    /// Behind a 0 byte and the id of its schema, or as it is.
+    Framed,
+}
+
+/// Decodes values into the payload columns of a plan by way of JSON.
+#[derive(Debug)]
+pub struct TranscodedDecoder {
+    holds: Holds,
+    json: JsonDecoder,
+    writers: Arc<Writers>,
+    /// Where the event time is, if no column of the plan holds it.
+    event_time: Option<Vec<String>>,
+}
+
+/// A chunk's values as JSON.
+struct Json {
+    /// As many as there were; empty where there is none.
+    values: BinaryArray,
+    /// The records without JSON, ascending, and why.
+    rejects: Vec<(u32, String)>,
+    /// Schemas that aren't known.
+    unknown: Vec<SchemaKey>,
+}
+
+impl TranscodedDecoder {
+    /// Makes a decoder for the payload columns of a plan.
+    ///
+    /// - `event_time`: the path of the field that holds it.
+    pub fn new(plan: RowPlanRef, writers: Arc<Writers>, holds: Holds, event_time: Option<&[String]>) -> Self {
+        let event_time = event_time.filter(|path| plan.payload_column(path).is_none());
+        TranscodedDecoder {
+            holds,
+            event_time: event_time.map(<[_]>::to_vec),
+            json: JsonDecoder::new(plan),
+            writers,
+        }
+    }
+
+    /// Decodes one chunk; what isn't a row is a reject or filtered.
+    pub fn decode(&mut self, chunk: &Chunk, missing: &Missing) -> Decoded {
+        let json = match self.holds {
+            Holds::MessagePack => {
+                let made = messagepack::to_json(&chunk.values);
+                Json {
+                    values: made.values,
+                    rejects: made.rejects,
+                    unknown: Vec::new(),
+                }
+            }
+            Holds::Framed => self.unframed(&chunk.values, missing),
+        };
+        let text = Chunk {
+            values: json.values,
+            ..chunk.clone()
+        };
+        let mut decoded = self.json.decode(&text);
+        // What isn't JSON at all is empty to the decoder: said better where it was found.
+        for (index, reason) in json.rejects {
+            match decoded.rejects.binary_search_by_key(&index, |reject| reject.index) {
+                Ok(at) => decoded.rejects[at].reason = reason,
+                Err(at) => decoded.rejects.insert(
+                    at,
+                    Reject {
+                        index,
+                        stage: Stage::Decode,
+                        reason,
+                    },
+                ),
+            }
+        }
+        decoded.unknown = json.unknown;
+        decoded.event_time = self.event_time.as_ref().map(|path| {
+            let times = decoded
+                .indexes
+                .iter()
+                .map(|index| match field(text.values.value(*index as usize), path)? {
+                    FieldValue::Text(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                    FieldValue::Number(number) => Some(number.to_owned()),
+                    FieldValue::Other => Some("neither text nor a number".to_owned()),
+                });
+            times.collect::<StringArray>()
+        });
+        decoded
+    }
+
+    /// Takes the frames off; what has none is JSON as it is.
+    fn unframed(&self, values: &BinaryArray, missing: &Missing) -> Json {
+        let mut bytes = Vec::with_capacity(values.value_data().len());
+        let mut ends = Vec::with_capacity(values.len() + 1);
+        ends.push(0);
+        let (mut rejects, mut unknown) = (Vec::new(), Vec::new());
+        for index in 0..values.len() {
+            let value = if values.is_null(index) {
+                &[]
+            } else {
+                values.value(index)
+            };
+            match frame::id(value).map(SchemaKey::id) {
+                None => bytes.extend_from_slice(value),
+                Some(key) => match missing.get(&key) {
+                    Some(why) => rejects.push((index as u32, why.clone())),
+                    None => {
+                        if self.writers.get(&key).is_none() && !unknown.contains(&key) {
+                            unknown.push(key);
+                        }
+                        bytes.extend_from_slice(&value[5..]);
+                    }
+                },
+            }
+            ends.push(bytes.len() as i32);
+        }
+        let ends = OffsetBuffer::new(ends.into());
+        Json {
+            values: BinaryArray::new(ends, Buffer::from(bytes), values.nulls().cloned()),
+            rejects,
+            unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+    use iceberg::spec::{NestedField, PrimitiveType, Type};
+
+    use super::*;
+    use crate::offsets::{Offset, OffsetRange, Partition};
+    use crate::schema::{UnknownFields, WriterSchema, evolve};
+
+    fn decoder(holds: Holds) -> TranscodedDecoder {
+        let id = NestedField::optional(1, "id", Type::Primitive(PrimitiveType::Long));
+        let schema = Arc::new(evolve::create_schema(vec![id.clone()], &[], false));
+        let plan = Arc::new(evolve::row_plan(schema, None, &[], false, UnknownFields::Evolve, false));
+        let mut writers = Writers::default();
+        writers.add(SchemaKey::id(1), Arc::new(WriterSchema::Json(vec![id])));
+        TranscodedDecoder::new(plan, Arc::new(writers), holds, Some(&["at".to_owned()]))
+    }
+
+    fn decode(holds: Holds, values: &[Option<&[u8]>], missing: &Missing) -> Decoded {
+        let count = values.len() as i64;
+        let chunk = Chunk {
+            partition: Partition(0),
+            range: OffsetRange::new(Offset::new(0), Offset::new(count)),
+            offsets: (0..count).collect::<Int64Array>(),
+            timestamps: (0..count).collect::<Int64Array>(),
+            keys: BinaryArray::from(vec![None::<&[u8]>; values.len()]),
+            values: values.iter().copied().collect(),
+            headers: None,
+        };
+        decoder(holds).decode(&chunk, missing)
+    }
+
+    #[test]
+    fn framed_and_bare_json_share_a_chunk() {
+        let missing = Missing::from([(SchemaKey::id(9), "gone".to_owned())]);
+        let framed = |id: u8, json: &str| [&[0, 0, 0, 0, id], json.as_bytes()].concat();
+        let values = [
+            framed(1, r#"{"id":1,"at":5}"#),
+            br#"{"id":2,"at":"x"}"#.to_vec(),
+            framed(9, r#"{"id":3}"#),
+            framed(7, r#"{"id":4,"at":{}}"#),
+            framed(1, "{"),
+        ];
+        let mut values: Vec<Option<&[u8]>> = values.iter().map(|value| Some(value.as_slice())).collect();
+        values.push(None);
+        let decoded = decode(Holds::Framed, &values, &missing);
+        assert_eq!(decoded.unknown, [SchemaKey::id(7)]);
+        assert_eq!(decoded.rows.column(0).as_primitive::<Int64Type>().values(), &[1, 2, 4]);
+        let reasons: Vec<_> = decoded
+            .rejects
+            .iter()
+            .map(|reject| (reject.index, reject.reason.as_str()))
+            .collect();
+        assert_eq!(reasons[0], (2, "gone"));
+        assert_eq!((reasons[1].0, decoded.filtered), (4, 1));
+        let times = decoded.event_time.expect("it is no column");
+        let times: Vec<_> = times.iter().collect();
+        assert_eq!(times, [Some("5"), Some("x"), Some("neither text nor a number")]);
+    }
+
+    #[test]
+    fn messagepack_is_decoded_as_json_would_be() {
+        let good: &[u8] = &[0x82, 0xA2, b'i', b'd', 7, 0xA2, b'a', b't', 0xCC, 200];
+        let decoded = decode(Holds::MessagePack, &[Some(good), Some(&[0xC1]), None], &Missing::new());
+        assert_eq!(decoded.rows.column(0).as_primitive::<Int64Type>().values(), &[7]);
+        assert_eq!(decoded.event_time.expect("no column").value(0), "200");
+        assert_eq!((decoded.rejects.len(), decoded.filtered), (1, 1));
+        assert!(!decoded.rejects[0].reason.contains("empty"), "{:?}", decoded.rejects);
+    }
+}

@@ -1,0 +1,180 @@
+//! Topics in other formats than JSON and Avro: what is written is what the table holds, also while fields come and go and runs
+//! are killed. Records are written by libraries that share nothing with ours.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::aperio::Workspace;
+use super::encode;
+use super::produce::{self, Record};
+use super::readers::{self, Catalog, Engine};
+use super::registry::Registry;
+use super::servers::Kafka;
+
+fn pipeline(topic: &str, format: &str, more: &str) -> String {
+    format!(
+        "partitionedTables:\n  - name: {name}\n    source:\n      brokers: \"{brokers}\"\n      topic: {topic}\n      format: {format}\n      \
+         batchSize: 100\n      maxPollRecords: 20\n      consumerConfig: {{session.timeout.ms: \"6000\"}}\n{more}",
+        name = topic.replace('-', "_"),
+        brokers = Kafka::shared().brokers(),
+    )
+}
+
+fn produce(topic: &str, values: Vec<Vec<u8>>) {
+    let records = values.into_iter().zip((0..3).cycle());
+    produce::produce(
+        Kafka::shared(),
+        topic,
+        records.map(|(value, partition)| Record::of(value).partition(partition)),
+    );
+}
+
+/// The rows of a table by their `id`, without the columns about Kafka.
+fn rows(engine: Engine, work: &Workspace, topic: &str) -> Vec<Value> {
+    let table = format!("default.{}", topic.replace('-', "_"));
+    let mut rows = readers::read(engine, &Catalog::sql(&work.warehouse()), &table, None);
+    for row in &mut rows {
+        row.as_object_mut()
+            .expect("a row")
+            .retain(|name, _| !name.starts_with("_kafka"));
+    }
+    rows.sort_by_key(|row| row["id"].as_i64());
+    rows
+}
+
+/// Null fields left out, at every level: Spark's JSON has none.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            fields
+                .map(|(name, value)| (name.clone(), without_nulls(value)))
+                .collect()
+        }
+        other => other.clone(),
+    }
+}
+
+/// A value of one of four versions: each adds fields, the third drops one.
+fn value(id: i64, version: usize) -> Value {
+    let mut value = json!({"id": id, "name": format!("n{id}"), "size": id});
+    if version >= 2 {
+        value["email"] = json!(format!("é{id}@x"));
+    }
+    if version >= 3 {
+        value["address"] = json!({"city": format!("c{id}")});
+        value.as_object_mut().expect("an object").remove("name");
+    }
+    if version >= 4 {
+        value["address"]["zip"] = json!(id % 100);
+        value["tags"] = json!(["a", format!("t{id}")]);
+        value["ratio"] = json!(id as f64 + 0.5);
+    }
+    value
+}
+
+/// Produces the versions one after the other, each beside an old producer of the one before, kills runs meanwhile, and
+/// compares what readers see in the end.
+fn evolve(topic: &str, work: &Workspace, encode: impl Fn(usize, Vec<Value>) -> Vec<Vec<u8>>) {
+    produce::create_topic(Kafka::shared(), topic, 3, &[]);
+    let mut expect: Vec<Value> = Vec::new();
+    for version in 1..=4 {
+        let first = expect.len() as i64;
+        let new: Vec<Value> = (first..first + 200).map(|id| value(id, version)).collect();
+        let old: Vec<Value> = (first + 200..first + 250)
+            .map(|id| value(id, (version - 1).max(1)))
+            .collect();
+        produce(topic, encode(version, new.clone()));
+        produce(topic, encode((version - 1).max(1), old.clone()));
+        expect.extend(new.into_iter().chain(old));
+        for round in 0..4 {
+            work.start_once(&[])
+                .kill_after(Duration::from_millis(250 + 180 * round));
+        }
+        work.start_once(&[]).wait().expect_code(0);
+    }
+    for engine in [Engine::PyIceberg, Engine::Spark] {
+        let found: Vec<Value> = rows(engine, work, topic).iter().map(without_nulls).collect();
+        assert_eq!(found.len(), expect.len(), "{engine:?}: rows");
+        for (found, expect) in found.iter().zip(&expect) {
+            assert_eq!(found, expect, "{engine:?}");
+        }
+    }
+}
+
+#[test]
+fn messagepack_evolves_while_runs_are_killed() {
+    let topic = "formats-messagepack";
+    let work = Workspace::new(&pipeline(topic, "messagepack", ""));
+    evolve(topic, &work, |_, values| encode::msgpack(values));
+}
+
+#[test]
+fn json_with_schemas_evolves_while_runs_are_killed() {
+    let topic = "formats-json-schema";
+    let registry = Registry::shared();
+    let schema = |version: usize| {
+        let mut properties =
+            json!({"id": {"type": "integer"}, "name": {"type": "string"}, "size": {"type": "integer"}});
+        if version >= 2 {
+            properties["email"] = json!({"type": ["string", "null"]});
+        }
+        if version >= 3 {
+            properties["address"] = json!({"type": "object", "properties": {"city": {"type": "string"}}});
+            properties.as_object_mut().expect("an object").remove("name");
+        }
+        if version >= 4 {
+            properties["address"]["properties"]["zip"] = json!({"type": "integer"});
+            properties["tags"] = json!({"type": "array", "items": {"type": "string"}});
+            properties["ratio"] = json!({"type": "number"});
+        }
+        json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "properties": properties})
+    };
+    let subject = format!("{topic}-value");
+    let more = format!("      schemaRegistry: \"{}\"\n", registry.url());
+    let work =
+        Workspace::new(&pipeline(topic, "json", "").replace("      batchSize", &format!("{more}      batchSize")));
+    evolve(topic, &work, |version, values| {
+        let id = registry.register(&subject, "JSON", &schema(version).to_string(), &[]);
+        let records: Vec<Value> = values.into_iter().map(|value| json!({"value": value})).collect();
+        encode::encode(&json!({"format": "json", "frame": {"id": id}, "records": records}))
+    });
+    // Unframed values are JSON all the same, and a number in `email` is no string of the schema: kept as its text.
+    produce(topic, vec![br#"{"id":1000,"email":"x"}"#.to_vec()]);
+    work.start_once(&[]).wait().expect_code(0);
+    let found = rows(Engine::DuckDb, &work, topic);
+    assert_eq!((found.len(), &found[1000]["email"]), (1001, &json!("x")));
+}
+
+#[test]
+fn text_and_bytes_are_one_column() {
+    for (format, topic) in [("string", "formats-string"), ("bytes", "formats-bytes")] {
+        produce::create_topic(Kafka::shared(), topic, 3, &[]);
+        let mut values: Vec<Vec<u8>> = (0..300).map(|n| format!("é{n}").into_bytes()).collect();
+        values.push(Vec::new());
+        produce(topic, values);
+        produce(topic, vec![vec![0xFF, 0xFE]]);
+        produce::produce(Kafka::shared(), topic, [Record::tombstone("k")]);
+        let work = Workspace::new(&pipeline(topic, format, ""));
+        let report = work.start_once(&["--output", "json"]).wait().expect_code(0).report();
+        let rejected = u64::from(format == "string");
+        assert_eq!(report["tables"][0]["rejected"], rejected, "{report:#}");
+        assert_eq!(report["tables"][0]["filtered"], 1, "{report:#}");
+        let table = format!("default.{}", topic.replace('-', "_"));
+        let found = readers::read(Engine::PyIceberg, &Catalog::sql(&work.warehouse()), &table, None);
+        assert_eq!(found.len() as u64, 302 - rejected);
+        let wanted = |text: &str| match format {
+            "string" => json!(text),
+            _ => json!(STANDARD.encode(text)),
+        };
+        for text in ["é7", ""] {
+            assert!(
+                found.iter().any(|row| row["value"] == wanted(text)),
+                "{format}: {text:?}"
+            );
+        }
+    }
+}

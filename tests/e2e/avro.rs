@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::aperio::Workspace;
+use super::aperio::{Aperio, Workspace};
 use super::encode;
 use super::produce::{self, Record};
 use super::proxy::Fault;
@@ -379,7 +379,27 @@ fn three_schemas_are_three_requests_and_an_outage_is_waited_for() {
     proxy.fail(Fault::Refuse(401));
     let out = work.start_once(&["--retry-for", "3s"]).wait().expect_code(4);
     assert!(out.stderr.contains("401"), "{}", out.stderr);
+    let check = || Aperio::run(work.path(), &["check", "--output", "json", "pipeline.yaml"]);
+    let schemas = |report: Value| {
+        let checks = report["tables"][0]["checks"].as_array().expect("checks").clone();
+        checks
+            .into_iter()
+            .find(|check| check["subject"] == "schemas")
+            .expect("the registry is asked")
+    };
+    let refused = schemas(check().expect_code(4).report());
+    assert!(
+        refused["error"].as_str().is_some_and(|error| error.contains("401")),
+        "{refused:#}"
+    );
     proxy.pass();
+    let found = schemas(check().expect_code(0).report());
+    assert!(
+        found["found"]
+            .as_str()
+            .is_some_and(|found| found.contains("avro-requests-value`, version 4")),
+        "{found:#}"
+    );
     work.start_once(&[]).wait().expect_code(0);
     let found = rows(Engine::DuckDb, &work, topic);
     assert_eq!((found.len(), &found[9000]["late"]), (9001, &json!("x")));

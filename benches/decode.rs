@@ -121,7 +121,7 @@ fn chunks(records: &[Vec<u8>]) -> Vec<Chunk> {
 
 fn aperio_avro(records: &[Vec<u8>]) -> Decode {
     let (plan, writers) = plan();
-    let mut decoder = FramedDecoder::new(plan, writers, Framing::Registry, None);
+    let mut decoder = FramedDecoder::new(plan, writers, Framing::Registry { indexes: false }, None);
     let chunks = chunks(records);
     Box::new(move || {
         for chunk in &chunks {

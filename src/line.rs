@@ -357,7 +357,7 @@ impl Line {
         if self.settings.keeps_rejects {
             let framed = matches!(
                 self.settings.encoding,
-                Encoding::Framed(Framing::Registry) | Encoding::Transcoded(Holds::Framed)
+                Encoding::Framed(Framing::Registry { .. }) | Encoding::Transcoded(Holds::Framed)
             );
             let letter = |reject| DeadLetter::of(&self.settings.topic, chunk, reject, framed);
             open.letters.extend(placed.rejects.iter().map(letter));

@@ -198,6 +198,8 @@ pub enum ValueFormat {
     Json,
     /// Avro, by a schema.
     Avro,
+    /// Protobuf, by a schema.
+    Protobuf,
     /// MessagePack maps.
     MessagePack,
     /// Text, in one column.

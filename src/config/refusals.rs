@@ -15,10 +15,6 @@ fn the_full_example_lacks_only_what_is_not_built() {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    check_table(
-        "source: {format: protobuf}",
-        &["4: source.format: `protobuf` is not supported yet"],
-    );
     for format in ["string", "bytes", "messagepack"] {
         check_table(&format!("source: {{format: {format}}}"), &[]);
     }
@@ -144,10 +140,10 @@ fn misspelt_and_misplaced_keys_are_pointed_at() {
     );
     // A key in `defaults` is reported once, whatever the number of tables.
     check(
-        "defaults:\n  source: {brokers: b, topic: t, fromat: json, format: protobuf}\npartitionedTables:\n  - {name: a}\n  - {name: b}\n",
+        "defaults:\n  source: {brokers: b, topic: t, fromat: json, mode: ktable}\npartitionedTables:\n  - {name: a}\n  - {name: b}\n",
         &[
             "a.yaml:2: defaults.source.fromat: unknown key; did you mean `format`?",
-            "a.yaml:2: partitionedTables[0].source.format: `protobuf` is not supported yet",
+            "a.yaml:2: partitionedTables[0].source.mode: `ktable` is not supported yet",
         ],
     );
 }

@@ -154,19 +154,24 @@ fn kafka_column(column: Include) -> KafkaColumn {
     }
 }
 
-/// `protobuf` isn't built yet, and refused where all such is.
 fn format(written: Option<Format>, schema: bool, at: &str, report: &mut Report<'_>) -> ValueFormat {
     let format = match written.unwrap_or(Format::Json) {
-        Format::Json | Format::Protobuf => ValueFormat::Json,
+        Format::Json => ValueFormat::Json,
+        Format::Protobuf => ValueFormat::Protobuf,
         Format::Avro => ValueFormat::Avro,
         Format::Messagepack => ValueFormat::MessagePack,
         Format::String => ValueFormat::String,
         Format::Bytes => ValueFormat::Bytes,
     };
-    if format == ValueFormat::Avro && !schema {
+    let needs = match format {
+        ValueFormat::Avro => Some("avro"),
+        ValueFormat::Protobuf => Some("protobuf"),
+        _ => None,
+    };
+    if let Some(name) = needs.filter(|_| !schema) {
         report.add(
             &format!("{at}.format"),
-            "`format: avro` needs a schema",
+            &format!("`format: {name}` needs a schema"),
             Some("name a `schemaRegistry`, or the schema that all values are written with as `schemaFile`"),
         );
     }

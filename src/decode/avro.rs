@@ -18,6 +18,8 @@ use super::framed::{Bad, BadRecord};
 use crate::schema::avro::AvroSchema;
 
 pub(super) use self::compile::compile;
+pub(super) use self::fill::unscaled;
+pub(super) use self::text::{binary, decimal as decimal_text, float, string};
 
 /// How records of one schema become rows of one table.
 #[derive(Debug)]

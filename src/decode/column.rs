@@ -1,6 +1,7 @@
 //! Columns under construction: values appended one by one, cut back when a record fails, frozen into Arrow.
 
 mod finish;
+mod keys;
 mod misfit;
 mod nested;
 mod primitive;

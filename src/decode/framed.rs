@@ -7,10 +7,10 @@ use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use iceberg::spec::{NestedField, PrimitiveType, Type};
 
-use super::avro;
 use super::column::Column;
 use super::problem::{Failed, Problem};
 use super::{Decoded, Reject, Stage};
+use super::{avro, protobuf};
 use crate::chunk::Chunk;
 use crate::schema::frame::{self, SchemaKey};
 use crate::schema::{ColumnSource, Missing, RowPlanRef, UnknownFields, WriterSchema, Writers, evolve};
@@ -19,7 +19,10 @@ use crate::schema::{ColumnSource, Missing, RowPlanRef, UnknownFields, WriterSche
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// In front of the value, or in a header, by its name in a registry.
-    Registry,
+    Registry {
+        /// The name is followed by message indexes, as Protobuf's is.
+        indexes: bool,
+    },
     /// Nowhere: all are of the one in `schemaFile`.
     File,
 }
@@ -76,7 +79,7 @@ impl BadRecord {
     }
 
     /// Says it all, for a person.
-    fn reason(mut self) -> String {
+    pub fn reason(mut self) -> String {
         self.path.reverse();
         let field = match self.path.is_empty() {
             true => String::new(),
@@ -94,6 +97,7 @@ impl BadRecord {
 #[derive(Debug)]
 enum Program {
     Avro(avro::Program),
+    Protobuf(protobuf::Program),
 }
 
 /// Decodes values into the payload columns of a plan, each by its own schema.
@@ -244,6 +248,7 @@ impl FramedDecoder {
         };
         let done = match &self.programs[program] {
             Program::Avro(program) => program.run(body, &mut self.columns, row),
+            Program::Protobuf(program) => program.run(body, &mut self.columns, row),
         };
         match done {
             Ok(None) => Read::Filtered,
@@ -259,15 +264,15 @@ impl FramedDecoder {
     /// Returns what names the record's schema, and what was written with it.
     #[inline]
     fn named<'a>(&self, chunk: &'a Chunk, index: usize, value: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), String> {
-        if self.framing == Framing::File {
+        let Framing::Registry { indexes } = self.framing else {
             return Ok((&[], self.without_fingerprint(value)));
-        }
+        };
         if let Some(headers) = &chunk.headers
             && let Some(header) = frame::header(headers, index, frame::VALUE_HEADER)
         {
             return Ok((header, value));
         }
-        let framed = frame::split(value, false)?;
+        let framed = frame::split(value, indexes)?;
         Ok((framed.prefix, framed.body))
     }
 
@@ -287,8 +292,8 @@ impl FramedDecoder {
         }
         let key = match (self.framing, name.first()) {
             (Framing::File, _) => SchemaKey::file(),
-            (Framing::Registry, Some(0)) => frame::key(name)?,
-            (Framing::Registry, _) => frame::header_key(name, false)?,
+            (Framing::Registry { .. }, Some(0)) => frame::key(name)?,
+            (Framing::Registry { indexes }, _) => frame::header_key(name, indexes)?,
         };
         let Some(writer) = self.writers.get(&key) else {
             if let Some(why) = unknown.missing.get(&key) {
@@ -348,6 +353,13 @@ fn compile(
             avro::compile(schema, newest, plan, more).map(Program::Avro)
         }
         WriterSchema::Json(_) => Err(vec!["it is a JSON Schema".to_owned()]),
+        WriterSchema::Protobuf(schema) => {
+            let newest = match writers.newest_of(writer) {
+                Some(WriterSchema::Protobuf(newest)) => Some(newest),
+                _ => None,
+            };
+            protobuf::compile(schema, newest, plan, more).map(Program::Protobuf)
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod letter;
 pub mod messagepack;
 mod names;
 mod problem;
+mod protobuf;
 pub mod raw;
 pub mod transcoded;
 mod unknown;
@@ -34,7 +35,7 @@ pub use self::letter::{DeadLetter, Letters, steps};
 pub enum Decoder {
     /// `format: json`.
     Json(JsonDecoder),
-    /// Values of schemas: `format: avro`.
+    /// Values of schemas: `format: avro` and `protobuf`.
     Framed(FramedDecoder),
     /// `format: messagepack`, and JSON with schemas of a registry.
     Transcoded(TranscodedDecoder),

@@ -23,7 +23,7 @@ pub struct Form {
 /// Why there are none.
 pub fn wanted(writer: &WriterSchema, writers: &Writers, form: Form) -> Result<Vec<NestedField>, String> {
     let fields: Vec<Arc<NestedField>> = writer.columns(form.nanos)?.into_iter().map(Arc::new).collect();
-    let renames = writers.newest_of(writer).unwrap_or(writer).renames();
+    let renames = writers.renames(writer);
     let fields = called_now(&fields, &mut Vec::new(), &renames);
     let fields = fields.iter().map(|field| (**field).clone()).collect();
     Ok(match form.flatten {
@@ -88,7 +88,7 @@ pub fn follow(
 
 /// The renames that the newest schema of a record knows, or the schema itself where it is the newest.
 fn renames(writer: &WriterSchema, writers: &Writers, form: Form) -> Vec<Rename> {
-    let renames = writers.newest_of(writer).unwrap_or(writer).renames();
+    let renames = writers.renames(writer);
     if !form.flatten {
         return renames;
     }

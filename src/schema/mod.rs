@@ -6,6 +6,7 @@ pub mod follow;
 pub mod frame;
 pub mod infer;
 pub mod json_schema;
+pub mod protobuf;
 mod text;
 mod writer;
 

@@ -7,6 +7,7 @@ use iceberg::spec::{ListType, MapType, NestedField, StructType, Type};
 
 use super::avro::{self, AvroSchema};
 use super::frame::{SchemaKey, SchemaName};
+use super::protobuf::{self, Message, ProtoSchema};
 use super::{SchemaLanguage, SchemaText, json_schema};
 
 /// A schema that values were written with, understood.
@@ -16,6 +17,8 @@ pub enum WriterSchema {
     Avro(Arc<AvroSchema>),
     /// JSON Schema: its columns, all optional; values are read as JSON is.
     Json(Vec<NestedField>),
+    /// Protobuf: one message of it.
+    Protobuf(Arc<ProtoSchema>),
 }
 
 impl WriterSchema {
@@ -23,13 +26,30 @@ impl WriterSchema {
     ///
     /// # Errors
     /// What can't be understood.
-    pub fn parse(_key: &SchemaKey, text: &SchemaText) -> Result<WriterSchema, String> {
+    pub fn parse(key: &SchemaKey, text: &SchemaText) -> Result<WriterSchema, String> {
+        match key.message.as_slice() {
+            [] => WriterSchema::parse_named(text, None),
+            indexes => WriterSchema::parse_message(text, Message::Indexes(indexes)),
+        }
+    }
+
+    /// Understands a schema whose type no record names, as that of `schemaFile`.
+    ///
+    /// - `message`: Protobuf: the full name of the message that values are; without one the first of the file.
+    ///
+    /// # Errors
+    /// What can't be understood.
+    pub fn parse_named(text: &SchemaText, message: Option<&str>) -> Result<WriterSchema, String> {
+        WriterSchema::parse_message(text, Message::Named(message))
+    }
+
+    fn parse_message(text: &SchemaText, message: Message<'_>) -> Result<WriterSchema, String> {
         match text.language {
             SchemaLanguage::Avro => Ok(WriterSchema::Avro(Arc::new(avro::parse(text)?))),
             SchemaLanguage::Json => Ok(WriterSchema::Json(
                 json_schema::columns(text)?.iter().map(optional).collect(),
             )),
-            SchemaLanguage::Protobuf => Err("it is PROTOBUF, which isn't read yet".to_owned()),
+            SchemaLanguage::Protobuf => Ok(WriterSchema::Protobuf(Arc::new(protobuf::parse(text, message)?))),
         }
     }
 
@@ -43,6 +63,8 @@ impl WriterSchema {
         match self {
             WriterSchema::Avro(schema) => avro::natural(schema, nanos),
             WriterSchema::Json(columns) => Ok(columns.clone()),
+            // Microseconds in every table: those of a nanosecond column end in 2262.
+            WriterSchema::Protobuf(schema) => protobuf::natural(schema),
         }
     }
 
@@ -51,14 +73,25 @@ impl WriterSchema {
         match self {
             WriterSchema::Avro(schema) => schema.name(),
             WriterSchema::Json(_) => None,
+            WriterSchema::Protobuf(schema) => Some(schema.name()),
         }
     }
 
-    /// Returns the fields that were called otherwise before.
+    /// Returns the fields that were called otherwise before, as far as the schema says so itself.
     pub fn renames(&self) -> Vec<Rename> {
         match self {
             WriterSchema::Avro(schema) => avro::renames(schema),
             WriterSchema::Json(_) => Vec::new(),
+            WriterSchema::Protobuf(_) => Vec::new(),
+        }
+    }
+
+    /// Returns the fields that are called otherwise in an older schema of the same record, as far as the two say so together:
+    /// Protobuf's fields are the same if their numbers are.
+    pub fn renames_since(&self, older: &WriterSchema) -> Vec<Rename> {
+        match (self, older) {
+            (WriterSchema::Protobuf(newest), WriterSchema::Protobuf(older)) => protobuf::renames_between(newest, older),
+            _ => Vec::new(),
         }
     }
 
@@ -66,6 +99,7 @@ impl WriterSchema {
         match self {
             WriterSchema::Avro(schema) => Some(avro::fingerprint(schema)),
             WriterSchema::Json(_) => None,
+            WriterSchema::Protobuf(_) => None,
         }
     }
 }
@@ -119,6 +153,28 @@ impl Writers {
         };
         let alike = self.known.iter().filter(|(_, other)| other.name() == writer.name());
         alike.max_by_key(|(key, _)| age(key)).map(|(_, newest)| &**newest)
+    }
+
+    /// Returns the fields of the newest schema of a record that were called otherwise before: by its own word, and compared with
+    /// the schemas of that record that are known.
+    pub fn renames(&self, writer: &WriterSchema) -> Vec<Rename> {
+        let newest = self.newest_of(writer).unwrap_or(writer);
+        let mut renames = newest.renames();
+        let alike = self.known.values().filter(|other| other.name() == writer.name());
+        for other in alike.map(|other| &**other).chain([writer]) {
+            for since in newest.renames_since(other) {
+                let mut known = renames.iter_mut();
+                match known.find(|rename| rename.within == since.within && rename.name == since.name) {
+                    Some(rename) => {
+                        let new = since.before.iter().filter(|name| !rename.before.contains(name));
+                        let new: Vec<String> = new.cloned().collect();
+                        rename.before.extend(new);
+                    }
+                    None => renames.push(since),
+                }
+            }
+        }
+        renames
     }
 
     /// Adds a schema.

@@ -338,6 +338,7 @@ pub(crate) fn registry_failure(error: &RegistryError) -> Failure {
 pub(crate) fn language(format: ValueFormat) -> SchemaLanguage {
     match format {
         ValueFormat::Avro => SchemaLanguage::Avro,
+        ValueFormat::Protobuf => SchemaLanguage::Protobuf,
         ValueFormat::Json | ValueFormat::MessagePack | ValueFormat::String | ValueFormat::Bytes => SchemaLanguage::Json,
     }
 }
@@ -360,7 +361,7 @@ pub(crate) fn schema_file(pipeline: &Pipeline) -> Result<Option<SchemaText>, Fai
         text: std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?,
         references: Vec::new(),
     };
-    WriterSchema::parse(&SchemaKey::file(), &text).map_err(refused)?;
+    WriterSchema::parse_named(&text, pipeline.source.message_type.as_deref()).map_err(refused)?;
     Ok(Some(text))
 }
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use iceberg::spec::{FormatVersion, NestedField};
 use tracing::{info, warn};
 
-use crate::config::{Evolution, IncompatibleSchema, KafkaSource, MissingSchema, SubjectNaming};
+use crate::config::{Evolution, IncompatibleSchema, KafkaSource, MissingSchema, SubjectNaming, ValueFormat};
 use crate::decode::framed;
 use crate::error::{Exit, Failure, chain};
 use crate::line::Given;
 use crate::registry::RegistryError;
 use crate::schema::frame::{self, SchemaKey, SchemaName};
-use crate::schema::{Missing, SchemaText, WriterSchema, evolve, follow};
+use crate::schema::{Missing, SchemaLanguage, SchemaText, WriterSchema, evolve, follow};
 use crate::shell::open::{World, language, patiently, registry_failure};
 use crate::shell::tables::TableForm;
 
@@ -77,7 +77,8 @@ impl World {
         match self.pipeline.source.registry {
             None => drop(self.schema_file.is_some() && keys.insert(SchemaKey::file())),
             Some(_) => {
-                let named = samples.iter().filter_map(|value| frame::split(value, false).ok());
+                let indexes = self.pipeline.source.format == ValueFormat::Protobuf;
+                let named = samples.iter().filter_map(|value| frame::split(value, indexes).ok());
                 keys.extend(named.filter_map(|framed| frame::key(framed.prefix).ok()));
             }
         }
@@ -183,7 +184,11 @@ impl World {
             Err(RegistryError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(registry_failure(&error)),
         };
-        let key = SchemaKey::id(newest.id);
+        let mut key = SchemaKey::id(newest.id);
+        if newest.schema.language == SchemaLanguage::Protobuf {
+            // Which of its messages the records are, only they say: most are the first.
+            key.message = vec![0];
+        }
         match WriterSchema::parse(&key, &newest.schema) {
             Ok(writer) => Ok(Some((key, Arc::new(writer)))),
             Err(why) => {
@@ -202,7 +207,7 @@ impl World {
 
     async fn ask_schema(&self, key: &SchemaKey) -> Result<Asked, Failure> {
         let registry = match (&key.name, &self.registry) {
-            (SchemaName::File, _) | (_, None) => return self.of_file(key).map(Asked::Known),
+            (SchemaName::File, _) | (_, None) => return self.of_file().map(Asked::Known),
             (_, Some(registry)) => registry,
         };
         let ask = async || match &key.name {
@@ -250,7 +255,7 @@ impl World {
     fn missing(&self, key: &SchemaKey, error: &RegistryError) -> Result<Asked, Failure> {
         match self.pipeline.errors.on_missing_schema {
             MissingSchema::DeadLetter => Ok(Asked::Missing(format!("{key} isn't in the registry"))),
-            MissingSchema::Default => self.of_file(key).map(Asked::Known),
+            MissingSchema::Default => self.of_file().map(Asked::Known),
             MissingSchema::Fail => Err(Failure::new(
                 Exit::Data,
                 format!(
@@ -265,12 +270,12 @@ impl World {
         }
     }
 
-    fn of_file(&self, key: &SchemaKey) -> Result<Arc<WriterSchema>, Failure> {
+    fn of_file(&self) -> Result<Arc<WriterSchema>, Failure> {
         let file = self
             .schema_file
             .as_ref()
             .expect("the configuration has one where it is needed");
-        WriterSchema::parse(key, file)
+        WriterSchema::parse_named(file, self.pipeline.source.message_type.as_deref())
             .map(Arc::new)
             .map_err(|why| self.unusable(&SchemaKey::file(), &why))
     }

@@ -354,10 +354,13 @@ impl World {
         match source.format {
             ValueFormat::String => return of_value(PrimitiveType::String),
             ValueFormat::Bytes => return of_value(PrimitiveType::Binary),
-            ValueFormat::Json | ValueFormat::Avro | ValueFormat::MessagePack => {}
+            ValueFormat::Json | ValueFormat::Avro | ValueFormat::Protobuf | ValueFormat::MessagePack => {}
         }
         let samples = self.samples(SAMPLES_PER_PARTITION, SAMPLE_BYTES_MAX).await?;
-        let by_schema = matches!(source.format, ValueFormat::Json | ValueFormat::Avro);
+        let by_schema = matches!(
+            source.format,
+            ValueFormat::Json | ValueFormat::Avro | ValueFormat::Protobuf
+        );
         if by_schema && (source.registry.is_some() || source.schema_file.is_some()) {
             if let Some(fields) = self.schema_columns(&samples).await? {
                 return Ok(Some(fields));

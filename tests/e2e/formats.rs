@@ -150,6 +150,105 @@ fn json_with_schemas_evolves_while_runs_are_killed() {
 }
 
 #[test]
+fn protobuf_evolves_while_runs_are_killed() {
+    let topic = "formats-protobuf";
+    let registry = Registry::shared();
+    let proto = |version: usize| {
+        let mut fields = "optional int64 id = 1;\n  optional int64 size = 3;\n".to_owned();
+        fields.push_str(if version <= 2 {
+            "  optional string name = 2;\n"
+        } else {
+            "  reserved 2;\n"
+        });
+        if version >= 2 {
+            fields.push_str("  optional string email = 4;\n");
+        }
+        if version >= 3 {
+            fields.push_str(if version == 3 {
+                "  Address address = 5;\n  message Address { optional string city = 1; }\n"
+            } else {
+                "  Address address = 5;\n  message Address { optional int32 zip = 2; optional string city = 1; }\n"
+            });
+        }
+        if version >= 4 {
+            fields.push_str("  repeated string tags = 6;\n  optional double ratio = 7;\n");
+        }
+        // The second message of its file, so that the frame names it.
+        format!("syntax = \"proto3\";\npackage shop;\nmessage Other {{}}\nmessage Event {{\n  {fields}}}\n")
+    };
+    let subject = format!("{topic}-value");
+    let more = format!("      schemaRegistry: \"{}\"\n", registry.url());
+    let work =
+        Workspace::new(&pipeline(topic, "protobuf", "").replace("      batchSize", &format!("{more}      batchSize")));
+    evolve(topic, &work, |version, values| {
+        let text = proto(version);
+        let id = registry.register(&subject, "PROTOBUF", &text, &[]);
+        encode::protobuf(Some(id), &[("event.proto", &text)], "shop.Event", values)
+    });
+}
+
+#[test]
+fn values_of_every_protobuf_type_are_as_they_were_written() {
+    let topic = "formats-protobuf-types";
+    produce::create_topic(Kafka::shared(), topic, 3, &[]);
+    let text = r#"syntax = "proto3";
+import "google/protobuf/timestamp.proto";
+import "google/protobuf/duration.proto";
+import "google/protobuf/wrappers.proto";
+import "google/protobuf/struct.proto";
+message All {
+  int64 id = 1; bool yes = 2; int32 small = 3; sint32 zig = 4; sfixed64 wide = 5; uint32 natural = 6; uint64 large = 7;
+  fixed64 larger = 8; float half = 9; double whole = 10; string text = 11; bytes raw = 12;
+  enum Color { RED = 0; BLUE = 1; }
+  Color color = 13; optional int32 maybe = 14; google.protobuf.Timestamp at = 15;
+  google.protobuf.StringValue wrapped = 16; google.protobuf.Struct any = 17;
+  oneof one { string a = 18; int64 b = 19; }
+  map<string, int64> counts = 20; repeated int32 numbers = 21;
+  message Point { int32 x = 1; }
+  repeated Point points = 22; Tree tree = 23; Empty empty = 24;
+  message Tree { int32 v = 1; repeated Tree kids = 2; }
+  message Empty {}
+}
+"#;
+    let full = json!({
+        "id": "0", "yes": true, "small": -7, "zig": -8, "wide": "-9", "natural": 4_000_000_000_u32, "large": "18446744073709551615",
+        "larger": "9", "half": 1.5, "whole": 0.1, "text": "é", "raw": "AAH/", "color": "BLUE", "maybe": 0,
+        "at": "2024-01-15T10:30:00.123456Z", "wrapped": "w", "any": {"k": [1, null, "s"]}, "b": "5", "counts": {"a": "1"},
+        "numbers": [1, 2, 300], "points": [{"x": 1}, {}], "tree": {"v": 1, "kids": [{"v": 2}]}, "empty": {},
+    });
+    produce(
+        topic,
+        encode::protobuf(None, &[("all.proto", text)], "All", [full, json!({"id": "1"})]),
+    );
+    let yaml = pipeline(topic, "protobuf", "").replace(
+        "      batchSize",
+        "      schemaFile: all.proto\n      messageType: All\n      batchSize",
+    );
+    let work = Workspace::new(&yaml);
+    std::fs::write(work.path().join("all.proto"), text).expect("written");
+    work.start_once(&[]).wait().expect_code(0);
+    let found = rows(Engine::PyIceberg, &work, topic);
+    let expect = json!({
+        "id": 0, "yes": true, "small": -7, "zig": -8, "wide": -9, "natural": 4_000_000_000_u32, "large": "18446744073709551615",
+        "larger": "9", "half": 1.5, "whole": 0.1, "text": "é", "raw": "AAH/", "color": "BLUE", "maybe": 0,
+        "at": "2024-01-15T10:30:00.123456+00:00", "wrapped": "w", "any": "{\"k\":[1.0,null,\"s\"]}", "a": null, "b": 5,
+        "counts": [["a", 1]], "numbers": [1, 2, 300], "points": [{"x": 1}, {"x": 0}],
+        "tree": {"v": 1, "kids": ["{\"v\":2}"]}, "empty": "{}",
+    });
+    for (name, value) in expect.as_object().expect("fields") {
+        assert_eq!(found[0][name], *value, "{name}");
+    }
+    // Without presence the default, with it null; lists and maps are empty.
+    let least = json!({
+        "id": 1, "yes": false, "small": 0, "large": "0", "text": "", "raw": "", "color": "RED", "maybe": null, "at": null,
+        "wrapped": null, "any": null, "a": null, "b": null, "counts": [], "numbers": [], "points": [], "tree": null, "empty": null,
+    });
+    for (name, value) in least.as_object().expect("fields") {
+        assert_eq!(found[1][name], *value, "{name}");
+    }
+}
+
+#[test]
 fn text_and_bytes_are_one_column() {
     for (format, topic) in [("string", "formats-string"), ("bytes", "formats-bytes")] {
         produce::create_topic(Kafka::shared(), topic, 3, &[]);

@@ -379,7 +379,7 @@ fn decimal(reader: &Reader<'_>, column: &mut Column, bytes: &[u8], rescale: Resc
 }
 
 /// Reads big-endian two's complement; `None` beyond 128 bits.
-pub(super) fn unscaled(bytes: &[u8]) -> Option<i128> {
+pub(in super::super) fn unscaled(bytes: &[u8]) -> Option<i128> {
     let negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
     let filler = if negative { 0xFF } else { 0 };
     let extra = bytes.len().saturating_sub(16);

@@ -105,7 +105,12 @@ impl Topic {
         let schema = Arc::new(evolve::create_schema(payload, &[], false));
         let declared = self.declared.as_deref();
         let plan = evolve::row_plan(schema, declared, &[], false, self.unknown, self.flatten);
-        FramedDecoder::new(Arc::new(plan), Arc::new(writers), Framing::Registry, None)
+        FramedDecoder::new(
+            Arc::new(plan),
+            Arc::new(writers),
+            Framing::Registry { indexes: false },
+            None,
+        )
     }
 
     fn decode(&self, values: &[(i32, Vec<u8>)]) -> Decoded {
@@ -534,7 +539,12 @@ fn a_header_names_the_schema_of_its_record() {
     writers.add(SchemaKey::id(1), writer(&record(r#"{"name":"a","type":"long"}"#)));
     let columns = evolve::create_schema(follow::merged(&writers, follow::Form::default()), &[], false);
     let plan = evolve::row_plan(Arc::new(columns), None, &[], false, UnknownFields::Evolve, false);
-    let mut decoder = FramedDecoder::new(Arc::new(plan), Arc::new(writers), Framing::Registry, None);
+    let mut decoder = FramedDecoder::new(
+        Arc::new(plan),
+        Arc::new(writers),
+        Framing::Registry { indexes: false },
+        None,
+    );
     // The first record has a header, the second a prefix, the third neither.
     let mut headers = ListBuilder::new(StructBuilder::from_fields(
         vec![

@@ -199,7 +199,8 @@ fn number(out: &mut Vec<u8>, value: impl std::fmt::Display) {
     write!(out, "{value}").expect("a vector takes all");
 }
 
-fn float(out: &mut Vec<u8>, value: impl std::fmt::Debug, finite: bool) -> bool {
+/// Writes a number; says whether it is a string.
+pub(in super::super) fn float(out: &mut Vec<u8>, value: impl std::fmt::Debug, finite: bool) -> bool {
     match finite {
         true => write!(out, "{value:?}").expect("a vector takes all"),
         // As the canonical JSON of Protobuf and most readers of it write them.
@@ -211,16 +212,18 @@ fn float(out: &mut Vec<u8>, value: impl std::fmt::Debug, finite: bool) -> bool {
     !finite
 }
 
-fn string(out: &mut Vec<u8>, text: &str) {
+/// Writes a text in quotes.
+pub(in super::super) fn string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a vector takes all, and text is JSON");
 }
 
-fn binary(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Writes bytes as base64 in quotes.
+pub(in super::super) fn binary(out: &mut Vec<u8>, bytes: &[u8]) {
     string(out, &STANDARD.encode(bytes));
 }
 
 /// Writes big-endian two's complement of any length as a number with `scale` digits behind the point.
-pub(super) fn decimal(bytes: &[u8], scale: u32, out: &mut Vec<u8>) {
+pub(in super::super) fn decimal(bytes: &[u8], scale: u32, out: &mut Vec<u8>) {
     let (negative, digits) = match unscaled(bytes) {
         Some(value) => (value < 0, value.unsigned_abs().to_string()),
         None => long_digits(bytes),

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use iceberg::spec::{PartitionSpecRef, SchemaRef, SortOrderRef};
+use iceberg::spec::{PartitionSpecRef, PrimitiveType, SchemaRef, SortOrderRef, Type};
 
 use crate::chunk::Chunk;
-use crate::config::EventTime;
+use crate::config::{EventTime, KafkaColumn, KeyFormat, ValueFormat};
 use crate::decode::framed::{FramedDecoder, Framing};
 use crate::decode::json::JsonDecoder;
+use crate::decode::key::KeyDecoder;
 use crate::decode::raw::RawDecoder;
 use crate::decode::transcoded::{Holds, TranscodedDecoder};
 use crate::decode::{DeadLetter, Decoded, Decoder, Letters};
@@ -17,9 +18,9 @@ use crate::kill_points::{self, KillPoint, Place};
 use crate::memory::{Held, Memory, Purpose};
 use crate::offsets::Partition;
 use crate::place::{PlaceError, Placer};
-use crate::schema::frame::SchemaKey;
+use crate::schema::frame::{Part, SchemaKey};
 use crate::schema::infer::Shape;
-use crate::schema::{Missing, RowPlanRef, UnknownFields, Writers};
+use crate::schema::{ColumnSource, KEY, Missing, RowPlanRef, UnknownFields, Writers};
 use crate::table::{Tally, WindowFile, WindowId};
 use crate::write::{FileSinks, ParquetSettings, WindowWriter, WriteError};
 
@@ -28,8 +29,10 @@ use crate::write::{FileSinks, ParquetSettings, WindowWriter, WriteError};
 pub struct LinePlan {
     /// How columns are filled.
     pub rows: RowPlanRef,
-    /// The schemas of records that are known, and that the table was changed for.
+    /// The schemas of values that are known, and that the table was changed for.
     pub writers: Arc<Writers>,
+    /// The schemas of keys, likewise.
+    pub key_writers: Arc<Writers>,
     /// The same as files hold them: in Hive's layout without the columns that are directories.
     pub stored: RowPlanRef,
     /// Partitions are directories as Hive lays them out.
@@ -44,6 +47,33 @@ pub struct LinePlan {
     pub data_location: String,
 }
 
+impl LinePlan {
+    /// The schemas that are known of the part of records that a key is of.
+    pub fn writers(&self, key: &SchemaKey) -> &Writers {
+        match key.part {
+            Part::Value => &self.writers,
+            Part::Key => &self.key_writers,
+        }
+    }
+
+    /// The place of the column of keys.
+    fn key_column(&self) -> Option<usize> {
+        let is_key = |source: &ColumnSource| *source == ColumnSource::Kafka(KafkaColumn::Key);
+        self.rows.sources.iter().position(is_key)
+    }
+
+    fn has_keys(&self) -> bool {
+        self.key_column().is_some()
+    }
+
+    /// Says whether keys are bytes, and their column takes bytes: nothing is to be decoded.
+    fn keys_as_they_are(&self, format: KeyFormat) -> bool {
+        let binary = Type::Primitive(PrimitiveType::Binary);
+        let column = self.key_column().map(|at| &self.rows.schema.as_struct().fields()[at]);
+        format == KeyFormat::Of(ValueFormat::Bytes) && column.is_none_or(|column| *column.field_type == binary)
+    }
+}
+
 /// What stays the same for a line as long as it lives.
 #[derive(Clone)]
 pub struct LineSettings {
@@ -55,6 +85,8 @@ pub struct LineSettings {
     pub topic: String,
     /// How values are encoded.
     pub encoding: Encoding,
+    /// How keys are decoded, where the table has a column for them.
+    pub keys: Option<KeyEncoding>,
     /// `eventTimeField` and its format.
     pub event_time: Option<EventTime>,
     /// No file holds more rows than this.
@@ -80,6 +112,15 @@ pub enum Encoding {
     Transcoded(Holds),
     /// One text, or bytes.
     Raw,
+}
+
+/// How keys are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyEncoding {
+    /// `keyFormat`.
+    pub format: KeyFormat,
+    /// Their schemas are in a registry.
+    pub registry: bool,
 }
 
 /// Why a line can't go on. A record that can't be decoded isn't among these.
@@ -223,8 +264,7 @@ pub type SinkMaker = Box<dyn Fn() -> Box<dyn FileSinks> + Send>;
 pub struct Line {
     settings: LineSettings,
     plan: LinePlan,
-    decoder: Decoder,
-    placer: Placer,
+    tools: Tools,
     sinks: SinkMaker,
     /// What the table was asked to take and can't, under the plan's schema: it isn't asked again.
     refused: Shape,
@@ -232,6 +272,14 @@ pub struct Line {
     next: Option<Box<LinePlan>>,
     held: Held,
     open: Option<Open>,
+}
+
+/// What a plan makes of a chunk.
+struct Tools {
+    decoder: Decoder,
+    /// Where keys are more than bytes.
+    keys: Option<KeyDecoder>,
+    placer: Placer,
 }
 
 /// The window that is being filled.
@@ -249,14 +297,13 @@ impl Line {
     /// # Errors
     /// [`LineError::Place`] if the spec doesn't fit the plan.
     pub fn new(settings: LineSettings, plan: LinePlan, sinks: SinkMaker) -> Result<Self, LineError> {
-        let (decoder, placer) = Line::tools(&settings, &plan)?;
+        let tools = Line::tools(&settings, &plan)?;
         let held = settings.memory.hold(Purpose::Files);
         Ok(Line {
             held,
             settings,
             plan,
-            decoder,
-            placer,
+            tools,
             sinks,
             refused: Shape::Null,
             next: None,
@@ -309,7 +356,7 @@ impl Line {
         let decoded = self.decode(chunk, answer)?;
         let (filtered, decode_rejects) = (decoded.filtered, decoded.rejects.len());
         let fields_dropped = decoded.fields_dropped;
-        let placed = self.placer.place(decoded, chunk);
+        let placed = self.tools.placer.place(decoded, chunk);
         let scattered = placed
             .scattered
             .as_ref()
@@ -377,10 +424,13 @@ impl Line {
         // Ends: a round makes all schemas known or missing, and one of columns that leaves the table's schema as it is is the
         // last; the others each took something in.
         loop {
-            let decoded = self.decoder.decode(chunk, &missing);
+            let mut decoded = self.tools.decoder.decode(chunk, &missing);
+            if let Some(keys) = &mut self.tools.keys {
+                keys.attach(chunk, &missing, &mut decoded);
+            }
             if !decoded.unknown.is_empty() {
                 let given = self.ask(Wants::Schemas(decoded.unknown.clone()), answer)?;
-                let told = |key| given.plan.writers.get(key).is_some() || given.missing.contains_key(key);
+                let told = |key| given.plan.writers(key).get(key).is_some() || given.missing.contains_key(key);
                 if let Some(key) = decoded.unknown.iter().find(|key| !told(key)) {
                     return Err(LineError::Schema(format!("nobody told of {key}")));
                 }
@@ -389,17 +439,24 @@ impl Line {
                 continue;
             }
             let evolves = matches!(self.plan.rows.unknown, UnknownFields::Evolve | UnknownFields::Strict);
-            let Some(shape) = decoded.unseen.as_ref().filter(|_| evolves) else {
+            // Without a column for keys there is nobody to declare, or to ignore, what is inside it.
+            let keyless = self.tools.keys.is_some() && !self.plan.has_keys();
+            let asked = match (&decoded.unseen, evolves) {
+                (Some(shape), true) => Some(shape.clone()),
+                (Some(shape), false) if keyless => shape.field(KEY).map(|of| Shape::Object(vec![(KEY.to_owned(), of)])),
+                _ => None,
+            };
+            let Some(shape) = asked else {
                 return Ok(decoded);
             };
-            if self.refused.covers(shape) {
+            if self.refused.covers(&shape) {
                 return Ok(decoded);
             }
             let schema_id = self.schema_id();
             let given = self.ask(Wants::Columns(shape.clone()), answer)?;
             self.replan(given.plan)?;
             if self.schema_id() == schema_id {
-                self.refused.merge(shape.clone());
+                self.refused.merge(shape);
                 return Ok(decoded);
             }
             self.refused = Shape::Null;
@@ -433,7 +490,7 @@ impl Line {
                 open.writer.replan(plan.stored.clone())?;
             }
         }
-        (self.decoder, self.placer) = Line::tools(&self.settings, &plan)?;
+        self.tools = Line::tools(&self.settings, &plan)?;
         self.plan = plan;
         Ok(())
     }
@@ -495,7 +552,7 @@ impl Line {
         }
     }
 
-    fn tools(settings: &LineSettings, plan: &LinePlan) -> Result<(Decoder, Placer), LineError> {
+    fn tools(settings: &LineSettings, plan: &LinePlan) -> Result<Tools, LineError> {
         let rows = plan.rows.clone();
         let event_time = settings.event_time.as_ref();
         let event_time = event_time.map(|event_time| event_time.path.as_slice());
@@ -516,6 +573,8 @@ impl Line {
             settings.event_time.clone(),
         )?;
         let placer = if plan.hive { placer.in_hive_layout() } else { placer };
-        Ok((decoder, placer))
+        let keys = settings.keys.filter(|keys| !plan.keys_as_they_are(keys.format));
+        let keys = keys.map(|keys| KeyDecoder::new(keys.format, &plan.rows, plan.key_writers.clone(), keys.registry));
+        Ok(Tools { decoder, keys, placer })
     }
 }

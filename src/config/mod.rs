@@ -34,8 +34,8 @@ use std::path::{Path, PathBuf};
 pub use file::json_schema;
 pub use pipeline::{
     CatalogConfig, CatalogKind, Column, Errors, EventTime, EventTimeFormat, Evolution, IncompatibleSchema, KafkaColumn,
-    KafkaSource, Materialize, MaxRejected, MissingSchema, OnDecodeError, PartitionField, Pipeline, RegistryAuth,
-    RegistryConfig, StartOffset, SubjectNaming, TableFormat, ValueFormat,
+    KafkaSource, KeyFormat, Materialize, MaxRejected, MissingSchema, OnDecodeError, PartitionField, Pipeline,
+    RegistryAuth, RegistryConfig, StartOffset, SubjectNaming, TableFormat, ValueFormat,
 };
 pub use problem::Problem;
 pub use secret::Secret;

@@ -108,6 +108,8 @@ pub struct KafkaSource {
     pub flatten: bool,
     /// How values are encoded.
     pub format: ValueFormat,
+    /// How keys are encoded.
+    pub key_format: KeyFormat,
     /// The schema registry, where one is named.
     pub registry: Option<RegistryConfig>,
     /// The absolute path of the schema in a file; there where `registry` isn't and the format needs a schema.
@@ -208,6 +210,17 @@ pub enum ValueFormat {
     Bytes,
 }
 
+/// How the keys of a topic are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// As values can be.
+    Of(ValueFormat),
+    /// 4 bytes, big-endian.
+    Int,
+    /// 8 bytes, big-endian.
+    Long,
+}
+
 /// The columns that `include` adds, with their fixed names and types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KafkaColumn {
@@ -219,7 +232,7 @@ pub enum KafkaColumn {
     Offset,
     /// `_kafka_timestamp` timestamptz
     Timestamp,
-    /// `_kafka_key` binary
+    /// `_kafka_key`, of what `keyFormat` makes of keys: binary for `bytes`
     Key,
     /// `_kafka_headers` list<struct<key: string, value: binary>>
     Headers,

@@ -5,7 +5,7 @@ use std::path::Path;
 use iceberg::spec::{PrimitiveType, Type};
 
 use super::choices::{
-    CatalogType, DecodeErrorAction, EnvelopeType, IncompatibleSchema as WrittenIncompatible, KeyFormat,
+    CatalogType, DecodeErrorAction, EnvelopeType, IncompatibleSchema as WrittenIncompatible,
     MissingSchema as WrittenMissing, Mode, SchemaEvolution, TableFormat as WrittenFormat,
 };
 use super::file::{Catalog, ColumnEntry, Envelope, ErrorsEntry, MaterializeEntry, PipelineFile, Source, Table};
@@ -258,9 +258,6 @@ fn check_places(warehouse: &str, state_dir: Option<&str>, schema: &str, name: &s
 /// Refuses what the file can say and aperio can't do yet.
 fn refuse_unbuilt(source: &Source, at: &str, report: &mut Report<'_>) {
     let key = |name: &str| format!("{at}.source.{name}");
-    if source.key_format.is_some_and(|format| format != KeyFormat::Bytes) {
-        report.unsupported(&key("keyFormat"), None);
-    }
     if source.mode == Some(Mode::Ktable) {
         report.unsupported(&key("mode"), None);
     }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
 
-use super::choices::{Format, Include, IsolationLevel, Nested, Protocol, StartAt};
+use super::choices::{Format, Include, IsolationLevel, KeyFormat as WrittenKey, Nested, Protocol, StartAt};
 use super::file::{SaslMechanism, Scalar, Security, Source};
 use super::formats;
 use super::kafka_keys;
 use super::names::{absolute, check_topic, dotted, required, texts};
-use super::pipeline::{EventTime, EventTimeFormat, KafkaColumn, KafkaSource, StartOffset, ValueFormat};
+use super::pipeline::{EventTime, EventTimeFormat, KafkaColumn, KafkaSource, KeyFormat, StartOffset, ValueFormat};
 use super::registry::registry;
 use super::report::Report;
 use super::secret::Secret;
@@ -100,6 +100,7 @@ pub(super) fn kafka_source(
             at,
             report,
         ),
+        key_format: key_format(entry.key_format, registry.is_some(), at, report),
         registry,
         schema_file: entry.schema_file.map(|file| absolute(&file, directory)),
         message_type: entry.message_type,
@@ -122,6 +123,7 @@ pub(super) fn no_source() -> KafkaSource {
         include: vec![],
         flatten: false,
         format: ValueFormat::Json,
+        key_format: KeyFormat::Of(ValueFormat::Bytes),
         registry: None,
         schema_file: None,
         message_type: None,
@@ -176,6 +178,27 @@ fn format(written: Option<Format>, schema: bool, at: &str, report: &mut Report<'
         );
     }
     format
+}
+
+fn key_format(written: Option<WrittenKey>, registry: bool, at: &str, report: &mut Report<'_>) -> KeyFormat {
+    let (format, needs) = match written.unwrap_or(WrittenKey::Bytes) {
+        WrittenKey::Int => return KeyFormat::Int,
+        WrittenKey::Long => return KeyFormat::Long,
+        WrittenKey::Avro => (ValueFormat::Avro, Some("avro")),
+        WrittenKey::Protobuf => (ValueFormat::Protobuf, Some("protobuf")),
+        WrittenKey::Json => (ValueFormat::Json, None),
+        WrittenKey::Messagepack => (ValueFormat::MessagePack, None),
+        WrittenKey::String => (ValueFormat::String, None),
+        WrittenKey::Bytes => (ValueFormat::Bytes, None),
+    };
+    if let Some(name) = needs.filter(|_| !registry) {
+        report.add(
+            &format!("{at}.keyFormat"),
+            &format!("`keyFormat: {name}` needs the schemas of the keys"),
+            Some("name the registry that has them as `schemaRegistry`; `schemaFile` is the schema of values"),
+        );
+    }
+    KeyFormat::Of(format)
 }
 
 fn client(

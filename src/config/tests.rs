@@ -81,6 +81,7 @@ fn defaults_are_applied() {
         max_lag: None,
         source: KafkaSource {
             format: ValueFormat::Json,
+            key_format: KeyFormat::Of(ValueFormat::Bytes),
             schema_file: None,
             message_type: None,
             brokers: "b:9092".to_owned(),

@@ -12,7 +12,7 @@ use super::problem::{Failed, Problem};
 use super::{Decoded, Reject, Stage};
 use super::{avro, protobuf};
 use crate::chunk::Chunk;
-use crate::schema::frame::{self, SchemaKey};
+use crate::schema::frame::{self, Part, SchemaKey};
 use crate::schema::{ColumnSource, Missing, RowPlanRef, UnknownFields, WriterSchema, Writers, evolve};
 
 /// Where a record's schema is named.
@@ -106,6 +106,7 @@ pub struct FramedDecoder {
     plan: RowPlanRef,
     writers: Arc<Writers>,
     framing: Framing,
+    part: Part,
     arrow: SchemaRef,
     columns: Vec<Column>,
     /// Where the event time is, if no column of the plan holds it: it goes to one more, behind the others.
@@ -152,6 +153,7 @@ impl FramedDecoder {
             plan,
             writers,
             framing,
+            part: Part::Value,
             arrow: Arc::new(Schema::new(fields)),
             columns,
             found: HashMap::new(),
@@ -159,6 +161,13 @@ impl FramedDecoder {
             last: Vec::new(),
             last_program: None,
         }
+    }
+
+    /// The same decoder for another part of the records: what it decodes stands where the values of a chunk do.
+    #[must_use]
+    pub fn of(mut self, part: Part) -> Self {
+        self.part = part;
+        self
     }
 
     /// Decodes one chunk; what isn't a row is a reject or filtered. Records whose schema isn't known are rejects too, and
@@ -182,6 +191,7 @@ impl FramedDecoder {
         let rows = RecordBatch::try_new_with_options(self.arrow.clone(), columns, &options)
             .expect("all columns have one value per row, of the plan's types");
         Decoded {
+            keys: None,
             rows,
             indexes: pass.indexes,
             rejects: pass.rejects,
@@ -268,7 +278,7 @@ impl FramedDecoder {
             return Ok((&[], self.without_fingerprint(value)));
         };
         if let Some(headers) = &chunk.headers
-            && let Some(header) = frame::header(headers, index, frame::VALUE_HEADER)
+            && let Some(header) = frame::header(headers, index, self.part.header())
         {
             return Ok((header, value));
         }
@@ -295,6 +305,7 @@ impl FramedDecoder {
             (Framing::Registry { .. }, Some(0)) => frame::key(name)?,
             (Framing::Registry { indexes }, _) => frame::header_key(name, indexes)?,
         };
+        let key = key.of(self.part);
         let Some(writer) = self.writers.get(&key) else {
             if let Some(why) = unknown.missing.get(&key) {
                 return Err(why.clone());

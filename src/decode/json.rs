@@ -232,6 +232,7 @@ impl JsonDecoder {
             .expect("all columns have one value per row, of the plan's types");
         let unseen = (unseen != Shape::Null).then_some(unseen);
         Decoded {
+            keys: None,
             rows,
             indexes,
             rejects,

@@ -7,6 +7,7 @@ mod column;
 pub(crate) mod field;
 pub mod framed;
 pub mod json;
+pub mod key;
 mod letter;
 pub mod messagepack;
 mod names;
@@ -16,7 +17,8 @@ pub mod raw;
 pub mod transcoded;
 mod unknown;
 
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
+use arrow::compute::{filter, filter_record_batch};
 
 use crate::chunk::Chunk;
 use crate::schema::Missing;
@@ -76,8 +78,32 @@ pub struct Decoded {
     pub unknown: Vec<SchemaKey>,
     /// The event time of each row as text, where no column of the plan holds it and the decoder knows where it is.
     pub event_time: Option<StringArray>,
+    /// The key of each row, where keys were decoded; else they are bytes as they came.
+    pub keys: Option<ArrayRef>,
     /// Values in `rows`' records that were dropped because no column takes them; of those in `unseen` too.
     pub fields_dropped: u64,
+}
+
+impl Decoded {
+    /// Keeps the rows that `kept` says and no others; what becomes of their records is the caller's to say.
+    ///
+    /// # Panics
+    /// If `kept` has another length than the rows.
+    pub fn keep(&mut self, kept: &BooleanArray) {
+        assert_eq!(kept.len(), self.indexes.len(), "one word for each row");
+        if kept.true_count() == kept.len() {
+            return;
+        }
+        let of = |column: &dyn Array| filter(column, kept).expect("the mask has the length of the rows");
+        self.rows = filter_record_batch(&self.rows, kept).expect("the mask has the length of the rows");
+        self.event_time = self.event_time.as_ref().map(|times| of(times).as_string().clone());
+        self.keys = self.keys.as_ref().map(|keys| of(keys));
+        let mut row = 0;
+        self.indexes.retain(|_| {
+            row += 1;
+            kept.value(row - 1)
+        });
+    }
 }
 
 /// One record that can't become a row, and why.

@@ -50,6 +50,14 @@ impl Program {
     /// # Errors
     /// What is wrong with the record; the columns are to be truncated then.
     pub fn run(&self, body: &[u8], columns: &mut [Column], row: usize) -> Result<Option<u64>, Bad> {
+        let whole;
+        let body = match self.schema.bare {
+            false => body,
+            true => {
+                whole = delimited(body);
+                &whole
+            }
+        };
         let mut reader = Reader::new(body, &self.schema);
         match &self.root {
             Root::Message(group) => group.run(&mut reader, columns, row)?,
@@ -65,6 +73,21 @@ impl Program {
         }
         Ok(Some(reader.dropped))
     }
+}
+
+/// Puts the tag and the length in front of the one field of a message that was written without.
+fn delimited(body: &[u8]) -> Vec<u8> {
+    const LENGTH_DELIMITED: u32 = 2;
+    let mut whole = Vec::with_capacity(body.len() + 11);
+    whole.push((ProtoSchema::INSIDE << 3 | LENGTH_DELIMITED) as u8);
+    let mut left = body.len();
+    while left >= 0x80 {
+        whole.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    whole.push(left as u8);
+    whole.extend_from_slice(body);
+    whole
 }
 
 #[cfg(test)]

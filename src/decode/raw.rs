@@ -81,6 +81,7 @@ impl RawDecoder {
         let rows = RecordBatch::try_new_with_options(self.arrow.clone(), columns, &options)
             .expect("all columns have one value per row, of the plan's types");
         Decoded {
+            keys: None,
             event_time: self.no_event_time.then(|| StringArray::new_null(indexes.len())),
             rows,
             indexes,

@@ -10,7 +10,8 @@ use super::field::{FieldValue, field};
 use super::json::JsonDecoder;
 use super::{Decoded, Reject, Stage, messagepack};
 use crate::chunk::Chunk;
-use crate::schema::frame::{self, SchemaKey};
+use crate::json::lexer::Lexer;
+use crate::schema::frame::{self, Part, SchemaKey};
 use crate::schema::{Missing, RowPlanRef, Writers};
 
 /// How values hold JSON.
@@ -20,6 +21,8 @@ pub enum Holds {
     MessagePack,
     /// Behind a 0 byte and the id of its schema, or as it is.
     Framed,
+    /// As it is.
+    Bare,
 }
 
 /// Decodes values into the payload columns of a plan by way of JSON.
@@ -28,6 +31,9 @@ pub struct TranscodedDecoder {
     holds: Holds,
     json: JsonDecoder,
     writers: Arc<Writers>,
+    part: Part,
+    /// The field that each value is put into.
+    inside: Option<&'static str>,
     /// Where the event time is, if no column of the plan holds it.
     event_time: Option<Vec<String>>,
 }
@@ -42,6 +48,54 @@ struct Json {
     unknown: Vec<SchemaKey>,
 }
 
+impl Json {
+    /// Puts each value into an object, as its one field; what is no JSON becomes empty.
+    fn inside(mut self, name: &str) -> Json {
+        let mut bytes = Vec::with_capacity(self.values.value_data().len() + self.values.len() * (name.len() + 5));
+        let mut ends = Vec::with_capacity(self.values.len() + 1);
+        ends.push(0);
+        let mut broken = Vec::new();
+        for (index, value) in self.values.iter().enumerate() {
+            // Nothing that follows the value may become a field of its own.
+            match value.map(whole) {
+                Some(Ok(value)) => {
+                    bytes.extend_from_slice(b"{\"");
+                    bytes.extend_from_slice(name.as_bytes());
+                    bytes.extend_from_slice(b"\":");
+                    bytes.extend_from_slice(value);
+                    bytes.push(b'}');
+                }
+                Some(Err(why)) => broken.push((index as u32, why)),
+                None => {}
+            }
+            ends.push(bytes.len() as i32);
+        }
+        // Why it couldn't be had says more than that it is none.
+        let told = |index: &u32| self.rejects.binary_search_by_key(index, |(index, _)| *index).is_ok();
+        broken.retain(|(index, _)| !told(index));
+        self.rejects.extend(broken);
+        self.rejects.sort_unstable_by_key(|(index, _)| *index);
+        let ends = OffsetBuffer::new(ends.into());
+        Json {
+            values: BinaryArray::new(ends, Buffer::from(bytes), self.values.nulls().cloned()),
+            ..self
+        }
+    }
+}
+
+/// Returns the one JSON value that a text is, without a byte-order mark.
+pub(super) fn whole(json: &[u8]) -> Result<&[u8], String> {
+    if simdutf8::basic::from_utf8(json).is_err() {
+        return Err("it isn't UTF-8".to_owned());
+    }
+    let mut lexer = Lexer::new(json);
+    let start = lexer.pos;
+    lexer.space();
+    let read = lexer.skip().and_then(|()| lexer.end());
+    read.map_err(|fault| format!("it isn't JSON: {} at byte {}", fault.what, fault.at))?;
+    Ok(lexer.since(start))
+}
+
 impl TranscodedDecoder {
     /// Makes a decoder for the payload columns of a plan.
     ///
@@ -53,7 +107,17 @@ impl TranscodedDecoder {
             event_time: event_time.map(<[_]>::to_vec),
             json: JsonDecoder::new(plan),
             writers,
+            part: Part::Value,
+            inside: None,
         }
+    }
+
+    /// The same decoder for keys: each, whatever JSON it is, is the field `name` of an object.
+    #[must_use]
+    pub fn of_keys(mut self, name: &'static str) -> Self {
+        self.part = Part::Key;
+        self.inside = Some(name);
+        self
     }
 
     /// Decodes one chunk; what isn't a row is a reject or filtered.
@@ -68,6 +132,15 @@ impl TranscodedDecoder {
                 }
             }
             Holds::Framed => self.unframed(&chunk.values, missing),
+            Holds::Bare => Json {
+                values: chunk.values.clone(),
+                rejects: Vec::new(),
+                unknown: Vec::new(),
+            },
+        };
+        let json = match self.inside {
+            Some(name) => json.inside(name),
+            None => json,
         };
         let text = Chunk {
             values: json.values,
@@ -115,7 +188,7 @@ impl TranscodedDecoder {
             } else {
                 values.value(index)
             };
-            match frame::id(value).map(SchemaKey::id) {
+            match frame::id(value).map(|id| SchemaKey::id(id).of(self.part)) {
                 None => bytes.extend_from_slice(value),
                 Some(key) => match missing.get(&key) {
                     Some(why) => rejects.push((index as u32, why.clone())),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError as Cause, RDKafkaErrorCode};
+use rdkafka::message::Headers;
 use rdkafka::metadata::Metadata;
 use rdkafka::{Message, Offset as Logical, TopicPartitionList};
 
@@ -285,7 +286,7 @@ impl Admin {
     /// # Errors
     /// As the brokers answered, if they did before anything was read; [`KafkaError::Unreachable`] if nothing came although
     /// there is something, so that no answer at all means an empty topic, or one of nulls.
-    pub fn samples(&self, topic: &str, per_partition_max: usize, bytes_max: usize) -> Result<Vec<Vec<u8>>, KafkaError> {
+    pub fn samples(&self, topic: &str, per_partition_max: usize, bytes_max: usize) -> Result<Vec<Sampled>, KafkaError> {
         let begins = self.beginnings(topic)?;
         let ends = self.ends(topic)?;
         let client = self.client_of(SAMPLE_GROUP)?;
@@ -294,7 +295,7 @@ impl Admin {
             topic,
             deadline: Instant::now() + self.timeout,
             bytes_left: bytes_max,
-            values: Vec::new(),
+            records: Vec::new(),
         };
         let early = per_partition_max.div_ceil(2);
         let reached = sample.read(&begins, &ends, early, bytes_max / 2)?;
@@ -306,17 +307,28 @@ impl Admin {
             starts.set(partition, Offset::new(back.max(at.get())));
         }
         sample.read(&starts, &ends, late, 0)?;
-        Ok(sample.values)
+        Ok(sample.records)
     }
 }
 
-/// Values that are being read.
+/// A record that was looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sampled {
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+    /// The names and values of its headers, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// Records that are being read.
 struct Sample<'a> {
     client: BaseConsumer<LogContext>,
     topic: &'a str,
     deadline: Instant,
     bytes_left: usize,
-    values: Vec<Vec<u8>>,
+    records: Vec<Sampled>,
 }
 
 impl Sample<'_> {
@@ -348,7 +360,7 @@ impl Sample<'_> {
             .map_err(|cause| KafkaError::of(&doing, self.topic, &cause))?;
         while !left.is_empty() && self.bytes_left > bytes_kept {
             let wait = self.deadline.saturating_duration_since(Instant::now());
-            if wait.is_zero() && self.values.is_empty() {
+            if wait.is_zero() && self.records.is_empty() {
                 // A topic that has records must not be taken for an empty one.
                 return Err(KafkaError::Unreachable {
                     doing,
@@ -367,10 +379,16 @@ impl Sample<'_> {
                     };
                     let next = Offset::new(record.offset()).next();
                     reached.set(partition, next);
-                    if let Some(value) = record.payload() {
-                        self.bytes_left = self.bytes_left.saturating_sub(value.len());
-                        self.values.push(value.to_vec());
-                    }
+                    let headers = record.headers().into_iter().flat_map(|headers| headers.iter());
+                    let headers = headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)));
+                    let sampled = Sampled {
+                        key: record.key().map(<[u8]>::to_vec),
+                        value: record.payload().map(<[u8]>::to_vec),
+                        headers: headers.collect(),
+                    };
+                    let bytes = [&sampled.key, &sampled.value].into_iter().flatten().map(Vec::len).sum();
+                    self.bytes_left = self.bytes_left.saturating_sub(bytes);
+                    self.records.push(sampled);
                     *wanted -= 1;
                     if *wanted == 0 || ends.get(partition).is_none_or(|end| next >= end) {
                         left.remove(&partition);
@@ -385,7 +403,7 @@ impl Sample<'_> {
                     // Retention moved on meanwhile; other partitions can still be read.
                     Some(RDKafkaErrorCode::AutoOffsetReset) => {}
                     Some(code) if kind(code) == Kind::Unreachable => {}
-                    _ if self.values.is_empty() => return Err(KafkaError::of(&doing, self.topic, &cause)),
+                    _ if self.records.is_empty() => return Err(KafkaError::of(&doing, self.topic, &cause)),
                     _ => break,
                 },
             }

@@ -182,6 +182,7 @@ impl Placer {
             indexes,
             mut rejects,
             event_time,
+            mut keys,
             ..
         } = decoded;
         let mut indexes = UInt32Array::from(indexes);
@@ -199,10 +200,18 @@ impl Placer {
             rows = filter_record_batch(&rows, &kept).expect("the mask has the length of the rows");
             timestamps_ms = kept_of(&timestamps_ms, &kept).as_primitive().clone();
             indexes = kept_of(&indexes, &kept).as_primitive().clone();
+            keys = keys.map(|keys| kept_of(&keys, &kept));
             event_times = event_times.map(|times| kept_of(&times, &kept).as_primitive().clone());
         }
 
-        let mut batch = self.assemble(&rows, chunk, &indexes, &timestamps_ms, event_times.as_ref());
+        let mut batch = self.assemble(
+            &rows,
+            chunk,
+            &indexes,
+            &timestamps_ms,
+            event_times.as_ref(),
+            keys.as_ref(),
+        );
         let mut failures = self.unplaceable(&batch);
         failures.extend(self.undirectable(&batch));
         if !failures.is_empty() {
@@ -270,6 +279,7 @@ impl Placer {
         indexes: &UInt32Array,
         timestamps_ms: &Int64Array,
         event_times: Option<&TimestampMicrosecondArray>,
+        keys: Option<&ArrayRef>,
     ) -> RecordBatch {
         let mut payload = rows.columns().iter();
         let mut columns = Vec::with_capacity(self.plan.sources.len());
@@ -280,7 +290,10 @@ impl Placer {
                         .next()
                         .expect("the decoder fills every payload column of the plan"),
                 ),
-                ColumnSource::Kafka(column) => self.kafka_column(*column, chunk, indexes, timestamps_ms),
+                ColumnSource::Kafka(column) => match keys.filter(|_| *column == KafkaColumn::Key) {
+                    Some(keys) => Arc::clone(keys),
+                    None => self.kafka_column(*column, chunk, indexes, timestamps_ms),
+                },
                 ColumnSource::EventTime => Arc::new(event_times.expect("the plan has an event time").clone()),
                 ColumnSource::Absent => new_null_array(field.data_type(), indexes.len()),
             };

@@ -90,6 +90,7 @@ fn decoded(indexes: Vec<u32>, ts: Vec<Option<i64>>, countries: Vec<Option<&str>>
     let payload = ArrowSchema::new(Fields::from(arrow.fields()[..3].to_vec()));
     let columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(Int64Array::from(ts)), Arc::new(meta)];
     Decoded {
+        keys: None,
         rows: RecordBatch::try_new(Arc::new(payload), columns).unwrap(),
         indexes,
         rejects: vec![Reject {
@@ -519,6 +520,7 @@ fn every_primitive_column_can_partition() {
             kind => cast(&text, kind).unwrap(),
         };
         let decoded = Decoded {
+            keys: None,
             rows: RecordBatch::try_new(arrow, vec![column]).unwrap(),
             indexes: vec![0, 1, 2],
             rejects: vec![],

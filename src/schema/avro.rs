@@ -26,6 +26,28 @@ pub struct AvroSchema {
     pub named: Vec<Named>,
 }
 
+impl AvroSchema {
+    /// Returns the schema of records with one field, `name`, whose values are those of this schema: the same bytes, since a
+    /// record is its fields' values one behind the other.
+    #[must_use]
+    pub fn inside(mut self, name: &str) -> Self {
+        let called = self.name().unwrap_or(name).to_owned();
+        let of = std::mem::replace(&mut self.root, Avro::Null);
+        self.root = Avro::Named(self.named.len());
+        self.named.push(Named {
+            name: called,
+            aliases: Vec::new(),
+            of: NamedType::Record(vec![Field {
+                name: name.to_owned(),
+                aliases: Vec::new(),
+                default: None,
+                of,
+            }]),
+        });
+        self
+    }
+}
+
 /// A type at one place of a schema.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Avro {

@@ -361,6 +361,32 @@ pub fn row_plan(
     }
 }
 
+/// Says where the keys of records go: to the column [`KEY`] of the table, if it is there, and nothing anywhere else.
+///
+/// - `from`: what the decoder of keys calls a key.
+///
+/// Where the table lacks the column, it is to be given one, whatever becomes of fields that it lacks.
+pub fn key_plan(rows: &RowPlan, from: &str) -> RowPlan {
+    let is_key = |source: &ColumnSource| *source == ColumnSource::Kafka(KafkaColumn::Key);
+    let of = |source: &ColumnSource| match is_key(source) {
+        true => ColumnSource::Payload(vec![from.to_owned()]),
+        false => ColumnSource::Absent,
+    };
+    RowPlan {
+        schema: rows.schema.clone(),
+        arrow: rows.arrow.clone(),
+        sources: rows.sources.iter().map(of).collect(),
+        required: HashSet::new(),
+        unknown: match rows.sources.iter().any(is_key) {
+            // Declared columns say nothing of what is inside a key.
+            true if rows.unknown == UnknownFields::Declared => UnknownFields::Ignore,
+            true => rows.unknown,
+            false => UnknownFields::Evolve,
+        },
+        flatten: false,
+    }
+}
+
 /// Says whether rows for `wanted` can be written to an existing table.
 ///
 /// The table may have more columns, if they are optional; wider types (long for int, double for float, more digits of

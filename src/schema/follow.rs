@@ -6,7 +6,8 @@ use std::sync::Arc;
 use iceberg::spec::{ListType, MapType, NestedField, Schema, StructType, Type};
 
 use super::evolve::{add_declared, create_schema, flattened_fields};
-use super::{Rename, WriterSchema, Writers};
+use super::frame::Part;
+use super::{KafkaColumn, Rename, WriterSchema, Writers};
 
 /// How the columns of a table are made of schemas.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,6 +16,8 @@ pub struct Form {
     pub nanos: bool,
     /// `nested: flatten`: structs become columns named `a_b`.
     pub flatten: bool,
+    /// What the schemas are of.
+    pub part: Part,
 }
 
 /// Returns the columns for records of `writer`, called as the newest schema of that record calls them.
@@ -22,7 +25,14 @@ pub struct Form {
 /// # Errors
 /// Why there are none.
 pub fn wanted(writer: &WriterSchema, writers: &Writers, form: Form) -> Result<Vec<NestedField>, String> {
-    let fields: Vec<Arc<NestedField>> = writer.columns(form.nanos)?.into_iter().map(Arc::new).collect();
+    let mut fields: Vec<Arc<NestedField>> = writer.columns(form.nanos)?.into_iter().map(Arc::new).collect();
+    // A field of a value that is named like a column of ours has none.
+    let ours = |field: &NestedField| {
+        KafkaColumn::ALL
+            .iter()
+            .any(|column| field.name.eq_ignore_ascii_case(column.name()))
+    };
+    fields.retain(|field| form.part == Part::Key || !ours(field));
     let renames = writers.renames(writer);
     let fields = called_now(&fields, &mut Vec::new(), &renames);
     let fields = fields.iter().map(|field| (**field).clone()).collect();

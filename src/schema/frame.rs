@@ -37,9 +37,31 @@ pub enum SchemaName {
     File,
 }
 
-/// Which type a value was written with.
+/// Which part of a record a schema is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Part {
+    /// Its value.
+    #[default]
+    Value,
+    /// Its key.
+    Key,
+}
+
+impl Part {
+    /// The header that names the schema.
+    pub fn header(self) -> &'static str {
+        match self {
+            Part::Value => VALUE_HEADER,
+            Part::Key => KEY_HEADER,
+        }
+    }
+}
+
+/// Which type a value, or a key, was written with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SchemaKey {
+    /// What was written.
+    pub part: Part,
     /// The schema.
     pub name: SchemaName,
     /// Protobuf: the message in it, by its place at each level from the file down. Else empty.
@@ -50,6 +72,7 @@ impl SchemaKey {
     /// The schema of `schemaFile`.
     pub fn file() -> Self {
         SchemaKey {
+            part: Part::Value,
             name: SchemaName::File,
             message: Vec::new(),
         }
@@ -58,9 +81,17 @@ impl SchemaKey {
     /// The schema of an id in the registry.
     pub fn id(id: i32) -> Self {
         SchemaKey {
+            part: Part::Value,
             name: SchemaName::Id(id),
             message: Vec::new(),
         }
+    }
+
+    /// The same schema, of another part of the record.
+    #[must_use]
+    pub fn of(mut self, part: Part) -> Self {
+        self.part = part;
+        self
     }
 }
 
@@ -70,6 +101,9 @@ impl fmt::Display for SchemaKey {
             SchemaName::Id(id) => write!(f, "schema {id}")?,
             SchemaName::Guid(guid) => write!(f, "schema {guid}")?,
             SchemaName::File => f.write_str("the schema of `schemaFile`")?,
+        }
+        if self.part == Part::Key {
+            f.write_str(" of keys")?;
         }
         match self.message.as_slice() {
             [] => Ok(()),
@@ -117,6 +151,7 @@ pub fn key(prefix: &[u8]) -> Result<SchemaKey, String> {
         .and_then(|id| id.try_into().ok())
         .ok_or_else(|| unframed(prefix))?;
     Ok(SchemaKey {
+        part: Part::Value,
         name: SchemaName::Id(i32::from_be_bytes(id)),
         message: read_indexes(&prefix[5..])?,
     })
@@ -143,7 +178,11 @@ pub fn header_key(header: &[u8], indexes: bool) -> Result<SchemaKey, String> {
         true => read_indexes(&header[17..])?,
         false => Vec::new(),
     };
-    Ok(SchemaKey { name, message })
+    Ok(SchemaKey {
+        part: Part::Value,
+        name,
+        message,
+    })
 }
 
 /// Returns the registry's id that a value begins with, if it begins with one.

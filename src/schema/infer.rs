@@ -54,6 +54,13 @@ impl From<Fault> for Shapeless {
 }
 
 impl Shape {
+    /// Returns the shape of an object's field.
+    pub fn field(&self, name: &str) -> Option<Shape> {
+        let Shape::Object(fields) = self else { return None };
+        let found = fields.iter().find(|(field, _)| field == name);
+        found.map(|(_, shape)| shape.clone())
+    }
+
     /// Adds what one record shows; `json` is the whole value of the record.
     ///
     /// # Errors

@@ -108,5 +108,8 @@ pub enum UnknownFields {
 /// The column of values that aren't records, and of `format: string` and `bytes`.
 pub const VALUE: &str = "value";
 
+/// The column of records' keys.
+pub const KEY: &str = "_kafka_key";
+
 /// A plan shared by the lines of a run.
 pub type RowPlanRef = Arc<RowPlan>;

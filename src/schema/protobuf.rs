@@ -30,6 +30,8 @@ pub struct ProtoSchema {
     pub messages: Vec<MessageType>,
     /// The enums.
     pub enums: Vec<EnumType>,
+    /// Values are written without the tag and the length of the one field that `root` has, see [`ProtoSchema::inside`].
+    pub bare: bool,
 }
 
 /// A message.
@@ -155,6 +157,28 @@ pub struct EnumType {
 }
 
 impl ProtoSchema {
+    /// The number of the field that [`ProtoSchema::inside`] makes.
+    pub const INSIDE: u32 = 1;
+
+    /// Returns the schema of messages with one field, `name`, whose values are those of this schema.
+    #[must_use]
+    pub fn inside(mut self, name: &str) -> Self {
+        let field = Field {
+            name: name.to_owned(),
+            number: ProtoSchema::INSIDE,
+            shape: Shape::Single {
+                of: Kind::Message(self.root),
+                presence: true,
+            },
+            oneof: None,
+        };
+        let outer = MessageType::new(self.name().to_owned(), vec![field]);
+        self.root = self.messages.len();
+        self.messages.push(outer);
+        self.bare = true;
+        self
+    }
+
     /// Returns the full name of the message that values are.
     pub fn name(&self) -> &str {
         &self.messages[self.root].name

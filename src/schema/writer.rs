@@ -6,9 +6,9 @@ use std::sync::Arc;
 use iceberg::spec::{ListType, MapType, NestedField, StructType, Type};
 
 use super::avro::{self, AvroSchema};
-use super::frame::{SchemaKey, SchemaName};
+use super::frame::{Part, SchemaKey, SchemaName};
 use super::protobuf::{self, Message, ProtoSchema};
-use super::{SchemaLanguage, SchemaText, json_schema};
+use super::{KEY, SchemaLanguage, SchemaText, json_schema};
 
 /// A schema that values were written with, understood.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,10 +27,31 @@ impl WriterSchema {
     /// # Errors
     /// What can't be understood.
     pub fn parse(key: &SchemaKey, text: &SchemaText) -> Result<WriterSchema, String> {
-        match key.message.as_slice() {
-            [] => WriterSchema::parse_named(text, None),
-            indexes => WriterSchema::parse_message(text, Message::Indexes(indexes)),
+        let message = match key.message.as_slice() {
+            [] => Message::Named(None),
+            indexes => Message::Indexes(indexes),
+        };
+        match key.part {
+            Part::Value => WriterSchema::parse_message(text, message),
+            Part::Key => WriterSchema::parse_key(text, message),
         }
+    }
+
+    /// Understands a schema of keys: as one of records with the one field [`KEY`].
+    fn parse_key(text: &SchemaText, message: Message<'_>) -> Result<WriterSchema, String> {
+        Ok(match text.language {
+            SchemaLanguage::Avro => WriterSchema::Avro(Arc::new(avro::parse(text)?.inside(KEY))),
+            SchemaLanguage::Protobuf => WriterSchema::Protobuf(Arc::new(protobuf::parse(text, message)?.inside(KEY))),
+            // One of a scalar has no columns: the keys themselves say what they are.
+            SchemaLanguage::Json => WriterSchema::Json(match json_schema::columns(text) {
+                Ok(columns) if !columns.is_empty() => {
+                    let fields = columns.iter().map(|field| Arc::new(optional(field)));
+                    let of = Type::Struct(StructType::new(fields.collect()));
+                    vec![NestedField::optional(0, KEY, of)]
+                }
+                _ => Vec::new(),
+            }),
+        })
     }
 
     /// Understands a schema whose type no record names, as that of `schemaFile`.

@@ -11,6 +11,7 @@ use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::registry::RegistryError;
+use crate::schema::frame::Part;
 use crate::shell::open::{
     catalog_failure, ident, ledger_failure, registry, registry_failure, schema_file, table_of_record,
 };
@@ -201,7 +202,7 @@ async fn schemas(pipeline: &Pipeline) -> Result<String, Failure> {
     let asked = registry(config, QUESTION_TIMEOUT)?;
     let refused = |error: RegistryError| registry_failure(&error);
     asked.reach().await.map_err(refused)?;
-    let Some(subject) = subject(source, None) else {
+    let Some(subject) = subject(source, Part::Value, None) else {
         return Ok(format!("{}: reached", config.urls.join(", ")));
     };
     match asked.latest(&subject).await {

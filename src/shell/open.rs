@@ -10,12 +10,12 @@ use tracing::warn;
 use crate::catalog::{Catalog, CatalogError, HiveCatalog, LoadedTable};
 use crate::config::{CatalogConfig, CatalogKind, Pipeline, RegistryConfig, StartOffset, TableFormat, ValueFormat};
 use crate::error::{Exit, Failure, chain};
-use crate::kafka::admin::Admin;
+use crate::kafka::admin::{Admin, Sampled};
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offsets, Partition};
 use crate::registry::{Registry, RegistryError};
 use crate::run::start;
-use crate::schema::frame::SchemaKey;
+use crate::schema::frame::{Part, SchemaKey};
 use crate::schema::{SchemaLanguage, SchemaText, WriterSchema, Writers};
 use crate::store::{Access, Store};
 use crate::sync_points::{SyncPoints, SyncPointsError};
@@ -50,8 +50,15 @@ pub(super) struct World {
     pub schema_file: Option<SchemaText>,
     /// The schemas that are known by now. A lock and no channel: whoever makes a plan reads them, and only the one task that
     /// learns a schema replaces them.
-    known: RwLock<Arc<Writers>>,
+    known: RwLock<Known>,
     admin: Arc<Admin>,
+}
+
+/// The schemas of values and of keys.
+#[derive(Default)]
+struct Known {
+    values: Arc<Writers>,
+    keys: Arc<Writers>,
 }
 
 /// What a look at the topic showed.
@@ -99,19 +106,25 @@ impl World {
         })
     }
 
-    /// The schemas that are known by now.
-    pub fn writers(&self) -> Arc<Writers> {
-        self.known.read().expect("nobody panics while they hold it").clone()
+    /// The schemas of a part of the records that are known by now.
+    pub fn writers(&self, part: Part) -> Arc<Writers> {
+        let known = self.known.read().expect("nobody panics while they hold it");
+        match part {
+            Part::Value => known.values.clone(),
+            Part::Key => known.keys.clone(),
+        }
     }
 
     /// Adds schemas to those that are known.
     pub fn add_writers(&self, found: &[(SchemaKey, Arc<WriterSchema>)]) {
         let mut known = self.known.write().expect("nobody panics while they hold it");
-        let mut writers = (**known).clone();
         for (key, writer) in found {
-            writers.add(key.clone(), writer.clone());
+            let writers = match key.part {
+                Part::Value => &mut known.values,
+                Part::Key => &mut known.keys,
+            };
+            Arc::make_mut(writers).add(key.clone(), writer.clone());
         }
-        *known = Arc::new(writers);
     }
 
     /// Looks at the topic: its identity, its partitions, and what they hold.
@@ -164,8 +177,8 @@ impl World {
             .collect())
     }
 
-    /// Returns values of all partitions, some from their beginnings and some from their ends.
-    pub async fn samples(&self, per_partition_max: usize, bytes_max: usize) -> Result<Vec<Vec<u8>>, Failure> {
+    /// Returns records of all partitions, some from their beginnings and some from their ends.
+    pub async fn samples(&self, per_partition_max: usize, bytes_max: usize) -> Result<Vec<Sampled>, Failure> {
         let topic = self.pipeline.source.topic.clone();
         self.ask(move |admin| admin.samples(&topic, per_partition_max, bytes_max))
             .await

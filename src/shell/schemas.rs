@@ -6,13 +6,14 @@ use std::sync::Arc;
 use iceberg::spec::{FormatVersion, NestedField};
 use tracing::{info, warn};
 
-use crate::config::{Evolution, IncompatibleSchema, KafkaSource, MissingSchema, SubjectNaming, ValueFormat};
+use crate::config::{Evolution, IncompatibleSchema, KafkaSource, KeyFormat, MissingSchema, SubjectNaming, ValueFormat};
 use crate::decode::framed;
 use crate::error::{Exit, Failure, chain};
+use crate::kafka::admin::Sampled;
 use crate::line::Given;
 use crate::registry::RegistryError;
-use crate::schema::frame::{self, SchemaKey, SchemaName};
-use crate::schema::{Missing, SchemaLanguage, SchemaText, WriterSchema, evolve, follow};
+use crate::schema::frame::{self, Part, SchemaKey, SchemaName};
+use crate::schema::{KEY, Missing, SchemaLanguage, SchemaText, WriterSchema, evolve, follow};
 use crate::shell::open::{World, language, patiently, registry_failure};
 use crate::shell::tables::TableForm;
 
@@ -35,7 +36,7 @@ impl World {
         let mut missing = Missing::new();
         let mut found = Vec::new();
         for key in keys {
-            if self.writers().get(key).is_some() {
+            if self.writers(key.part).get(key).is_some() {
                 // Another line asked just before.
                 continue;
             }
@@ -45,13 +46,14 @@ impl World {
             }
         }
         self.add_writers(&found);
-        let writers = self.writers();
+        let writers = |part| self.writers(part);
         let found: Vec<_> = keys
             .iter()
-            .filter_map(|key| Some((key, writers.get(key)?.clone())))
+            .filter_map(|key| Some((key, writers(key.part).get(key)?.clone())))
             .collect();
         // A field that the table lacks may be one that a newer schema calls otherwise.
-        let newest = |(_, writer): &&(&SchemaKey, Arc<WriterSchema>)| writers.newest_of(writer) == Some(&**writer);
+        let newest =
+            |(key, writer): &&(&SchemaKey, Arc<WriterSchema>)| writers(key.part).newest_of(writer) == Some(&**writer);
         let newest: Vec<_> = found.iter().filter(newest).cloned().collect();
         if self.adds_columns(&newest).await? {
             self.learn_newest(&newest).await;
@@ -59,7 +61,10 @@ impl World {
         let table = self.follow(&found).await?;
         let plan = self.line_plan(&table)?;
         for (key, writer) in &found {
-            let fits = framed::fits(writer, &plan.writers, &plan.rows);
+            let fits = match key.part {
+                Part::Value => framed::fits(writer, &plan.writers, &plan.rows),
+                Part::Key => framed::fits(writer, &plan.key_writers, &Arc::new(evolve::key_plan(&plan.rows, KEY))),
+            };
             if let Err(differences) = fits {
                 self.incompatible(key, &differences)?;
             }
@@ -68,18 +73,19 @@ impl World {
         Ok((Given { plan, missing }, form))
     }
 
-    /// The columns of a new table, from the schemas that samples name; without samples from the newest of the subject.
+    /// The columns of a new table for a part of the records, from the schemas that samples name; without samples from the
+    /// newest of the subject.
     ///
     /// - returns `None` where there is nothing to go by.
-    pub async fn schema_columns(&self, samples: &[Vec<u8>]) -> Result<Option<Vec<NestedField>>, Failure> {
-        let form = self.form(self.pipeline.materialize.format_version >= 3);
+    pub async fn schema_columns(&self, part: Part, samples: &[Sampled]) -> Result<Option<Vec<NestedField>>, Failure> {
+        let form = self.form(part, self.pipeline.materialize.format_version >= 3);
         let mut keys: BTreeSet<SchemaKey> = BTreeSet::new();
-        match self.pipeline.source.registry {
-            None => drop(self.schema_file.is_some() && keys.insert(SchemaKey::file())),
-            Some(_) => {
-                let indexes = self.pipeline.source.format == ValueFormat::Protobuf;
-                let named = samples.iter().filter_map(|value| frame::split(value, indexes).ok());
-                keys.extend(named.filter_map(|framed| frame::key(framed.prefix).ok()));
+        match (part, &self.pipeline.source.registry) {
+            (Part::Value, None) => drop(self.schema_file.is_some() && keys.insert(SchemaKey::file())),
+            (Part::Key, None) => {}
+            (_, Some(_)) => {
+                let indexes = self.format_of(part) == ValueFormat::Protobuf;
+                keys.extend(samples.iter().filter_map(|sample| named_by(sample, part, indexes)));
             }
         }
         let mut found = Vec::new();
@@ -90,12 +96,12 @@ impl World {
             }
         }
         if found.is_empty()
-            && let Some((key, writer)) = self.newest_of_subject(None).await?
+            && let Some((key, writer)) = self.newest_of_subject(part, None).await?
         {
             found.push((key, writer));
         }
         self.add_writers(&found);
-        let fields = follow::merged(&self.writers(), form);
+        let fields = follow::merged(&self.writers(part), form);
         info!(table = %self.ident, schemas = found.len(), fields = fields.len(), "columns from schemas");
         Ok((!fields.is_empty()).then_some(fields))
     }
@@ -104,16 +110,18 @@ impl World {
     async fn follow(&self, found: &[(&SchemaKey, Arc<WriterSchema>)]) -> Result<crate::catalog::LoadedTable, Failure> {
         let evolution = self.pipeline.materialize.evolution;
         let declared = self.pipeline.columns.is_some();
-        let writers = self.writers();
         self.change_schema(None, |table| {
-            if declared || evolution == Evolution::Ignore {
-                return Ok(None);
-            }
             let fixed = evolve::fixed(table.partition_specs_iter().map(AsRef::as_ref));
-            let form = self.form(table.format_version() >= FormatVersion::V3);
+            let nanos = table.format_version() >= FormatVersion::V3;
             let before = table.current_schema();
             let (mut schema, mut last_id) = ((**before).clone(), table.last_column_id());
             for (key, writer) in found {
+                // A column for keys that isn't there yet is none that anybody declared, or wants to be left out.
+                let keyless = key.part == Part::Key && schema.field_by_name_case_insensitive(KEY).is_none();
+                if (declared || evolution == Evolution::Ignore) && !keyless {
+                    continue;
+                }
+                let (writers, form) = (self.writers(key.part), self.form(key.part, nanos));
                 let changed = follow::follow(&schema, last_id, &fixed, writer, &writers, form)
                     .map_err(|why| self.unusable(key, &why))?;
                 if let Some(changed) = changed {
@@ -141,29 +149,29 @@ impl World {
             return Ok(false);
         };
         let (schema, last_id) = (table.metadata.current_schema(), table.metadata.last_column_id());
-        let writers = self.writers();
-        let form = self.form(table.metadata.format_version() >= FormatVersion::V3);
-        let changed = |writer: &WriterSchema| {
+        let nanos = table.metadata.format_version() >= FormatVersion::V3;
+        let changed = |key: &SchemaKey, writer: &WriterSchema| {
+            let (writers, form) = (self.writers(key.part), self.form(key.part, nanos));
             let fixed = std::collections::HashSet::new();
             let changed = follow::follow(schema, last_id, &fixed, writer, &writers, form)
                 .ok()
                 .flatten();
             changed.is_some_and(|changed| changed.highest_field_id() > last_id)
         };
-        Ok(found.iter().any(|(_, writer)| changed(writer)))
+        Ok(found.iter().any(|(key, writer)| changed(key, writer)))
     }
 
     /// Gets the newest schemas of the subjects that these are of.
     async fn learn_newest(&self, found: &[(&SchemaKey, Arc<WriterSchema>)]) {
         let mut asked = BTreeSet::new();
-        for (_, writer) in found {
-            let Some(subject) = subject(&self.pipeline.source, writer.name()) else {
+        for (key, writer) in found {
+            let Some(subject) = subject(&self.pipeline.source, key.part, writer.name()) else {
                 continue;
             };
             if !asked.insert(subject) {
                 continue;
             }
-            match self.newest_of_subject(writer.name()).await {
+            match self.newest_of_subject(key.part, writer.name()).await {
                 Ok(Some(newest)) => self.add_writers(&[newest]),
                 Ok(None) => {}
                 Err(failure) => warn!(table = %self.ident, error = failure.what, "the newest schema isn't looked at"),
@@ -174,8 +182,12 @@ impl World {
     /// Returns the newest schema of the topic's subject; `None` where there is no such subject, or none can be named.
     ///
     /// - `record`: the full name of the record, which some subjects are named by.
-    async fn newest_of_subject(&self, record: Option<&str>) -> Result<Option<(SchemaKey, Arc<WriterSchema>)>, Failure> {
-        let (Some(registry), Some(subject)) = (&self.registry, subject(&self.pipeline.source, record)) else {
+    async fn newest_of_subject(
+        &self,
+        part: Part,
+        record: Option<&str>,
+    ) -> Result<Option<(SchemaKey, Arc<WriterSchema>)>, Failure> {
+        let (Some(registry), Some(subject)) = (&self.registry, subject(&self.pipeline.source, part, record)) else {
             return Ok(None);
         };
         let asked = patiently(self.retry_for, RegistryError::retryable, || registry.latest(&subject)).await;
@@ -184,7 +196,7 @@ impl World {
             Err(RegistryError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(registry_failure(&error)),
         };
-        let mut key = SchemaKey::id(newest.id);
+        let mut key = SchemaKey::id(newest.id).of(part);
         if newest.schema.language == SchemaLanguage::Protobuf {
             // Which of its messages the records are, only they say: most are the first.
             key.message = vec![0];
@@ -198,10 +210,20 @@ impl World {
         }
     }
 
-    fn form(&self, nanos: bool) -> follow::Form {
+    fn form(&self, part: Part, nanos: bool) -> follow::Form {
         follow::Form {
             nanos,
-            flatten: self.pipeline.source.flatten,
+            part,
+            flatten: part == Part::Value && self.pipeline.source.flatten,
+        }
+    }
+
+    /// How a part of the records is encoded.
+    pub fn format_of(&self, part: Part) -> ValueFormat {
+        match (part, self.pipeline.source.key_format) {
+            (Part::Value, _) => self.pipeline.source.format,
+            (Part::Key, KeyFormat::Of(format)) => format,
+            (Part::Key, KeyFormat::Int | KeyFormat::Long) => ValueFormat::Bytes,
         }
     }
 
@@ -231,12 +253,16 @@ impl World {
     }
 
     fn understand(&self, key: &SchemaKey, text: &SchemaText) -> Result<Asked, Failure> {
-        let wanted = language(self.pipeline.source.format);
+        let wanted = language(self.format_of(key.part));
         let parsed = match text.language == wanted {
             true => WriterSchema::parse(key, text),
             false => Err(format!(
-                "it is a schema of {}, `format` says {}",
+                "it is a schema of {}, `{}` says {}",
                 text.language.name(),
+                match key.part {
+                    Part::Value => "format",
+                    Part::Key => "keyFormat",
+                },
                 wanted.name()
             )),
         };
@@ -255,8 +281,8 @@ impl World {
     fn missing(&self, key: &SchemaKey, error: &RegistryError) -> Result<Asked, Failure> {
         match self.pipeline.errors.on_missing_schema {
             MissingSchema::DeadLetter => Ok(Asked::Missing(format!("{key} isn't in the registry"))),
-            MissingSchema::Default => self.of_file().map(Asked::Known),
-            MissingSchema::Fail => Err(Failure::new(
+            MissingSchema::Default if key.part == Part::Value => self.of_file().map(Asked::Known),
+            MissingSchema::Default | MissingSchema::Fail => Err(Failure::new(
                 Exit::Data,
                 format!(
                     "records of topic `{}` name {key}, which the registry doesn't have",
@@ -308,12 +334,30 @@ impl World {
     }
 }
 
-/// Names the subject of the topic's values; `None` where only a record's name would tell.
-pub(super) fn subject(source: &KafkaSource, record: Option<&str>) -> Option<String> {
-    match &source.registry.as_ref()?.subject {
-        SubjectNaming::Topic => Some(format!("{}-value", source.topic)),
-        SubjectNaming::Record => record.map(str::to_owned),
-        SubjectNaming::TopicRecord => record.map(|record| format!("{}-{record}", source.topic)),
-        SubjectNaming::Named(subject) => Some(subject.clone()),
+/// Returns what names the schema of a part of a record, if something does.
+fn named_by(sample: &Sampled, part: Part, indexes: bool) -> Option<SchemaKey> {
+    let header = sample.headers.iter().rev().find(|(name, _)| name == part.header());
+    let key = match header.and_then(|(_, value)| value.as_ref()) {
+        Some(header) => frame::header_key(header, indexes).ok()?,
+        None => {
+            let bytes = match part {
+                Part::Value => sample.value.as_ref(),
+                Part::Key => sample.key.as_ref(),
+            };
+            frame::key(frame::split(bytes?, indexes).ok()?.prefix).ok()?
+        }
+    };
+    Some(key.of(part))
+}
+
+/// Names the subject of a part of the topic's records; `None` where only a record's name would tell.
+pub(super) fn subject(source: &KafkaSource, part: Part, record: Option<&str>) -> Option<String> {
+    match (&source.registry.as_ref()?.subject, part) {
+        (SubjectNaming::Topic, Part::Value) => Some(format!("{}-value", source.topic)),
+        // The one that is named is that of values.
+        (SubjectNaming::Topic | SubjectNaming::Named(_), Part::Key) => Some(format!("{}-key", source.topic)),
+        (SubjectNaming::Record, _) => record.map(str::to_owned),
+        (SubjectNaming::TopicRecord, _) => record.map(|record| format!("{}-{record}", source.topic)),
+        (SubjectNaming::Named(subject), Part::Value) => Some(subject.clone()),
     }
 }

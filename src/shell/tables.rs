@@ -11,15 +11,17 @@ use uuid::Uuid;
 use crate::catalog::stage::schema_change;
 use crate::catalog::{CatalogError, LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
 use crate::config::types;
-use crate::config::{Evolution, PartitionField, Pipeline, StartOffset, TableFormat, ValueFormat};
-use crate::decode::messagepack;
+use crate::config::{Evolution, KeyFormat, PartitionField, Pipeline, StartOffset, TableFormat, ValueFormat};
+use crate::decode::{key, messagepack};
 use crate::error::{Exit, Failure, chain};
+use crate::kafka::admin::Sampled;
 use crate::kill_points::{self, KillPoint, Place};
 use crate::line::{Given, LinePlan};
 use crate::place;
 use crate::schema::evolve::EVENT_TIME;
+use crate::schema::frame::Part;
 use crate::schema::infer::{self, Shape};
-use crate::schema::{KafkaColumn, Missing, UnknownFields, VALUE, evolve, frame};
+use crate::schema::{KEY, KafkaColumn, Missing, UnknownFields, VALUE, evolve, frame};
 use crate::shell::open::{World, catalog_failure, ledger_failure, patiently, pauses, sync_points, sync_points_failure};
 use crate::sync_points::SyncPoint;
 use crate::table::TableView;
@@ -82,10 +84,10 @@ impl World {
         if let Some((table, _)) = self.not_lost(found).await? {
             return self.adopt_view(table).await.map(Some);
         }
-        let Some(payload) = self.payload_columns().await? else {
+        let Some(columns) = self.new_columns().await? else {
             return Ok(None);
         };
-        let creation = self.creation(payload)?;
+        let creation = self.creation(columns)?;
         self.show(&creation);
         let create = || self.catalog.create(&self.ident, creation.clone());
         let created = patiently(self.retry_for, CatalogError::retryable, create)
@@ -291,7 +293,8 @@ impl World {
             None => (rows.clone(), data_location),
         };
         Ok(LinePlan {
-            writers: self.writers(),
+            writers: self.writers(Part::Value),
+            key_writers: self.writers(Part::Key),
             rows,
             stored,
             hive: hive.is_some(),
@@ -344,49 +347,93 @@ impl World {
         Err(Failure::new(Exit::Data, what).detail(detail).hint(hint))
     }
 
-    /// The declared columns, or those that samples show; `None` where there is nothing to go by and nothing to keep.
-    async fn payload_columns(&self) -> Result<Option<Vec<NestedField>>, Failure> {
-        if let Some(declared) = self.declared() {
-            return Ok(Some(declared));
-        }
+    /// The columns of a new table: the declared ones, or those that samples show, and that of keys; `None` where there is
+    /// nothing to go by and nothing to keep.
+    async fn new_columns(&self) -> Result<Option<NewColumns>, Failure> {
         let source = &self.pipeline.source;
-        let of_value = |of| Ok(Some(vec![NestedField::optional(1, VALUE, Type::Primitive(of))]));
-        match source.format {
-            ValueFormat::String => return of_value(PrimitiveType::String),
-            ValueFormat::Bytes => return of_value(PrimitiveType::Binary),
-            ValueFormat::Json | ValueFormat::Avro | ValueFormat::Protobuf | ValueFormat::MessagePack => {}
-        }
-        let samples = self.samples(SAMPLES_PER_PARTITION, SAMPLE_BYTES_MAX).await?;
+        let known = self.declared().or_else(|| {
+            let of = match source.format {
+                ValueFormat::String => PrimitiveType::String,
+                ValueFormat::Bytes => PrimitiveType::Binary,
+                ValueFormat::Json | ValueFormat::Avro | ValueFormat::Protobuf | ValueFormat::MessagePack => {
+                    return None;
+                }
+            };
+            Some(vec![NestedField::optional(1, VALUE, Type::Primitive(of))])
+        });
+        let with_keys = source.include.contains(&KafkaColumn::Key);
+        let keys_are = key_type(source.key_format);
+        let samples = match known.is_some() && (!with_keys || keys_are.is_some()) {
+            true => Vec::new(),
+            false => self.samples(SAMPLES_PER_PARTITION, SAMPLE_BYTES_MAX).await?,
+        };
+        let key = match (with_keys, keys_are) {
+            (false, _) => None,
+            (true, Some(of)) => Some(NestedField::optional(0, KEY, Type::Primitive(of))),
+            (true, None) => self.sampled_key(&samples).await?,
+        };
+        let payload = match known {
+            Some(known) => Some(known),
+            None => self.sampled_columns(&samples).await?,
+        };
+        Ok(payload.map(|payload| NewColumns { payload, key }))
+    }
+
+    /// The columns that samples show, or the schemas that they name.
+    async fn sampled_columns(&self, samples: &[Sampled]) -> Result<Option<Vec<NestedField>>, Failure> {
+        let source = &self.pipeline.source;
+        let values: Vec<&[u8]> = samples.iter().filter_map(|sample| sample.value.as_deref()).collect();
+        let nothing = values.is_empty() && source.start == StartOffset::Earliest;
         let by_schema = matches!(
             source.format,
             ValueFormat::Json | ValueFormat::Avro | ValueFormat::Protobuf
         );
         if by_schema && (source.registry.is_some() || source.schema_file.is_some()) {
-            if let Some(fields) = self.schema_columns(&samples).await? {
+            if let Some(fields) = self.schema_columns(Part::Value, samples).await? {
                 return Ok(Some(fields));
             }
-            if samples.is_empty() && source.start == StartOffset::Earliest {
+            if nothing {
                 return Ok(None);
             }
         }
         let mut shape = Shape::default();
-        for sample in &samples {
+        for value in &values {
             // A sample that can't be read becomes a reject when its turn comes.
-            match (source.format, frame::id(sample)) {
-                (ValueFormat::Json, Some(_)) if source.registry.is_some() => drop(shape.observe(&sample[5..])),
-                (ValueFormat::Json, _) => drop(shape.observe(sample)),
+            match (source.format, frame::id(value)) {
+                (ValueFormat::Json, Some(_)) if source.registry.is_some() => drop(shape.observe(&value[5..])),
+                (ValueFormat::Json, _) => drop(shape.observe(value)),
                 (ValueFormat::MessagePack, _) => {
-                    let _ = messagepack::json(sample).and_then(|json| shape.observe(&json));
+                    let _ = messagepack::json(value).and_then(|json| shape.observe(&json));
                 }
                 _ => {}
             }
         }
-        let fields = infer::schema(&shape, self.pipeline.source.flatten);
-        if fields.is_empty() && self.pipeline.source.start == StartOffset::Earliest && samples.is_empty() {
+        let fields = infer::schema(&shape, source.flatten);
+        if fields.is_empty() && nothing {
             return Ok(None);
         }
-        info!(table = %self.ident, samples = samples.len(), fields = fields.len(), "inferred the columns");
+        info!(table = %self.ident, samples = values.len(), fields = fields.len(), "inferred the columns");
         Ok(Some(fields))
+    }
+
+    /// The column that the keys of samples show, or the schemas that they name; `None` if they show none: it is added when
+    /// the first record has a key.
+    async fn sampled_key(&self, samples: &[Sampled]) -> Result<Option<NestedField>, Failure> {
+        let registry = self.registry.is_some();
+        let format = self.format_of(Part::Key);
+        if registry
+            && format != ValueFormat::MessagePack
+            && let Some(fields) = self.schema_columns(Part::Key, samples).await?
+        {
+            return Ok(fields.into_iter().next());
+        }
+        let mut shape = Shape::default();
+        for key in samples.iter().filter_map(|sample| sample.key.as_deref()) {
+            if let Some(json) = key::sample(format, registry, key) {
+                let _ = shape.observe(&json);
+            }
+        }
+        Ok(infer::schema(&shape, false).into_iter().next())
     }
 
     /// The declared columns, ids provisional; `None` if there are none.
@@ -426,15 +473,22 @@ impl World {
         );
     }
 
-    fn creation(&self, payload: Vec<NestedField>) -> Result<NewTable, Failure> {
+    fn creation(&self, columns: NewColumns) -> Result<NewTable, Failure> {
         let pipeline = &self.pipeline;
+        let NewColumns { mut payload, key } = columns;
+        let mut include = self.include();
+        if include.contains(&KafkaColumn::Key) {
+            include.retain(|column| *column != KafkaColumn::Key);
+            payload.retain(|field| !field.name.eq_ignore_ascii_case(KEY));
+        }
         let by_event_time = pipeline
             .materialize
             .partition
             .iter()
             .any(|field| matches!(field, PartitionField::Date | PartitionField::Hour));
         let (source, added) = event_time_column(pipeline, &payload);
-        let schema = evolve::create_schema(payload, &self.include(), by_event_time && added);
+        payload.extend(key);
+        let schema = evolve::create_schema(payload, &include, by_event_time && added);
         let layout = match pipeline.materialize.format {
             TableFormat::Iceberg => place::partition_spec,
             TableFormat::Parquet => place::hive_spec,
@@ -461,6 +515,7 @@ impl World {
     /// An existing table is adopted if it can take the declared columns; under `schemaEvolution: evolve` it gets those
     /// that it lacks, and wider ones.
     pub async fn adopt(&self, table: LoadedTable) -> Result<LoadedTable, Failure> {
+        self.keys_fit(&table)?;
         let Some(declared) = self.declared() else {
             return Ok(table);
         };
@@ -487,6 +542,37 @@ impl World {
         .await
     }
 
+    /// Refuses a table whose column of keys can't take any of those that `keyFormat` makes.
+    fn keys_fit(&self, table: &LoadedTable) -> Result<(), Failure> {
+        let source = &self.pipeline.source;
+        let schema = table.metadata.current_schema();
+        let Some(column) = schema.field_by_name_case_insensitive(KEY) else {
+            return Ok(());
+        };
+        let (true, Some(of)) = (source.include.contains(&KafkaColumn::Key), key_type(source.key_format)) else {
+            return Ok(());
+        };
+        use PrimitiveType as P;
+        let fits = match (&of, &*column.field_type) {
+            (P::String | P::Binary, Type::Primitive(P::String | P::Binary)) => true,
+            (of, Type::Primitive(column)) => of == column || types::widens(of, column),
+            _ => false,
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(Failure::new(
+                Exit::Config,
+                format!("table `{}` exists and doesn't fit `source.keyFormat`", self.ident),
+            )
+            .detail(format!(
+                "column `{KEY}` is {} in the table, keys are {} here",
+                types::text(&column.field_type),
+                types::text(&Type::Primitive(of))
+            ))
+            .hint("change `keyFormat`, or leave `key` out of `include`; nothing was changed")),
+        }
+    }
+
     /// `include`, and the timestamp where partitions are made of it.
     fn include(&self) -> Vec<KafkaColumn> {
         let mut include = self.pipeline.source.include.clone();
@@ -500,6 +586,24 @@ impl World {
             include.push(KafkaColumn::Timestamp);
         }
         include
+    }
+}
+
+/// The columns of a new table that aren't always the same, ids provisional.
+struct NewColumns {
+    payload: Vec<NestedField>,
+    /// That of keys, as far as it is known.
+    key: Option<NestedField>,
+}
+
+/// The type of the column of keys, where the format alone says it.
+fn key_type(format: KeyFormat) -> Option<PrimitiveType> {
+    match format {
+        KeyFormat::Int => Some(PrimitiveType::Int),
+        KeyFormat::Long => Some(PrimitiveType::Long),
+        KeyFormat::Of(ValueFormat::String) => Some(PrimitiveType::String),
+        KeyFormat::Of(ValueFormat::Bytes) => Some(PrimitiveType::Binary),
+        KeyFormat::Of(ValueFormat::Json | ValueFormat::Avro | ValueFormat::Protobuf | ValueFormat::MessagePack) => None,
     }
 }
 

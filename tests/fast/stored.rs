@@ -88,6 +88,7 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
     );
     let plan = LinePlan {
         writers: Arc::default(),
+        key_writers: Arc::default(),
         stored: Arc::new(rows.clone()),
         rows: Arc::new(rows),
         hive: false,
@@ -100,6 +101,7 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
         memory: Memory::new(1 << 30),
         topic: source().topic,
         encoding: Encoding::Json,
+        keys: None,
         event_time: None,
         rows_per_file_max: 1_000,
         number: 0,

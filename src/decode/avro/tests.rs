@@ -98,6 +98,7 @@ impl Topic {
                 let form = follow::Form {
                     nanos: false,
                     flatten: self.flatten,
+                    ..follow::Form::default()
                 };
                 follow::merged(&writers, form)
             }
@@ -533,7 +534,7 @@ fn a_header_names_the_schema_of_its_record() {
     let schema = writer(&record(r#"{"name":"a","type":"int"}"#));
     let key = SchemaKey {
         name: SchemaName::Guid(guid),
-        message: Vec::new(),
+        ..SchemaKey::file()
     };
     writers.add(key, schema);
     writers.add(SchemaKey::id(1), writer(&record(r#"{"name":"a","type":"long"}"#)));

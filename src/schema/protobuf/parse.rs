@@ -49,6 +49,7 @@ pub fn parse(text: &SchemaText, message: Message<'_>) -> Result<ProtoSchema, Str
         root,
         messages: arena.messages,
         enums: arena.enums,
+        bare: false,
     })
 }
 

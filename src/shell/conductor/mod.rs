@@ -34,14 +34,14 @@ use tracing::{info, warn};
 
 use crate::catalog::LoadedTable;
 use crate::chunk::Chunk;
-use crate::config::{MaxRejected, OnDecodeError, Pipeline, ValueFormat};
+use crate::config::{KafkaColumn, MaxRejected, OnDecodeError, Pipeline, ValueFormat};
 use crate::decode::framed::Framing;
 use crate::decode::transcoded::Holds;
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::consumer::{Consumer, KafkaEvent};
 use crate::kill_points::{self, Effect, KillPoint, Place};
-use crate::line::{Encoding, LineError, LineSettings, LineWindow, Reply, SinkMaker};
+use crate::line::{Encoding, KeyEncoding, LineError, LineSettings, LineWindow, Reply, SinkMaker};
 use crate::memory::{Held, Memory, Purpose, Shares};
 use crate::observe::Phase;
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
@@ -256,6 +256,10 @@ impl Conductor {
                 (ValueFormat::Avro, Some(_)) => Encoding::Framed(Framing::Registry { indexes: false }),
                 (ValueFormat::Protobuf, Some(_)) => Encoding::Framed(Framing::Registry { indexes: true }),
             },
+            keys: source.include.contains(&KafkaColumn::Key).then_some(KeyEncoding {
+                format: source.key_format,
+                registry: source.registry.is_some(),
+            }),
             event_time: source.event_time.clone(),
             rows_per_file_max: source.batch_size,
             memory: memory.clone(),

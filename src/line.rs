@@ -1,22 +1,27 @@
 //! The path of a record in one function, and the thread that walks it: chunks in, files out.
 
+mod horizon;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
+use arrow::array::ArrayRef;
 use iceberg::spec::{PartitionSpecRef, PrimitiveType, SchemaRef, SortOrderRef, Type};
 
+use self::horizon::Horizon;
 use crate::chunk::Chunk;
-use crate::config::{EventTime, KafkaColumn, KeyFormat, ValueFormat};
+use crate::config::{Apply, Envelope, EventTime, KafkaColumn, KeyFormat, ValueFormat};
+use crate::decode::envelope::{EVENT_ID, EnvelopeDecoder};
 use crate::decode::framed::{FramedDecoder, Framing};
 use crate::decode::json::JsonDecoder;
 use crate::decode::key::KeyDecoder;
 use crate::decode::raw::RawDecoder;
 use crate::decode::transcoded::{Holds, TranscodedDecoder};
-use crate::decode::{DeadLetter, Decoded, Decoder, Letters};
+use crate::decode::{DeadLetter, Decoded, Decoder, Letters, Stage};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::memory::{Held, Memory, Purpose};
-use crate::offsets::Partition;
+use crate::offsets::{Offset, Partition};
 use crate::place::{PlaceError, Placer};
 use crate::schema::frame::{Part, SchemaKey};
 use crate::schema::infer::Shape;
@@ -87,6 +92,8 @@ pub struct LineSettings {
     pub encoding: Encoding,
     /// How keys are decoded, where the table has a column for them.
     pub keys: Option<KeyEncoding>,
+    /// What is around each row.
+    pub envelope: Option<Envelope>,
     /// `eventTimeField` and its format.
     pub event_time: Option<EventTime>,
     /// No file holds more rows than this.
@@ -185,9 +192,16 @@ pub enum Reply {
     Failed(LineError),
 }
 
-/// What a line lacks to decode a chunk.
+/// What a line lacks for a chunk.
 #[derive(Debug, Clone)]
 pub enum Wants {
+    /// The ids of the events in the table, of this Kafka partition and from offsets before this one.
+    Events {
+        /// The partition.
+        partition: Partition,
+        /// Where the line begins to read it.
+        start: Offset,
+    },
     /// Columns, or wider ones, for these fields and their types.
     Columns(Shape),
     /// The schemas that records were written with, and columns for them.
@@ -201,6 +215,8 @@ pub struct Given {
     pub plan: LinePlan,
     /// The schemas that nobody could get: their records are rejects of this chunk.
     pub missing: Missing,
+    /// Where [`Wants::Events`] asked for them: offsets and the ids of the events there.
+    pub events: Vec<(Offset, String)>,
 }
 
 /// A window as one line filled it, or as several did, see [`LineWindow::merge`].
@@ -217,6 +233,10 @@ pub struct LineWindow {
     pub letters: Vec<Arc<Letters>>,
     /// Values that no column of the table took.
     pub fields_dropped: u64,
+    /// Of the filtered: events that were sent again.
+    pub resent: u64,
+    /// Of the filtered: changes after which a row should be gone.
+    pub gone: u64,
     /// The first reasons of rejection, for the log.
     pub reasons: Vec<String>,
     /// The greatest event time per partition, microseconds UTC.
@@ -244,6 +264,8 @@ impl LineWindow {
             }
         }
         self.fields_dropped += other.fields_dropped;
+        self.resent += other.resent;
+        self.gone += other.gone;
         let room = REASONS_MAX.saturating_sub(self.reasons.len());
         self.reasons.extend(other.reasons.into_iter().take(room));
         for (partition, time) in other.event_times {
@@ -271,6 +293,8 @@ pub struct Line {
     /// The plan for the next window, where it is another.
     next: Option<Box<LinePlan>>,
     held: Held,
+    /// `idempotent`: the events that were seen.
+    horizon: Option<Horizon>,
     open: Option<Open>,
 }
 
@@ -299,7 +323,9 @@ impl Line {
     pub fn new(settings: LineSettings, plan: LinePlan, sinks: SinkMaker) -> Result<Self, LineError> {
         let tools = Line::tools(&settings, &plan)?;
         let held = settings.memory.hold(Purpose::Files);
+        let horizon = settings.envelope.and_then(|envelope| envelope.horizon);
         Ok(Line {
+            horizon: horizon.map(|length| Horizon::new(length, &settings.memory)),
             held,
             settings,
             plan,
@@ -329,6 +355,9 @@ impl Line {
                 }
                 Order::Seal(window) => self.seal(window).map(|sealed| answer(Reply::Sealed(Box::new(sealed)))),
                 Order::Drop(window) => {
+                    if let Some(horizon) = &mut self.horizon {
+                        horizon.drop_window(window);
+                    }
                     if self.open.take_if(|open| open.window.id == window).is_some() {
                         self.held.set(0);
                     }
@@ -353,10 +382,16 @@ impl Line {
             self.open = None;
             self.replan(*plan)?;
         }
-        let decoded = self.decode(chunk, answer)?;
+        let mut decoded = self.decode(chunk, answer)?;
+        let resent = self.drop_resent(id, chunk, &mut decoded, answer)?;
+        let gone = decoded.gone;
         let (filtered, decode_rejects) = (decoded.filtered, decoded.rejects.len());
         let fields_dropped = decoded.fields_dropped;
         let placed = self.tools.placer.place(decoded, chunk);
+        if let Some(horizon) = &mut self.horizon {
+            let unplaced = placed.rejects.iter().filter(|reject| reject.stage == Stage::Place);
+            unplaced.for_each(|reject| horizon.forget(chunk.partition, chunk.offset(reject.index as usize)));
+        }
         let scattered = placed
             .scattered
             .as_ref()
@@ -389,6 +424,8 @@ impl Line {
         self.held.set(open.writer.held_bytes());
         open.window.tally.add(tally);
         open.window.fields_dropped += fields_dropped;
+        open.window.resent += resent;
+        open.window.gone += gone;
         if let Some(time) = placed.event_time_max_us {
             let greatest = open.window.event_times.entry(chunk.partition).or_insert(time);
             *greatest = (*greatest).max(time);
@@ -415,6 +452,48 @@ impl Line {
             }
         }
         Ok(tally)
+    }
+
+    /// `idempotent`: takes away the rows of events that were sent again; returns how many.
+    fn drop_resent(
+        &mut self,
+        id: WindowId,
+        chunk: &Chunk,
+        decoded: &mut Decoded,
+        answer: &mut impl FnMut(Reply),
+    ) -> Result<u64, LineError> {
+        let Some(mut horizon) = self.horizon.take() else {
+            return Ok(0);
+        };
+        horizon.enter(id);
+        if !horizon.knows(chunk.partition, chunk.range.start()) {
+            let wants = Wants::Events {
+                partition: chunk.partition,
+                start: chunk.range.start(),
+            };
+            let given = self.ask(wants, answer)?;
+            horizon.begin(chunk.partition, chunk.range.start(), given.events);
+        }
+        let resent = match self.event_ids(decoded) {
+            Some(ids) => horizon.take(chunk, decoded, &ids),
+            None => 0,
+        };
+        horizon.ended(chunk.partition, chunk.range.end());
+        decoded.filtered += resent;
+        self.horizon = Some(horizon);
+        Ok(resent)
+    }
+
+    /// The ids of the events that rows are, or were inside.
+    fn event_ids(&self, decoded: &Decoded) -> Option<ArrayRef> {
+        match self.settings.envelope?.apply {
+            Apply::Rows => decoded.event_ids.clone().map(|ids| Arc::new(ids) as ArrayRef),
+            Apply::Events => {
+                let path = [EVENT_ID.to_owned()];
+                let (at, below) = self.plan.rows.payload_column(&path)?;
+                below.is_empty().then(|| decoded.rows.column(at).clone())
+            }
+        }
     }
 
     /// Decodes; where the table lacks columns for what is there, or a schema isn't known, waits until they are there and
@@ -525,6 +604,8 @@ impl Line {
             tally: Tally::default(),
             letters: Vec::new(),
             fields_dropped: 0,
+            resent: 0,
+            gone: 0,
             reasons: Vec::new(),
             event_times: BTreeMap::new(),
             schemas: vec![self.plan.rows.schema.clone()],
@@ -556,15 +637,26 @@ impl Line {
         let rows = plan.rows.clone();
         let event_time = settings.event_time.as_ref();
         let event_time = event_time.map(|event_time| event_time.path.as_slice());
+        let transcoded = |holds| {
+            let decoder = TranscodedDecoder::new(plan.rows.clone(), plan.writers.clone(), holds, event_time);
+            Decoder::Transcoded(match settings.envelope {
+                Some(envelope) => decoder.within(envelope),
+                None => decoder,
+            })
+        };
         let decoder = match settings.encoding {
-            Encoding::Json => Decoder::Json(JsonDecoder::new(rows)),
+            Encoding::Json if settings.envelope.is_none() => Decoder::Json(JsonDecoder::new(rows)),
+            Encoding::Json => transcoded(Holds::Bare),
             Encoding::Raw => Decoder::Raw(RawDecoder::new(&rows, event_time)),
-            Encoding::Transcoded(holds) => {
-                Decoder::Transcoded(TranscodedDecoder::new(rows, plan.writers.clone(), holds, event_time))
-            }
-            Encoding::Framed(framing) => {
-                Decoder::Framed(FramedDecoder::new(rows, plan.writers.clone(), framing, event_time))
-            }
+            Encoding::Transcoded(holds) => transcoded(holds),
+            Encoding::Framed(framing) => match settings.envelope {
+                Some(envelope) if envelope.apply == Apply::Rows => {
+                    let (kind, writers) = (envelope.kind, plan.writers.clone());
+                    let decoder = EnvelopeDecoder::new(kind, rows, writers, framing, event_time);
+                    Decoder::Envelope(Box::new(decoder))
+                }
+                _ => Decoder::Framed(FramedDecoder::new(rows, plan.writers.clone(), framing, event_time)),
+            },
         };
         let placer = Placer::new(
             plan.rows.clone(),

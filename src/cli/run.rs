@@ -292,6 +292,7 @@ pub(super) fn summary(table: &TableReport) -> String {
     for (count, what) in [
         (table.rejected, "rejected"),
         (table.filtered, "filtered"),
+        (table.resent, "sent again"),
         (table.late, "late"),
         (table.fields_dropped, "fields dropped"),
     ] {

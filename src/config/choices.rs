@@ -74,7 +74,7 @@ pub(super) enum EnvelopeType {
 }
 
 /// Whether changes become rows, or are kept as events.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Apply {
     Rows,

@@ -200,10 +200,14 @@ pub(super) struct EnvelopeEntry {
     /// Its name.
     #[serde(rename = "type")]
     pub kind: Option<EnvelopeType>,
-    /// Whether changes become rows, or are kept as events.
+    /// Whether changes become rows, or are kept as events. Default rows.
     pub apply: Option<Apply>,
-    /// Whether a change may be seen twice.
+    /// cdc: whether an event that was sent again is dropped, by its `event_id`. Default false.
     pub idempotent: Option<bool>,
+    /// idempotent: how many offsets of its partition an event is remembered for. Default 100000; each takes some 100 bytes
+    /// of memory.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub horizon: Option<u64>,
 }
 
 /// How to log in to the brokers.

@@ -33,9 +33,9 @@ use std::path::{Path, PathBuf};
 
 pub use file::json_schema;
 pub use pipeline::{
-    CatalogConfig, CatalogKind, Column, Errors, EventTime, EventTimeFormat, Evolution, IncompatibleSchema, KafkaColumn,
-    KafkaSource, KeyFormat, Materialize, MaxRejected, MissingSchema, OnDecodeError, PartitionField, Pipeline,
-    RegistryAuth, RegistryConfig, StartOffset, SubjectNaming, TableFormat, ValueFormat,
+    Apply, CatalogConfig, CatalogKind, Column, Envelope, EnvelopeKind, Errors, EventTime, EventTimeFormat, Evolution,
+    IncompatibleSchema, KafkaColumn, KafkaSource, KeyFormat, Materialize, MaxRejected, MissingSchema, OnDecodeError,
+    PartitionField, Pipeline, RegistryAuth, RegistryConfig, StartOffset, SubjectNaming, TableFormat, ValueFormat,
 };
 pub use problem::Problem;
 pub use secret::Secret;

@@ -110,6 +110,8 @@ pub struct KafkaSource {
     pub format: ValueFormat,
     /// How keys are encoded.
     pub key_format: KeyFormat,
+    /// What is around each row.
+    pub envelope: Option<Envelope>,
     /// The schema registry, where one is named.
     pub registry: Option<RegistryConfig>,
     /// The absolute path of the schema in a file; there where `registry` isn't and the format needs a schema.
@@ -210,6 +212,56 @@ pub enum ValueFormat {
     Bytes,
 }
 
+/// What is around each row (`source.envelope`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Envelope {
+    /// Whose it is.
+    pub kind: EnvelopeKind,
+    /// What becomes of a change.
+    pub apply: Apply,
+    /// `idempotent`: an event is dropped if its partition brought the same one within this many offsets before.
+    pub horizon: Option<u64>,
+}
+
+/// Whose envelope it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnvelopeKind {
+    /// Debezium's: `before`, `after`, `op`, with or without its schema around, or as its unwrap step flattens it.
+    ///
+    /// Source: Debezium 3 documentation, "Data change events" of the PostgreSQL connector, "New record state extraction".
+    Debezium,
+    /// `event_id`, `tx_id`, `commit_ts_utc`, `schema_id`, `table_id`, `row_id`, `operation`, `payload_before`,
+    /// `payload_after`.
+    Cdc,
+}
+
+impl EnvelopeKind {
+    /// The field that says what was done.
+    pub fn operation(self) -> &'static str {
+        match self {
+            EnvelopeKind::Debezium => "op",
+            EnvelopeKind::Cdc => "operation",
+        }
+    }
+
+    /// The field that holds the row as it is now.
+    pub fn after(self) -> &'static str {
+        match self {
+            EnvelopeKind::Debezium => "after",
+            EnvelopeKind::Cdc => "payload_after",
+        }
+    }
+}
+
+/// What becomes of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Apply {
+    /// The row as it is after the change becomes a row.
+    Rows,
+    /// The change itself becomes a row.
+    Events,
+}
+
 /// How the keys of a topic are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyFormat {
@@ -238,11 +290,15 @@ pub enum KafkaColumn {
     Headers,
     /// `_kafka_schema_id` int: the registry's id that the value begins with, null where it doesn't
     SchemaId,
+    /// `_event_id` string: the id of the event that the row was inside; added by `envelope.idempotent`, not by `include`
+    EventId,
 }
 
 impl KafkaColumn {
-    /// Every column that `include` can add.
-    pub const ALL: [KafkaColumn; 7] = [
+    /// Every column about the record.
+    ///
+    /// Where the payload has a field of that name, it gets no column.
+    pub const ALL: [KafkaColumn; 8] = [
         KafkaColumn::Topic,
         KafkaColumn::Partition,
         KafkaColumn::Offset,
@@ -250,6 +306,7 @@ impl KafkaColumn {
         KafkaColumn::Key,
         KafkaColumn::Headers,
         KafkaColumn::SchemaId,
+        KafkaColumn::EventId,
     ];
 
     /// Returns the column's name.
@@ -262,6 +319,7 @@ impl KafkaColumn {
             KafkaColumn::Key => "_kafka_key",
             KafkaColumn::Headers => "_kafka_headers",
             KafkaColumn::SchemaId => "_kafka_schema_id",
+            KafkaColumn::EventId => "_event_id",
         }
     }
 }

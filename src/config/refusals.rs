@@ -1,15 +1,13 @@
 //! Whole files that are refused: every problem with its line, path and hint.
 
-use super::tests::{check, check_table, table};
+use super::ValueFormat;
+use super::tests::{check, check_table, one, table};
 
 #[test]
 fn the_full_example_lacks_only_what_is_not_built() {
     check(
         include_str!("example.yaml"),
-        &[
-            "a.yaml:22: partitionedTables[0].source.keyFormat: `string` is not supported yet",
-            "a.yaml:51: partitionedTables[0].materialize.lateness: `lateness` is not supported yet",
-        ],
+        &["a.yaml:51: partitionedTables[0].materialize.lateness: `lateness` is not supported yet"],
     );
 }
 
@@ -18,10 +16,19 @@ fn what_is_not_built_is_refused_by_name() {
     for format in ["string", "bytes", "messagepack"] {
         check_table(&format!("source: {{format: {format}}}"), &[]);
     }
-    for format in ["json", "avro", "protobuf", "string", "messagepack", "int", "long"] {
+    for format in ["json", "string", "bytes", "messagepack", "int", "long"] {
+        check_table(&format!("source: {{keyFormat: {format}}}"), &[]);
+    }
+    for format in ["avro", "protobuf"] {
         check_table(
-            &format!("source: {{keyFormat: {format}}}"),
-            &[&format!("4: source.keyFormat: `{format}` is not supported yet")],
+            &format!("source: {{keyFormat: {format}, schemaRegistry: \"http://r\"}}"),
+            &[],
+        );
+        check_table(
+            &format!("source: {{keyFormat: {format}, schemaFile: a.avsc}}"),
+            &[&format!(
+                "4: source.keyFormat: `keyFormat: {format}` needs the schemas of the keys; name the registry that has them as `schemaRegistry`; `schemaFile` is the schema of values"
+            )],
         );
     }
     check_table(
@@ -31,14 +38,6 @@ fn what_is_not_built_is_refused_by_name() {
     check_table(
         "source: {mode: ktable, keyField: id}",
         &["4: source.mode: `ktable` is not supported yet"],
-    );
-    check_table(
-        "source: {envelope: debezium}",
-        &["4: source.envelope: `debezium` is not supported yet"],
-    );
-    check_table(
-        "source: {envelope: {type: cdc, apply: rows}}",
-        &["4: source.envelope.type: `cdc` is not supported yet"],
     );
     check_table("source: {schemaRegistry: {url: \"http://r\"}}", &[]);
     check_table(
@@ -72,6 +71,49 @@ fn what_is_not_built_is_refused_by_name() {
     }
     let text = format!("catalog: {{uri: \"postgres://u:p@h/d\"}}\n{}", table(""));
     check(&text, &["a.yaml:1: catalog.uri: `postgres` is not supported yet"]);
+}
+
+#[test]
+fn envelopes_are_what_they_can_be() {
+    check_table("source: {envelope: debezium}", &[]);
+    check_table(
+        "source: {envelope: {type: cdc, apply: events, idempotent: true, horizon: 5}}",
+        &[],
+    );
+    check_table("source: {envelope: {type: none, idempotent: true}}", &[]);
+    check_table(
+        "source: {envelope: {apply: rows}}",
+        &["4: source.envelope.type: `type` is required; write `debezium` or `cdc`"],
+    );
+    check_table(
+        "source: {format: string, envelope: cdc}",
+        &[
+            "4: source.envelope: is around records, and `format` says that values are one thing; write the format of the records as `format`",
+        ],
+    );
+    check_table(
+        "source: {envelope: {type: debezium, idempotent: true}}",
+        &[
+            "4: source.envelope.idempotent: `idempotent` knows an event by its `event_id`, and Debezium's have none; leave it out; with `mode: ktable` an event that comes again changes nothing",
+        ],
+    );
+    check_table(
+        "source: {envelope: {type: cdc, idempotent: true}, include: [offset]}\nmaterialize: {format: parquet}",
+        &[
+            "4: source.envelope.idempotent: `idempotent` needs the columns of the partition and the offset: events are known again by the table's own rows; let `include` name `partition` and `offset`, as it does if you leave it out",
+            "4: source.envelope.idempotent: `idempotent` needs an Iceberg table: events are known again by the table's own rows; write `format: iceberg`",
+        ],
+    );
+    check_table(
+        "source: {envelope: {type: cdc, apply: events, idempotent: true}}\ncolumns: [{name: a, type: string}]",
+        &[
+            "4: source.envelope.idempotent: `idempotent` needs a column for `event_id`: events are known again by the table's own rows; add `{name: event_id, type: string}` to `columns`",
+        ],
+    );
+    let format = |source: &str| one(source).source.format;
+    assert_eq!(format("source: {envelope: cdc}"), ValueFormat::MessagePack);
+    assert_eq!(format("source: {envelope: cdc, format: json}"), ValueFormat::Json);
+    assert_eq!(format("source: {envelope: debezium}"), ValueFormat::Json);
 }
 
 #[test]

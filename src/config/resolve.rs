@@ -5,19 +5,19 @@ use std::path::Path;
 use iceberg::spec::{PrimitiveType, Type};
 
 use super::choices::{
-    CatalogType, DecodeErrorAction, EnvelopeType, IncompatibleSchema as WrittenIncompatible,
-    MissingSchema as WrittenMissing, Mode, SchemaEvolution, TableFormat as WrittenFormat,
+    CatalogType, DecodeErrorAction, IncompatibleSchema as WrittenIncompatible, MissingSchema as WrittenMissing, Mode,
+    SchemaEvolution, TableFormat as WrittenFormat,
 };
-use super::file::{Catalog, ColumnEntry, Envelope, ErrorsEntry, MaterializeEntry, PipelineFile, Source, Table};
+use super::file::{Catalog, ColumnEntry, ErrorsEntry, MaterializeEntry, PipelineFile, Source, Table};
 use super::formats;
 use super::names::{absolute, absolute_sqlite, check_name, check_topic, dotted, looks_like_path, required, texts};
 use super::pipeline::{
-    CatalogConfig, CatalogKind, Column, Errors, Evolution, IncompatibleSchema, KafkaColumn, KafkaSource, Materialize,
-    MaxRejected, MissingSchema, OnDecodeError, PartitionField, Pipeline, TableFormat,
+    Apply, CatalogConfig, CatalogKind, Column, Errors, Evolution, IncompatibleSchema, KafkaColumn, KafkaSource,
+    Materialize, MaxRejected, MissingSchema, OnDecodeError, PartitionField, Pipeline, TableFormat,
 };
 use super::problem::did_you_mean;
 use super::report::Report;
-use super::source::{kafka_source, no_source};
+use super::source::{EVENT_ID, kafka_source, no_source};
 use super::types;
 
 const MAX_REJECTED: MaxRejected = MaxRejected::Share(0.01);
@@ -202,6 +202,9 @@ fn table(entry: Table, index: usize, shared: &Shared<'_>, report: &mut Report<'_
             report,
         );
     }
+    if source.envelope.is_some_and(|envelope| envelope.horizon.is_some()) {
+        check_idempotent(&source, columns.as_deref(), materialize.format, &at, report);
+    }
     let errors = errors(errors_entry, &name, &source, &at, report);
     Pipeline {
         name,
@@ -213,6 +216,41 @@ fn table(entry: Table, index: usize, shared: &Shared<'_>, report: &mut Report<'_
         columns,
         materialize,
         errors,
+    }
+}
+
+/// Events that were sent again are known by the rows of the table, and by the offsets in them.
+fn check_idempotent(
+    source: &KafkaSource,
+    columns: Option<&[Column]>,
+    format: TableFormat,
+    at: &str,
+    report: &mut Report<'_>,
+) {
+    let key = format!("{at}.source.envelope.idempotent");
+    let needed = [KafkaColumn::Partition, KafkaColumn::Offset];
+    if needed.iter().any(|column| !source.include.contains(column)) {
+        report.add(
+            &key,
+            "`idempotent` needs the columns of the partition and the offset: events are known again by the table's own rows",
+            Some("let `include` name `partition` and `offset`, as it does if you leave it out"),
+        );
+    }
+    if format == TableFormat::Parquet {
+        report.add(
+            &key,
+            "`idempotent` needs an Iceberg table: events are known again by the table's own rows",
+            Some("write `format: iceberg`"),
+        );
+    }
+    let events = source.envelope.is_some_and(|envelope| envelope.apply == Apply::Events);
+    let declared = |columns: &[Column]| columns.iter().any(|column| column.from == [EVENT_ID]);
+    if events && columns.is_some_and(|columns| !declared(columns)) {
+        report.add(
+            &key,
+            "`idempotent` needs a column for `event_id`: events are known again by the table's own rows",
+            Some("add `{name: event_id, type: string}` to `columns`"),
+        );
     }
 }
 
@@ -260,14 +298,6 @@ fn refuse_unbuilt(source: &Source, at: &str, report: &mut Report<'_>) {
     let key = |name: &str| format!("{at}.source.{name}");
     if source.mode == Some(Mode::Ktable) {
         report.unsupported(&key("mode"), None);
-    }
-    let wrapped = match &source.envelope {
-        None => None,
-        Some(Envelope::Name(kind)) => Some((*kind, key("envelope"))),
-        Some(Envelope::Full(entry)) => Some((entry.kind.unwrap_or(EnvelopeType::None), key("envelope.type"))),
-    };
-    if let Some((_, path)) = wrapped.filter(|(kind, _)| *kind != EnvelopeType::None) {
-        report.unsupported(&path, None);
     }
 }
 

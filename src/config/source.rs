@@ -4,12 +4,18 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
 
-use super::choices::{Format, Include, IsolationLevel, KeyFormat as WrittenKey, Nested, Protocol, StartAt};
-use super::file::{SaslMechanism, Scalar, Security, Source};
+use super::choices::{
+    Apply as WrittenApply, EnvelopeType, Format, Include, IsolationLevel, KeyFormat as WrittenKey, Nested, Protocol,
+    StartAt,
+};
+use super::file::{Envelope as WrittenEnvelope, SaslMechanism, Scalar, Security, Source};
 use super::formats;
 use super::kafka_keys;
 use super::names::{absolute, check_topic, dotted, required, texts};
-use super::pipeline::{EventTime, EventTimeFormat, KafkaColumn, KafkaSource, KeyFormat, StartOffset, ValueFormat};
+use super::pipeline::{
+    Apply, Envelope, EnvelopeKind, EventTime, EventTimeFormat, KafkaColumn, KafkaSource, KeyFormat, StartOffset,
+    ValueFormat,
+};
 use super::registry::registry;
 use super::report::Report;
 use super::secret::Secret;
@@ -18,6 +24,12 @@ use crate::units::Millis;
 const BATCH_SIZE: u64 = 1_000_000;
 const BATCH_WINDOW: Millis = Millis(60_000);
 const MAX_POLL_RECORDS: u32 = 8192;
+
+/// Offsets for which an event is remembered: a source connector that starts again sends some thousands again.
+const HORIZON: u64 = 100_000;
+
+/// The field of an event that is its own in all the topic.
+pub(super) const EVENT_ID: &str = "event_id";
 
 /// Resolves `source` of the table called `name`; `at` is the table's path.
 pub(super) fn kafka_source(
@@ -79,6 +91,7 @@ pub(super) fn kafka_source(
             include.push(column);
         }
     }
+    let envelope = entry.envelope.and_then(|entry| envelope(entry, at, report));
     let registry = entry
         .schema_registry
         .map(|entry| registry(entry, &format!("{at}.schemaRegistry"), directory, report));
@@ -96,10 +109,12 @@ pub(super) fn kafka_source(
         flatten: entry.nested == Some(Nested::Flatten),
         format: format(
             entry.format,
+            envelope,
             registry.is_some() || entry.schema_file.is_some(),
             at,
             report,
         ),
+        envelope,
         key_format: key_format(entry.key_format, registry.is_some(), at, report),
         registry,
         schema_file: entry.schema_file.map(|file| absolute(&file, directory)),
@@ -124,6 +139,7 @@ pub(super) fn no_source() -> KafkaSource {
         flatten: false,
         format: ValueFormat::Json,
         key_format: KeyFormat::Of(ValueFormat::Bytes),
+        envelope: None,
         registry: None,
         schema_file: None,
         message_type: None,
@@ -156,8 +172,56 @@ fn kafka_column(column: Include) -> KafkaColumn {
     }
 }
 
-fn format(written: Option<Format>, schema: bool, at: &str, report: &mut Report<'_>) -> ValueFormat {
-    let format = match written.unwrap_or(Format::Json) {
+fn envelope(written: WrittenEnvelope, at: &str, report: &mut Report<'_>) -> Option<Envelope> {
+    let (kind, apply, idempotent, horizon) = match written {
+        WrittenEnvelope::Name(kind) => (kind, None, None, None),
+        WrittenEnvelope::Full(entry) => match entry.kind {
+            Some(kind) => (kind, entry.apply, entry.idempotent, entry.horizon),
+            None => {
+                report.add(
+                    &format!("{at}.envelope.type"),
+                    "`type` is required",
+                    Some("write `debezium` or `cdc`"),
+                );
+                return None;
+            }
+        },
+    };
+    let kind = match kind {
+        EnvelopeType::None => return None,
+        EnvelopeType::Debezium => EnvelopeKind::Debezium,
+        EnvelopeType::Cdc => EnvelopeKind::Cdc,
+    };
+    let idempotent = idempotent.unwrap_or(false);
+    if idempotent && kind == EnvelopeKind::Debezium {
+        report.add(
+            &format!("{at}.envelope.idempotent"),
+            "`idempotent` knows an event by its `event_id`, and Debezium's have none",
+            Some("leave it out; with `mode: ktable` an event that comes again changes nothing"),
+        );
+    }
+    Some(Envelope {
+        kind,
+        apply: match apply.unwrap_or(WrittenApply::Rows) {
+            WrittenApply::Rows => Apply::Rows,
+            WrittenApply::Events => Apply::Events,
+        },
+        horizon: idempotent.then(|| horizon.unwrap_or(HORIZON)),
+    })
+}
+
+fn format(
+    written: Option<Format>,
+    envelope: Option<Envelope>,
+    schema: bool,
+    at: &str,
+    report: &mut Report<'_>,
+) -> ValueFormat {
+    let usual = match envelope.map(|envelope| envelope.kind) {
+        Some(EnvelopeKind::Cdc) => Format::Messagepack,
+        Some(EnvelopeKind::Debezium) | None => Format::Json,
+    };
+    let format = match written.unwrap_or(usual) {
         Format::Json => ValueFormat::Json,
         Format::Protobuf => ValueFormat::Protobuf,
         Format::Avro => ValueFormat::Avro,
@@ -165,6 +229,13 @@ fn format(written: Option<Format>, schema: bool, at: &str, report: &mut Report<'
         Format::String => ValueFormat::String,
         Format::Bytes => ValueFormat::Bytes,
     };
+    if envelope.is_some() && matches!(format, ValueFormat::String | ValueFormat::Bytes) {
+        report.add(
+            &format!("{at}.envelope"),
+            "is around records, and `format` says that values are one thing",
+            Some("write the format of the records as `format`"),
+        );
+    }
     let needs = match format {
         ValueFormat::Avro => Some("avro"),
         ValueFormat::Protobuf => Some("protobuf"),

@@ -57,7 +57,7 @@ pub(super) fn check_table(keys: &str, expect: &[&str]) {
     assert_eq!(found, expect, "\n{keys}");
 }
 
-fn one(keys: &str) -> Pipeline {
+pub(super) fn one(keys: &str) -> Pipeline {
     load_text(&table(keys)).expect("a good file").remove(0)
 }
 
@@ -82,6 +82,7 @@ fn defaults_are_applied() {
         source: KafkaSource {
             format: ValueFormat::Json,
             key_format: KeyFormat::Of(ValueFormat::Bytes),
+            envelope: None,
             schema_file: None,
             message_type: None,
             brokers: "b:9092".to_owned(),

@@ -27,6 +27,46 @@ pub enum Framing {
     File,
 }
 
+impl Framing {
+    /// Reads what names the schema of a value.
+    ///
+    /// # Errors
+    /// Why it names none.
+    pub(super) fn key(self, name: &[u8]) -> Result<SchemaKey, String> {
+        match (self, name.first()) {
+            (Framing::File, _) => Ok(SchemaKey::file()),
+            (Framing::Registry { .. }, Some(0)) => frame::key(name),
+            (Framing::Registry { indexes }, _) => frame::header_key(name, indexes),
+        }
+    }
+}
+
+/// Returns what names the schema of a part of a record, in a header or in front of it, and what was written with it.
+#[inline]
+pub(super) fn named<'a>(
+    chunk: &'a Chunk,
+    index: usize,
+    part: Part,
+    indexes: bool,
+    value: &'a [u8],
+) -> Result<(&'a [u8], &'a [u8]), String> {
+    if let Some(headers) = &chunk.headers
+        && let Some(header) = frame::header(headers, index, part.header())
+    {
+        return Ok((header, value));
+    }
+    let framed = frame::split(value, indexes)?;
+    Ok((framed.prefix, framed.body))
+}
+
+/// Avro's single-object encoding puts a fingerprint of the schema in front: where it is that of the file, it goes.
+pub(super) fn without_fingerprint<'a>(writers: &Writers, value: &'a [u8]) -> &'a [u8] {
+    match (frame::single_object(value), writers.file_fingerprint()) {
+        (Some((found, body)), Some(held)) if found == held => body,
+        _ => value,
+    }
+}
+
 /// Why a record can't be read.
 #[derive(Debug)]
 pub(super) struct BadRecord {
@@ -192,6 +232,8 @@ impl FramedDecoder {
             .expect("all columns have one value per row, of the plan's types");
         Decoded {
             keys: None,
+            event_ids: None,
+            gone: 0,
             rows,
             indexes: pass.indexes,
             rejects: pass.rejects,
@@ -274,23 +316,9 @@ impl FramedDecoder {
     /// Returns what names the record's schema, and what was written with it.
     #[inline]
     fn named<'a>(&self, chunk: &'a Chunk, index: usize, value: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), String> {
-        let Framing::Registry { indexes } = self.framing else {
-            return Ok((&[], self.without_fingerprint(value)));
-        };
-        if let Some(headers) = &chunk.headers
-            && let Some(header) = frame::header(headers, index, self.part.header())
-        {
-            return Ok((header, value));
-        }
-        let framed = frame::split(value, indexes)?;
-        Ok((framed.prefix, framed.body))
-    }
-
-    /// Avro's single-object encoding puts a fingerprint of the schema in front: where it is that of the file, it goes.
-    fn without_fingerprint<'a>(&self, value: &'a [u8]) -> &'a [u8] {
-        match (frame::single_object(value), self.writers.file_fingerprint()) {
-            (Some((found, body)), Some(held)) if found == held => body,
-            _ => value,
+        match self.framing {
+            Framing::File => Ok((&[], without_fingerprint(&self.writers, value))),
+            Framing::Registry { indexes } => named(chunk, index, self.part, indexes, value),
         }
     }
 
@@ -300,12 +328,7 @@ impl FramedDecoder {
         if let Some(found) = self.found.get(name) {
             return found.clone();
         }
-        let key = match (self.framing, name.first()) {
-            (Framing::File, _) => SchemaKey::file(),
-            (Framing::Registry { .. }, Some(0)) => frame::key(name)?,
-            (Framing::Registry { indexes }, _) => frame::header_key(name, indexes)?,
-        };
-        let key = key.of(self.part);
+        let key = self.framing.key(name)?.of(self.part);
         let Some(writer) = self.writers.get(&key) else {
             if let Some(why) = unknown.missing.get(&key) {
                 return Err(why.clone());
@@ -379,6 +402,9 @@ fn compile(
 /// # Errors
 /// Every difference, for a person.
 pub fn fits(writer: &WriterSchema, writers: &Writers, plan: &RowPlanRef) -> Result<(), Vec<String>> {
+    if writer.holds_text() {
+        return Ok(());
+    }
     if let WriterSchema::Json(columns) = writer {
         // Where columns aren't as the schema says by somebody's choice, each value is looked at.
         let follows = matches!(plan.unknown, UnknownFields::Evolve | UnknownFields::Strict) && !plan.flatten;

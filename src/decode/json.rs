@@ -233,6 +233,8 @@ impl JsonDecoder {
         let unseen = (unseen != Shape::Null).then_some(unseen);
         Decoded {
             keys: None,
+            event_ids: None,
+            gone: 0,
             rows,
             indexes,
             rejects,

@@ -98,7 +98,7 @@ pub fn sample(format: ValueFormat, registry: bool, key: &[u8]) -> Option<Vec<u8>
     let unpacked;
     let json = match format {
         ValueFormat::MessagePack => {
-            unpacked = messagepack::json(key).ok()?;
+            unpacked = messagepack::key_json(key).ok()?;
             &unpacked
         }
         ValueFormat::Json if registry && frame::id(key).is_some() => &key[5..],

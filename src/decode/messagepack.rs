@@ -45,7 +45,21 @@ pub struct Transcoded {
 /// Source: the MessagePack specification of 2017-08, github.com/msgpack/msgpack, `spec.md`.
 pub fn to_json(values: &BinaryArray) -> Transcoded {
     // Arrow counts the bytes of a binary column in 31 bits.
-    transcode(values, i32::MAX as usize)
+    transcode(values, i32::MAX as usize, Root::Map)
+}
+
+/// Turns keys into JSON: they may be any value, not only maps.
+pub fn keys_to_json(keys: &BinaryArray) -> Transcoded {
+    transcode(keys, i32::MAX as usize, Root::Any)
+}
+
+/// What a value as a whole may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Root {
+    /// A map.
+    Map,
+    /// Any value.
+    Any,
 }
 
 /// Turns one value into JSON, as [`to_json`] does.
@@ -54,11 +68,21 @@ pub fn to_json(values: &BinaryArray) -> Transcoded {
 /// Why the record would be rejected.
 pub fn json(value: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(2 * value.len());
-    record(value, &mut out)?;
+    record(value, Root::Map, &mut out)?;
     Ok(out)
 }
 
-fn transcode(values: &BinaryArray, bytes_max: usize) -> Transcoded {
+/// Turns one key into JSON, as [`keys_to_json`] does.
+///
+/// # Errors
+/// Why the record would be rejected.
+pub fn key_json(key: &[u8]) -> Result<Vec<u8>, String> {
+    let mut out = Vec::with_capacity(2 * key.len());
+    record(key, Root::Any, &mut out)?;
+    Ok(out)
+}
+
+fn transcode(values: &BinaryArray, bytes_max: usize, root: Root) -> Transcoded {
     let ends = values.value_offsets();
     let held = (ends[values.len()] - ends[0]) as usize;
     let mut bytes = Vec::with_capacity(2 * held);
@@ -68,7 +92,7 @@ fn transcode(values: &BinaryArray, bytes_max: usize) -> Transcoded {
     for index in 0..values.len() {
         if values.is_valid(index) {
             let start = bytes.len();
-            let written = record(values.value(index), &mut bytes).and_then(|()| {
+            let written = record(values.value(index), root, &mut bytes).and_then(|()| {
                 if bytes.len() <= bytes_max {
                     return Ok(());
                 }
@@ -92,18 +116,23 @@ fn transcode(values: &BinaryArray, bytes_max: usize) -> Transcoded {
 }
 
 /// Appends one record; after an error the text is to be truncated.
-fn record(value: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+fn record(value: &[u8], root: Root, out: &mut Vec<u8>) -> Result<(), String> {
     if value.is_empty() {
         return Err("the value is empty".to_owned());
     }
     let mut reader = Reader { bytes: value, at: 0 };
     let token = reader.token()?;
-    if !matches!(token, Token::Map(_)) {
+    if root == Root::Map && !matches!(token, Token::Map(_)) {
         return Err(format!("the value is no MessagePack map but {}", token.kind()));
     }
     reader.value(token, 0, out)?;
     if reader.at < value.len() {
-        return Err(reader.fault("something follows the map").into());
+        return Err(reader
+            .fault(match root {
+                Root::Map => "something follows the map",
+                Root::Any => "something follows the value",
+            })
+            .into());
     }
     Ok(())
 }

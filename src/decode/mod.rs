@@ -4,6 +4,7 @@
 
 mod avro;
 mod column;
+pub mod envelope;
 pub(crate) mod field;
 pub mod framed;
 pub mod json;
@@ -25,6 +26,7 @@ use crate::schema::Missing;
 use crate::schema::frame::SchemaKey;
 use crate::schema::infer::Shape;
 
+use self::envelope::EnvelopeDecoder;
 use self::framed::FramedDecoder;
 use self::json::JsonDecoder;
 use self::raw::RawDecoder;
@@ -39,6 +41,8 @@ pub enum Decoder {
     Json(JsonDecoder),
     /// Values of schemas: `format: avro` and `protobuf`.
     Framed(FramedDecoder),
+    /// The same, of which the rows are inside envelopes.
+    Envelope(Box<EnvelopeDecoder>),
     /// `format: messagepack`, and JSON with schemas of a registry.
     Transcoded(TranscodedDecoder),
     /// `format: string`, `format: bytes`.
@@ -53,6 +57,7 @@ impl Decoder {
         match self {
             Decoder::Json(json) => json.decode(chunk),
             Decoder::Framed(framed) => framed.decode(chunk, missing),
+            Decoder::Envelope(envelope) => envelope.decode(chunk, missing),
             Decoder::Transcoded(transcoded) => transcoded.decode(chunk, missing),
             Decoder::Raw(raw) => raw.decode(chunk),
         }
@@ -80,6 +85,10 @@ pub struct Decoded {
     pub event_time: Option<StringArray>,
     /// The key of each row, where keys were decoded; else they are bytes as they came.
     pub keys: Option<ArrayRef>,
+    /// The id of the event that each row is of, as text; `None` where there are no envelopes around rows.
+    pub event_ids: Option<StringArray>,
+    /// Of `filtered`: changes after which a row should be gone, which in kstream mode nothing does.
+    pub gone: u64,
     /// Values in `rows`' records that were dropped because no column takes them; of those in `unseen` too.
     pub fields_dropped: u64,
 }
@@ -98,6 +107,7 @@ impl Decoded {
         self.rows = filter_record_batch(&self.rows, kept).expect("the mask has the length of the rows");
         self.event_time = self.event_time.as_ref().map(|times| of(times).as_string().clone());
         self.keys = self.keys.as_ref().map(|keys| of(keys));
+        self.event_ids = self.event_ids.as_ref().map(|ids| of(ids).as_string().clone());
         let mut row = 0;
         self.indexes.retain(|_| {
             row += 1;

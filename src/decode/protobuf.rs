@@ -13,6 +13,7 @@ mod fill;
 mod group;
 mod map;
 mod message;
+mod pick;
 mod reader;
 mod text;
 
@@ -26,6 +27,7 @@ use super::framed::{Bad, BadRecord};
 use crate::schema::protobuf::ProtoSchema;
 
 pub(super) use self::compile::compile;
+pub(super) use self::pick::{json, pick};
 
 /// How records of one message become rows of one table.
 #[derive(Debug)]

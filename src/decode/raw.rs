@@ -82,6 +82,8 @@ impl RawDecoder {
             .expect("all columns have one value per row, of the plan's types");
         Decoded {
             keys: None,
+            event_ids: None,
+            gone: 0,
             event_time: self.no_event_time.then(|| StringArray::new_null(indexes.len())),
             rows,
             indexes,

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, BinaryArray, StringArray};
-use arrow::buffer::{Buffer, OffsetBuffer};
+use arrow::array::{Array, BinaryArray, BooleanBufferBuilder, StringArray};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 
+use super::envelope::{self, Change};
 use super::field::{FieldValue, field};
 use super::json::JsonDecoder;
 use super::{Decoded, Reject, Stage, messagepack};
 use crate::chunk::Chunk;
+use crate::config::Envelope;
 use crate::json::lexer::Lexer;
 use crate::schema::frame::{self, Part, SchemaKey};
 use crate::schema::{Missing, RowPlanRef, Writers};
@@ -34,6 +36,8 @@ pub struct TranscodedDecoder {
     part: Part,
     /// The field that each value is put into.
     inside: Option<&'static str>,
+    /// What is around each row.
+    envelope: Option<Envelope>,
     /// Where the event time is, if no column of the plan holds it.
     event_time: Option<Vec<String>>,
 }
@@ -49,6 +53,44 @@ struct Json {
 }
 
 impl Json {
+    /// Takes the envelopes off; an event that makes no row becomes null.
+    fn opened(mut self, envelope: Envelope) -> (Json, Events) {
+        let mut events = Events::default();
+        let mut bytes = Vec::with_capacity(self.values.value_data().len());
+        let mut ends = Vec::with_capacity(self.values.len() + 1);
+        ends.push(0);
+        let mut rows = BooleanBufferBuilder::new(self.values.len());
+        let mut broken = Vec::new();
+        for (index, value) in self.values.iter().enumerate() {
+            let (mut row, mut id) = (value.is_some(), None);
+            // What was rejected is empty, and stays so.
+            match value
+                .filter(|value| !value.is_empty())
+                .map(|value| envelope::open(envelope, value))
+            {
+                Some(Ok(opened)) => {
+                    row = opened.change == Change::Row;
+                    events.gone += u64::from(opened.change == Change::Gone);
+                    bytes.extend_from_slice(&opened.row);
+                    id = opened.event_id;
+                }
+                Some(Err(why)) => broken.push((index as u32, why)),
+                None => {}
+            }
+            rows.append(row);
+            events.ids.push(id);
+            ends.push(bytes.len() as i32);
+        }
+        self.rejects.extend(broken);
+        self.rejects.sort_unstable_by_key(|(index, _)| *index);
+        let (ends, rows) = (OffsetBuffer::new(ends.into()), NullBuffer::new(rows.finish()));
+        let json = Json {
+            values: BinaryArray::new(ends, Buffer::from(bytes), Some(rows)),
+            ..self
+        };
+        (json, events)
+    }
+
     /// Puts each value into an object, as its one field; what is no JSON becomes empty.
     fn inside(mut self, name: &str) -> Json {
         let mut bytes = Vec::with_capacity(self.values.value_data().len() + self.values.len() * (name.len() + 5));
@@ -83,6 +125,15 @@ impl Json {
     }
 }
 
+/// What envelopes tell beside the rows.
+#[derive(Default)]
+struct Events {
+    /// The id of each event.
+    ids: Vec<Option<String>>,
+    /// Changes after which rows should be gone.
+    gone: u64,
+}
+
 /// Returns the one JSON value that a text is, without a byte-order mark.
 pub(super) fn whole(json: &[u8]) -> Result<&[u8], String> {
     if simdutf8::basic::from_utf8(json).is_err() {
@@ -109,7 +160,15 @@ impl TranscodedDecoder {
             writers,
             part: Part::Value,
             inside: None,
+            envelope: None,
         }
+    }
+
+    /// The same decoder for what is inside envelopes.
+    #[must_use]
+    pub fn within(mut self, envelope: Envelope) -> Self {
+        self.envelope = Some(envelope);
+        self
     }
 
     /// The same decoder for keys: each, whatever JSON it is, is the field `name` of an object.
@@ -124,7 +183,10 @@ impl TranscodedDecoder {
     pub fn decode(&mut self, chunk: &Chunk, missing: &Missing) -> Decoded {
         let json = match self.holds {
             Holds::MessagePack => {
-                let made = messagepack::to_json(&chunk.values);
+                let made = match self.part {
+                    Part::Value => messagepack::to_json(&chunk.values),
+                    Part::Key => messagepack::keys_to_json(&chunk.values),
+                };
                 Json {
                     values: made.values,
                     rejects: made.rejects,
@@ -142,11 +204,24 @@ impl TranscodedDecoder {
             Some(name) => json.inside(name),
             None => json,
         };
+        let around = self.envelope.map(|_| json.values.clone());
+        let (json, events) = match self.envelope {
+            Some(envelope) => json.opened(envelope),
+            None => (json, Events::default()),
+        };
         let text = Chunk {
             values: json.values,
             ..chunk.clone()
         };
         let mut decoded = self.json.decode(&text);
+        decoded.gone = events.gone;
+        decoded.event_ids = self.envelope.map(|_| {
+            let ids = decoded
+                .indexes
+                .iter()
+                .map(|index| events.ids[*index as usize].as_deref());
+            ids.collect()
+        });
         // What isn't JSON at all is empty to the decoder: said better where it was found.
         for (index, reason) in json.rejects {
             match decoded.rejects.binary_search_by_key(&index, |reject| reject.index) {
@@ -166,7 +241,13 @@ impl TranscodedDecoder {
             let times = decoded
                 .indexes
                 .iter()
-                .map(|index| match field(text.values.value(*index as usize), path)? {
+                .map(|index| {
+                    let index = *index as usize;
+                    // What isn't in the row may be around it.
+                    let found = field(text.values.value(index), path);
+                    found.or_else(|| field(around.as_ref()?.value(index), path))
+                })
+                .map(|found| match found? {
                     FieldValue::Text(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
                     FieldValue::Number(number) => Some(number.to_owned()),
                     FieldValue::Other => Some("neither text nor a number".to_owned()),

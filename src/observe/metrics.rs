@@ -33,6 +33,7 @@ pub struct Metrics {
     rebalances: IntCounterVec,
     errors: IntCounterVec,
     rejected: IntCounterVec,
+    resent: IntCounterVec,
     late: IntCounterVec,
     watermark: GaugeVec,
     commits: IntCounterVec,
@@ -54,6 +55,8 @@ pub struct TableMetrics {
     pub consumer: Arc<Meter>,
     /// Records of committed windows that couldn't become rows.
     pub rejected: IntCounter,
+    /// Events of committed windows that were sent again, and make no second row.
+    pub resent: IntCounter,
     /// Commits of windows and starts that are in the table.
     pub commits: IntCounter,
     /// Attempts whose answer was an error, or none.
@@ -114,6 +117,11 @@ impl Metrics {
                 "Records of committed windows that couldn't become rows",
                 table,
             ),
+            resent: counter(
+                "records_resent",
+                "Events of committed windows that were sent again, and make no second row",
+                table,
+            ),
             late: counter("records_late", "Rows that came too late", table),
             watermark: gauge(
                 "event_time_watermark_seconds",
@@ -165,6 +173,7 @@ impl Metrics {
             table: table.to_owned(),
             consumer: Arc::default(),
             rejected: self.rejected.with_label_values(label),
+            resent: self.resent.with_label_values(label),
             commits: self.commits.with_label_values(label),
             commit_failures: self.commit_failures.with_label_values(label),
             commit_conflicts: self.commit_conflicts.with_label_values(label),
@@ -293,6 +302,7 @@ mod tests {
             "aperio_kafka_rebalances_total{table=\"sales.orders\"} 0",
             "aperio_kafka_errors_total{table=\"sales.orders\"} 0",
             "aperio_records_rejected_total{table=\"sales.orders\"} 0",
+            "aperio_records_resent_total{table=\"sales.orders\"} 0",
             "aperio_records_late_total{table=\"sales.orders\"} 0",
             "aperio_event_time_watermark_seconds{partition=\"3\",table=\"sales.orders\"} 1.5",
             "aperio_iceberg_commits_total{table=\"sales.orders\"} 0",

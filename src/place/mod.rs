@@ -98,6 +98,14 @@ pub enum PlaceError {
     },
 }
 
+/// What is known of rows beside their payload.
+struct Beside<'a> {
+    timestamps_ms: &'a Int64Array,
+    event_times: Option<&'a TimestampMicrosecondArray>,
+    keys: Option<&'a ArrayRef>,
+    event_ids: Option<&'a StringArray>,
+}
+
 /// Values in a chunk from which on its rows may be scattered.
 const SCATTERED_VALUES_MIN: usize = 16;
 
@@ -183,6 +191,7 @@ impl Placer {
             mut rejects,
             event_time,
             mut keys,
+            mut event_ids,
             ..
         } = decoded;
         let mut indexes = UInt32Array::from(indexes);
@@ -201,17 +210,17 @@ impl Placer {
             timestamps_ms = kept_of(&timestamps_ms, &kept).as_primitive().clone();
             indexes = kept_of(&indexes, &kept).as_primitive().clone();
             keys = keys.map(|keys| kept_of(&keys, &kept));
+            event_ids = event_ids.map(|ids| kept_of(&ids, &kept).as_string().clone());
             event_times = event_times.map(|times| kept_of(&times, &kept).as_primitive().clone());
         }
 
-        let mut batch = self.assemble(
-            &rows,
-            chunk,
-            &indexes,
-            &timestamps_ms,
-            event_times.as_ref(),
-            keys.as_ref(),
-        );
+        let beside = Beside {
+            timestamps_ms: &timestamps_ms,
+            event_times: event_times.as_ref(),
+            keys: keys.as_ref(),
+            event_ids: event_ids.as_ref(),
+        };
+        let mut batch = self.assemble(&rows, chunk, &indexes, &beside);
         let mut failures = self.unplaceable(&batch);
         failures.extend(self.undirectable(&batch));
         if !failures.is_empty() {
@@ -272,15 +281,7 @@ impl Placer {
         })
     }
 
-    fn assemble(
-        &self,
-        rows: &RecordBatch,
-        chunk: &Chunk,
-        indexes: &UInt32Array,
-        timestamps_ms: &Int64Array,
-        event_times: Option<&TimestampMicrosecondArray>,
-        keys: Option<&ArrayRef>,
-    ) -> RecordBatch {
+    fn assemble(&self, rows: &RecordBatch, chunk: &Chunk, indexes: &UInt32Array, beside: &Beside<'_>) -> RecordBatch {
         let mut payload = rows.columns().iter();
         let mut columns = Vec::with_capacity(self.plan.sources.len());
         for (source, field) in self.plan.sources.iter().zip(self.plan.arrow.fields()) {
@@ -290,11 +291,8 @@ impl Placer {
                         .next()
                         .expect("the decoder fills every payload column of the plan"),
                 ),
-                ColumnSource::Kafka(column) => match keys.filter(|_| *column == KafkaColumn::Key) {
-                    Some(keys) => Arc::clone(keys),
-                    None => self.kafka_column(*column, chunk, indexes, timestamps_ms),
-                },
-                ColumnSource::EventTime => Arc::new(event_times.expect("the plan has an event time").clone()),
+                ColumnSource::Kafka(column) => self.kafka_column(*column, chunk, indexes, beside),
+                ColumnSource::EventTime => Arc::new(beside.event_times.expect("the plan has an event time").clone()),
                 ColumnSource::Absent => new_null_array(field.data_type(), indexes.len()),
             };
             columns.push(conform(&column, field.data_type()).expect("a column's source has the column's type"));
@@ -308,24 +306,26 @@ impl Placer {
             .expect("the decoder rejects a record that lacks a required column")
     }
 
-    fn kafka_column(
-        &self,
-        column: KafkaColumn,
-        chunk: &Chunk,
-        indexes: &UInt32Array,
-        timestamps_ms: &Int64Array,
-    ) -> ArrayRef {
+    fn kafka_column(&self, column: KafkaColumn, chunk: &Chunk, indexes: &UInt32Array, beside: &Beside<'_>) -> ArrayRef {
         let rows = indexes.len();
         match column {
             KafkaColumn::Topic => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.topic, rows))),
             KafkaColumn::Partition => Arc::new(Int32Array::from_value(chunk.partition.0, rows)),
             KafkaColumn::Offset => of_rows(&chunk.offsets, indexes),
             KafkaColumn::Timestamp => {
-                let times: TimestampMicrosecondArray =
-                    timestamps_ms.unary_opt(|timestamp_ms: i64| timestamp_ms.checked_mul(1000));
+                let times: TimestampMicrosecondArray = beside
+                    .timestamps_ms
+                    .unary_opt(|timestamp_ms: i64| timestamp_ms.checked_mul(1000));
                 Arc::new(times.with_timezone(UTC))
             }
-            KafkaColumn::Key => of_rows(&chunk.keys, indexes),
+            KafkaColumn::Key => match beside.keys {
+                Some(keys) => Arc::clone(keys),
+                None => of_rows(&chunk.keys, indexes),
+            },
+            KafkaColumn::EventId => match beside.event_ids {
+                Some(ids) => Arc::new(ids.clone()),
+                None => Arc::new(StringArray::new_null(rows)),
+            },
             KafkaColumn::Headers => match &chunk.headers {
                 Some(headers) => of_rows(headers, indexes),
                 None => Arc::new(ListArray::new_null(header_field(), rows)),

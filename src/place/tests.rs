@@ -91,6 +91,8 @@ fn decoded(indexes: Vec<u32>, ts: Vec<Option<i64>>, countries: Vec<Option<&str>>
     let columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(Int64Array::from(ts)), Arc::new(meta)];
     Decoded {
         keys: None,
+        event_ids: None,
+        gone: 0,
         rows: RecordBatch::try_new(Arc::new(payload), columns).unwrap(),
         indexes,
         rejects: vec![Reject {
@@ -521,6 +523,8 @@ fn every_primitive_column_can_partition() {
         };
         let decoded = Decoded {
             keys: None,
+            event_ids: None,
+            gone: 0,
             rows: RecordBatch::try_new(arrow, vec![column]).unwrap(),
             indexes: vec![0, 1, 2],
             rejects: vec![],

@@ -24,9 +24,42 @@ pub struct AvroSchema {
     pub root: Avro,
     /// Its named types, in order of their definition.
     pub named: Vec<Named>,
+    /// What is around each value, see [`AvroSchema::within`].
+    pub around: Option<Around>,
+}
+
+/// The envelope that values are inside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Around {
+    /// Its type.
+    pub of: Avro,
+    /// The row in it is no record: its text, or that of its JSON, is the row's JSON.
+    pub text: bool,
 }
 
 impl AvroSchema {
+    /// Returns the schema of the rows inside events of this schema; the same where it is of no such events.
+    ///
+    /// - `operation`, `after`: the fields that say what was done, and hold the row as it is then.
+    #[must_use]
+    pub fn within(mut self, operation: &str, after: &str) -> Self {
+        let Some((_, fields)) = self.record(&self.root) else {
+            return self;
+        };
+        let field = |name: &str| fields.iter().find(|field| field.name == name);
+        let (Some(_), Some(after)) = (field(operation), field(after)) else {
+            return self;
+        };
+        let row = after.of.clone();
+        let text = self.record(&row).is_none();
+        let root = if text { self.root.clone() } else { row };
+        self.around = Some(Around {
+            of: std::mem::replace(&mut self.root, root),
+            text,
+        });
+        self
+    }
+
     /// Returns the schema of records with one field, `name`, whose values are those of this schema: the same bytes, since a
     /// record is its fields' values one behind the other.
     #[must_use]

@@ -21,7 +21,7 @@ impl KafkaColumn {
     /// Returns the column's type, field ids provisional.
     pub fn of(self) -> Type {
         Type::Primitive(match self {
-            KafkaColumn::Topic => PrimitiveType::String,
+            KafkaColumn::Topic | KafkaColumn::EventId => PrimitiveType::String,
             KafkaColumn::Partition | KafkaColumn::SchemaId => PrimitiveType::Int,
             KafkaColumn::Offset => PrimitiveType::Long,
             KafkaColumn::Timestamp => PrimitiveType::Timestamptz,
@@ -323,7 +323,12 @@ pub fn row_plan(
     let declaration = |lower: &str| declared?.iter().find(|column| column.name.to_lowercase() == lower);
     let source = |name: &str| {
         let lower = name.to_lowercase();
-        if let Some(column) = KafkaColumn::ALL.into_iter().find(|column| column.name() == lower) {
+        // The name of an event's id is ours only where it is asked for.
+        let ours = |column: &KafkaColumn| *column != KafkaColumn::EventId || include.contains(column);
+        if let Some(column) = KafkaColumn::ALL
+            .into_iter()
+            .find(|column| column.name() == lower && ours(column))
+        {
             return if include.contains(&column) {
                 ColumnSource::Kafka(column)
             } else {

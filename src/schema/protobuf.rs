@@ -32,6 +32,17 @@ pub struct ProtoSchema {
     pub enums: Vec<EnumType>,
     /// Values are written without the tag and the length of the one field that `root` has, see [`ProtoSchema::inside`].
     pub bare: bool,
+    /// What is around each value, see [`ProtoSchema::within`].
+    pub around: Option<Around>,
+}
+
+/// The envelope that values are inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Around {
+    /// Its message.
+    pub root: usize,
+    /// The row in it is no message: its text, or that of its JSON, is the row's JSON.
+    pub text: bool,
 }
 
 /// A message.
@@ -159,6 +170,28 @@ pub struct EnumType {
 impl ProtoSchema {
     /// The number of the field that [`ProtoSchema::inside`] makes.
     pub const INSIDE: u32 = 1;
+
+    /// Returns the schema of the rows inside events of this schema; the same where it is of no such events.
+    ///
+    /// - `operation`, `after`: the fields that say what was done, and hold the row as it is then.
+    #[must_use]
+    pub fn within(mut self, operation: &str, after: &str) -> Self {
+        let fields = &self.messages[self.root].fields;
+        let field = |name: &str| fields.iter().find(|field| field.name == name);
+        let (Some(_), Some(after)) = (field(operation), field(after)) else {
+            return self;
+        };
+        let row = after
+            .shape
+            .message()
+            .filter(|index| self.messages[*index].known.is_none());
+        self.around = Some(Around {
+            root: self.root,
+            text: row.is_none(),
+        });
+        self.root = row.unwrap_or(self.root);
+        self
+    }
 
     /// Returns the schema of messages with one field, `name`, whose values are those of this schema.
     #[must_use]

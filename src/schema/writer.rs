@@ -9,6 +9,7 @@ use super::avro::{self, AvroSchema};
 use super::frame::{Part, SchemaKey, SchemaName};
 use super::protobuf::{self, Message, ProtoSchema};
 use super::{KEY, SchemaLanguage, SchemaText, json_schema};
+use crate::config::EnvelopeKind;
 
 /// A schema that values were written with, understood.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +35,30 @@ impl WriterSchema {
         match key.part {
             Part::Value => WriterSchema::parse_message(text, message),
             Part::Key => WriterSchema::parse_key(text, message),
+        }
+    }
+
+    /// The schema of what is inside the envelopes that values of this one are.
+    #[must_use]
+    pub fn within(self, kind: EnvelopeKind) -> WriterSchema {
+        let (operation, after) = (kind.operation(), kind.after());
+        match self {
+            WriterSchema::Avro(schema) => {
+                WriterSchema::Avro(Arc::new(Arc::unwrap_or_clone(schema).within(operation, after)))
+            }
+            WriterSchema::Protobuf(schema) => {
+                WriterSchema::Protobuf(Arc::new(Arc::unwrap_or_clone(schema).within(operation, after)))
+            }
+            WriterSchema::Json(columns) => WriterSchema::Json(json_rows(columns, operation, after)),
+        }
+    }
+
+    /// Says whether values are envelopes of rows that are JSON: the rows themselves say what they hold.
+    pub fn holds_text(&self) -> bool {
+        match self {
+            WriterSchema::Avro(schema) => schema.around.as_ref().is_some_and(|around| around.text),
+            WriterSchema::Protobuf(schema) => schema.around.is_some_and(|around| around.text),
+            WriterSchema::Json(_) => false,
         }
     }
 
@@ -81,6 +106,9 @@ impl WriterSchema {
     /// # Errors
     /// Why there are none.
     pub fn columns(&self, nanos: bool) -> Result<Vec<NestedField>, String> {
+        if self.holds_text() {
+            return Ok(Vec::new());
+        }
         match self {
             WriterSchema::Avro(schema) => avro::natural(schema, nanos),
             WriterSchema::Json(columns) => Ok(columns.clone()),
@@ -123,6 +151,22 @@ impl WriterSchema {
             WriterSchema::Protobuf(_) => None,
         }
     }
+}
+
+/// Returns the columns of the rows inside events with these columns, with or without what tells of their schema.
+fn json_rows(columns: Vec<NestedField>, operation: &str, after: &str) -> Vec<NestedField> {
+    fn inside<'c>(columns: &[&'c NestedField], name: &str) -> Option<Vec<&'c NestedField>> {
+        let found = columns.iter().find(|column| column.name == name)?;
+        match &*found.field_type {
+            Type::Struct(fields) => Some(fields.fields().iter().map(|field| &**field).collect()),
+            _ => Some(Vec::new()),
+        }
+    }
+    let all: Vec<&NestedField> = columns.iter().collect();
+    let payload = inside(&all, "schema").and_then(|_| inside(&all, "payload"));
+    let event = payload.unwrap_or(all);
+    let rows = inside(&event, operation).and_then(|_| inside(&event, after));
+    rows.unwrap_or(event).into_iter().cloned().collect()
 }
 
 /// Returns a field, and those inside it, optional: rows of other writers, and of other versions, stay possible.

@@ -2,6 +2,7 @@
 
 pub mod check;
 mod conductor;
+mod horizon;
 pub(crate) mod open;
 mod perform;
 mod probe;

@@ -118,6 +118,8 @@ pub struct TableReport {
     pub late: u64,
     /// Records that make no row by definition.
     pub filtered: u64,
+    /// Of the filtered: events that were sent again, with `envelope.idempotent`.
+    pub resent: u64,
     /// Values of fields that no column takes: those that `schemaEvolution: ignore` leaves out, and those whose name can't be
     /// a column beside the ones that are there. With declared columns, other fields aren't counted.
     pub fields_dropped: u64,
@@ -153,6 +155,7 @@ impl TableReport {
             rejected: 0,
             late: 0,
             filtered: 0,
+            resent: 0,
             fields_dropped: 0,
             offsets: BTreeMap::new(),
             sync_points_ahead: BTreeMap::new(),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use iceberg::spec::{FormatVersion, NestedField};
 use tracing::{info, warn};
 
-use crate::config::{Evolution, IncompatibleSchema, KafkaSource, KeyFormat, MissingSchema, SubjectNaming, ValueFormat};
+use crate::config::{
+    Apply, Evolution, IncompatibleSchema, KafkaSource, KeyFormat, MissingSchema, SubjectNaming, ValueFormat,
+};
 use crate::decode::framed;
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Sampled;
@@ -70,7 +72,12 @@ impl World {
             }
         }
         let form = TableForm::of(&table);
-        Ok((Given { plan, missing }, form))
+        let given = Given {
+            plan,
+            missing,
+            events: Vec::new(),
+        };
+        Ok((given, form))
     }
 
     /// The columns of a new table for a part of the records, from the schemas that samples name; without samples from the
@@ -202,11 +209,19 @@ impl World {
             key.message = vec![0];
         }
         match WriterSchema::parse(&key, &newest.schema) {
-            Ok(writer) => Ok(Some((key, Arc::new(writer)))),
+            Ok(writer) => Ok(Some((key, Arc::new(self.of_rows(part, writer))))),
             Err(why) => {
                 warn!(table = %self.ident, subject, error = why, "the newest schema can't be used");
                 Ok(None)
             }
+        }
+    }
+
+    /// Envelopes around rows aren't what becomes columns.
+    fn of_rows(&self, part: Part, writer: WriterSchema) -> WriterSchema {
+        match self.pipeline.source.envelope {
+            Some(envelope) if part == Part::Value && envelope.apply == Apply::Rows => writer.within(envelope.kind),
+            _ => writer,
         }
     }
 
@@ -255,7 +270,7 @@ impl World {
     fn understand(&self, key: &SchemaKey, text: &SchemaText) -> Result<Asked, Failure> {
         let wanted = language(self.format_of(key.part));
         let parsed = match text.language == wanted {
-            true => WriterSchema::parse(key, text),
+            true => WriterSchema::parse(key, text).map(|writer| self.of_rows(key.part, writer)),
             false => Err(format!(
                 "it is a schema of {}, `{}` says {}",
                 text.language.name(),
@@ -302,7 +317,7 @@ impl World {
             .as_ref()
             .expect("the configuration has one where it is needed");
         WriterSchema::parse_named(file, self.pipeline.source.message_type.as_deref())
-            .map(Arc::new)
+            .map(|writer| Arc::new(self.of_rows(Part::Value, writer)))
             .map_err(|why| self.unusable(&SchemaKey::file(), &why))
     }
 

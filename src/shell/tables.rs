@@ -11,8 +11,10 @@ use uuid::Uuid;
 use crate::catalog::stage::schema_change;
 use crate::catalog::{CatalogError, LoadedTable, NewTable, SwapAnswer, ViewError, creation_properties};
 use crate::config::types;
-use crate::config::{Evolution, KeyFormat, PartitionField, Pipeline, StartOffset, TableFormat, ValueFormat};
-use crate::decode::{key, messagepack};
+use crate::config::{
+    Apply, Envelope, Evolution, KeyFormat, PartitionField, Pipeline, StartOffset, TableFormat, ValueFormat,
+};
+use crate::decode::{envelope, key, messagepack};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Sampled;
 use crate::kill_points::{self, KillPoint, Place};
@@ -130,7 +132,7 @@ impl World {
     }
 
     /// Loads the table and the offsets that it carries, if there is one.
-    async fn load_view(&self) -> Result<Option<(LoadedTable, TableView)>, Failure> {
+    pub async fn load_view(&self) -> Result<Option<(LoadedTable, TableView)>, Failure> {
         let Some(table) = self.load().await? else {
             return Ok(None);
         };
@@ -185,6 +187,7 @@ impl World {
         let given = Given {
             plan: self.line_plan(&changed)?,
             missing: Missing::new(),
+            events: Vec::new(),
         };
         Ok((given, TableForm::of(&changed)))
     }
@@ -399,13 +402,22 @@ impl World {
         let mut shape = Shape::default();
         for value in &values {
             // A sample that can't be read becomes a reject when its turn comes.
-            match (source.format, frame::id(value)) {
-                (ValueFormat::Json, Some(_)) if source.registry.is_some() => drop(shape.observe(&value[5..])),
-                (ValueFormat::Json, _) => drop(shape.observe(value)),
+            let unpacked;
+            let json = match (source.format, frame::id(value)) {
+                (ValueFormat::Json, Some(_)) if source.registry.is_some() => &value[5..],
+                (ValueFormat::Json, _) => value,
                 (ValueFormat::MessagePack, _) => {
-                    let _ = messagepack::json(value).and_then(|json| shape.observe(&json));
+                    unpacked = messagepack::json(value).unwrap_or_default();
+                    &unpacked
                 }
-                _ => {}
+                _ => continue,
+            };
+            let row = match source.envelope {
+                Some(envelope) => envelope::row(envelope, json),
+                None => Some(json.into()),
+            };
+            if let Some(row) = row {
+                let _ = shape.observe(&row);
             }
         }
         let fields = infer::schema(&shape, source.flatten);
@@ -516,6 +528,7 @@ impl World {
     /// that it lacks, and wider ones.
     pub async fn adopt(&self, table: LoadedTable) -> Result<LoadedTable, Failure> {
         self.keys_fit(&table)?;
+        let table = self.remembers_events(table).await?;
         let Some(declared) = self.declared() else {
             return Ok(table);
         };
@@ -538,6 +551,31 @@ impl World {
                 .hint("change `columns`, or the table, so that both agree; nothing was changed")
             })?;
             Ok(changed)
+        })
+        .await
+    }
+
+    /// `idempotent`: gives a table the columns that it lacks for events to be known again by its rows.
+    async fn remembers_events(&self, table: LoadedTable) -> Result<LoadedTable, Failure> {
+        if self
+            .pipeline
+            .source
+            .envelope
+            .and_then(|envelope| envelope.horizon)
+            .is_none()
+        {
+            return Ok(table);
+        }
+        let needed = [KafkaColumn::Partition, KafkaColumn::Offset, KafkaColumn::EventId];
+        let include = self.include();
+        let needed = needed.into_iter().filter(|column| include.contains(column));
+        let wanted: Vec<_> = needed
+            .map(|column| NestedField::optional(0, column.name(), column.of()))
+            .collect();
+        self.change_schema(Some(table), |table| {
+            let fixed = evolve::fixed(table.partition_specs_iter().map(AsRef::as_ref));
+            let schema = table.current_schema();
+            Ok(evolve::add_declared(schema, table.last_column_id(), &fixed, &wanted))
         })
         .await
     }
@@ -573,7 +611,7 @@ impl World {
         }
     }
 
-    /// `include`, and the timestamp where partitions are made of it.
+    /// `include`, the timestamp where partitions are made of it, and what tells events that were sent again.
     fn include(&self) -> Vec<KafkaColumn> {
         let mut include = self.pipeline.source.include.clone();
         let by_time = self
@@ -582,6 +620,10 @@ impl World {
             .partition
             .iter()
             .any(|field| matches!(field, PartitionField::Date | PartitionField::Hour));
+        let of_rows = |envelope: Envelope| envelope.horizon.is_some() && envelope.apply == Apply::Rows;
+        if self.pipeline.source.envelope.is_some_and(of_rows) {
+            include.push(KafkaColumn::EventId);
+        }
         if by_time && self.pipeline.source.event_time.is_none() && !include.contains(&KafkaColumn::Timestamp) {
             include.push(KafkaColumn::Timestamp);
         }

@@ -7,6 +7,7 @@ mod access;
 mod aperio;
 mod avro;
 mod encode;
+mod events;
 mod every_step;
 mod faults;
 mod formats;

@@ -102,6 +102,7 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
         topic: source().topic,
         encoding: Encoding::Json,
         keys: None,
+        envelope: None,
         event_time: None,
         rows_per_file_max: 1_000,
         number: 0,

@@ -179,7 +179,10 @@ fn keys_are_what_their_format_says() {
         KeyFormat::Of(ValueFormat::MessagePack),
         "struct<id: long>",
         &[Some(&[0x81, 0xA2, b'i', b'd', 5]), Some(&[0xC1])],
-        &["{id: 5}", "1: key: byte 0xc1 begins nothing in MessagePack, at byte 0"],
+        &[
+            "{id: 5}",
+            "1: key: the value is no MessagePack: no value starts with the byte c1 at byte 0",
+        ],
     );
 }
 

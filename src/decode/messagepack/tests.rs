@@ -255,7 +255,7 @@ fn a_bad_record_costs_its_neighbours_nothing() {
 fn a_chunk_never_outgrows_its_column() {
     let good = bytes("81 a1'a' 01");
     let array = BinaryArray::from_iter_values([&good, &good, &good]);
-    let Transcoded { values, rejects } = transcode(&array, 14);
+    let Transcoded { values, rejects } = transcode(&array, 14, Root::Map);
     assert_eq!(values.iter().flatten().map(<[u8]>::len).collect::<Vec<_>>(), [7, 7, 0]);
     assert_eq!(rejects.len(), 1);
 }

@@ -60,7 +60,8 @@ pub(super) fn write_field(
     Ok(())
 }
 
-fn unquote(out: &mut Vec<u8>, start: usize) {
+/// Takes the quotes off a JSON string that begins at `start`.
+pub(super) fn unquote(out: &mut Vec<u8>, start: usize) {
     let text: String = serde_json::from_slice(&out[start..]).expect("a JSON string of ours reads back");
     out.truncate(start);
     out.extend_from_slice(text.as_bytes());

@@ -34,6 +34,7 @@ pub fn parse(schema: &SchemaText) -> Result<AvroSchema, String> {
     Ok(AvroSchema {
         root,
         named: named.collect(),
+        around: None,
     })
 }
 

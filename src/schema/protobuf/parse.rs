@@ -50,6 +50,7 @@ pub fn parse(text: &SchemaText, message: Message<'_>) -> Result<ProtoSchema, Str
         messages: arena.messages,
         enums: arena.enums,
         bare: false,
+        around: None,
     })
 }
 

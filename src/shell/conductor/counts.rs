@@ -97,6 +97,8 @@ impl Conductor {
             report.rejected += tally.rejected;
             report.filtered += tally.filtered;
             report.fields_dropped += window.fields_dropped;
+            report.resent += window.resent;
+            metrics.resent.inc_by(window.resent);
             report.bytes_written += bytes(&window);
             report.files_written += window.files.len() as u64;
             report.windows.push(WindowReport {

@@ -33,6 +33,7 @@ impl Conductor {
                 tokio::spawn(async move {
                     let _one_at_a_time = evolving.lock().await;
                     let given = match wants {
+                        Wants::Events { partition, start } => world.events_before(partition, start).await,
                         Wants::Columns(shape) => world.evolve(&shape, schema_id).await,
                         Wants::Schemas(keys) => world.learn(&keys).await,
                     };
@@ -95,6 +96,9 @@ impl Conductor {
         let Sealing { ranges, reason, .. } = sealing;
         for reason in &window.reasons {
             warn!(table = %self.world.ident, reason, "rejected");
+        }
+        if window.gone > 0 {
+            warn!(table = %self.world.ident, changes = window.gone, "rows were deleted at the source, which `mode: kstream` can't follow: these changes make no row");
         }
         let tally = window.tally;
         if tally.rejected > 0 && self.world.pipeline.errors.on_decode_error == OnDecodeError::Fail {

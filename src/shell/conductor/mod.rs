@@ -240,7 +240,12 @@ impl Conductor {
                 MaxRejected::Count(most) => RejectLimit::Count(most),
             },
         };
-        let lines_max = options.lines.clamp(1, topic.partitions.len().max(1));
+        // Whoever knows events again must have seen all that came before, and lines take turns at a partition.
+        let idempotent = source.envelope.is_some_and(|envelope| envelope.horizon.is_some());
+        let lines_max = match idempotent {
+            true => 1,
+            false => options.lines.clamp(1, topic.partitions.len().max(1)),
+        };
         // Counted by itself: its letters take the place of its own chunks, and its lines share one memory.
         let memory = options.memory.part();
         let settings = LineSettings {
@@ -260,6 +265,7 @@ impl Conductor {
                 format: source.key_format,
                 registry: source.registry.is_some(),
             }),
+            envelope: source.envelope,
             event_time: source.event_time.clone(),
             rows_per_file_max: source.batch_size,
             memory: memory.clone(),

@@ -49,8 +49,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Reach brokers, catalog and store with their credentials, and say what fails and why
     Check(check::CheckArgs),
-    /// Print the JSON Schema of the pipeline file, for editors
-    Schema,
+    /// Print the JSON Schema of the pipeline file, for editors; or check schemas of topics
+    Schema(schema::SchemaArgs),
     /// Show offsets, lag and the last commit of each table
     Status(status::StatusArgs),
     /// Look at the published copies of the offsets, or move the offsets
@@ -98,7 +98,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Validate(args) => validate::run(&args),
         Command::Check(args) => check::run(args),
-        Command::Schema => schema::run(),
+        Command::Schema(args) => schema::run(args),
         Command::Status(args) => status::run(args),
         Command::SyncPoints(command) => sync_points::run(command),
         Command::Demo(args) => demo::run(args),

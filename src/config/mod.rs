@@ -53,6 +53,17 @@ pub fn load(paths: &[PathBuf]) -> Result<Vec<Pipeline>, Vec<Problem>> {
     load_with(paths, &|name| std::env::var(name).ok())
 }
 
+/// Reads where a registry is, and who we are to it, from a command line; `${…}` is filled in as in a pipeline file.
+///
+/// - `url`: as `schemaRegistry` takes it, several separated by commas.
+/// - `keys`: the other keys of `schemaRegistry` that are about access, `username` to `key`; relative paths start where we are.
+///
+/// # Errors
+/// What is wrong with them, without a secret; never empty. Paths begin with `schemaRegistry`.
+pub fn registry_access(url: &str, keys: &[(String, String)]) -> Result<RegistryConfig, Vec<Problem>> {
+    registry::access(url, keys, &|name| std::env::var(name).ok())
+}
+
 fn load_with(paths: &[PathBuf], variable: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Pipeline>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut origins = Vec::new();

@@ -1,5 +1,6 @@
 //! Resolves `schemaRegistry`: where the registry is, who we are to it, and which subjects are meant.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use url::Url;
@@ -8,8 +9,10 @@ use super::choices::SubjectStrategy;
 use super::file::{Registry, RegistryEntry};
 use super::names::{absolute, required};
 use super::pipeline::{RegistryAuth, RegistryConfig, SubjectNaming};
+use super::problem::{Problem, did_you_mean};
 use super::report::Report;
 use super::secret::Secret;
+use super::tree::{self, Surroundings};
 
 const URL_HINT: &str = "write it like `http://registry:8081`, or several separated by commas";
 
@@ -44,6 +47,59 @@ pub(super) fn registry(entry: Registry, at: &str, directory: &Path, report: &mut
     };
     check_files(&config, at, report);
     config
+}
+
+/// Keys of `schemaRegistry` that are about access, besides `url`.
+const ACCESS_KEYS: [&str; 6] = ["username", "password", "token", "ca", "cert", "key"];
+
+/// Reads a registry from an address and some keys; see [`registry_access`](super::registry_access).
+pub(super) fn access(
+    url: &str,
+    keys: &[(String, String)],
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<RegistryConfig, Vec<Problem>> {
+    // No file: where problems are told the path alone says what is meant.
+    let (file, at) = (Path::new("command line"), "schemaRegistry");
+    let directory = std::env::current_dir().unwrap_or_default();
+    let mut written = serde_json::Map::from_iter([("url".to_owned(), url.into())]);
+    let mut unknown = Vec::new();
+    for (key, value) in keys {
+        match ACCESS_KEYS.contains(&key.as_str()) {
+            true => drop(written.insert(key.clone(), value.as_str().into())),
+            false => unknown.push(key),
+        }
+    }
+    // JSON is YAML.
+    let text = serde_json::json!({at: written}).to_string();
+    let around = Surroundings {
+        variable,
+        directory: &directory,
+    };
+    let mut problems = Vec::new();
+    let root = tree::parse(file, &text, &around, &mut problems);
+    if let (Some(root), true) = (root, problems.is_empty()) {
+        let mut report = Report::new(file, &root, BTreeSet::new());
+        for key in unknown {
+            let hint = did_you_mean(key, ACCESS_KEYS).unwrap_or_else(|| format!("it takes {}", ACCESS_KEYS.join(", ")));
+            report.add(&format!("{at}.{key}"), "is no such key", Some(&hint));
+        }
+        let entry: Result<RegistryEntry, _> = serde_json::from_value(root.to_json()[at].clone());
+        match entry {
+            Ok(entry) => {
+                let config = registry(Registry::Full(Box::new(entry)), at, &directory, &mut report);
+                problems = report.into_problems();
+                if problems.is_empty() {
+                    return Ok(config);
+                }
+            }
+            // Not serde's own text, which may quote a secret.
+            Err(_) => {
+                report.add(at, "holds something that is no text", None);
+                problems = report.into_problems();
+            }
+        }
+    }
+    Err(problems)
 }
 
 /// Takes the addresses apart, and the user out of them.
@@ -212,9 +268,6 @@ fn decoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use super::super::tree::{self, Surroundings};
     use super::*;
 
     /// Resolves what is written behind `schemaRegistry:` in `/etc/p/a.yaml`.
@@ -379,5 +432,40 @@ mod tests {
             "{url: \"http://a\", subject: \"\"}",
             &[".subject: is empty; leave it out for the topic's"],
         );
+    }
+
+    #[test]
+    fn a_command_line_names_a_registry_as_a_file_does() {
+        let variable = |name: &str| (name == "PASSWORD").then(|| "hunter2".to_owned());
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let found = access("http://u:${PASSWORD}@a", &[], &variable).expect("an address");
+        assert_eq!(
+            (found.urls, found.auth),
+            (vec!["http://a".to_owned()], basic("u", "hunter2"))
+        );
+        let keys = [pair("username", "u"), pair("password", "${PASSWORD}")];
+        let found = access("http://a,http://b", &keys, &variable).expect("addresses");
+        assert_eq!(found.auth, basic("u", "hunter2"));
+        for (url, keys, expect) in [
+            ("a", vec![], "schemaRegistry.url: is not an HTTP address"),
+            (
+                "http://a",
+                vec![pair("usrname", "u")],
+                "schemaRegistry.usrname: is no such key; did you mean `username`?",
+            ),
+            (
+                "http://a",
+                vec![pair("subject", "s")],
+                "schemaRegistry.subject: is no such key; it takes username,",
+            ),
+            (
+                "http://u:${SECRET}@a",
+                vec![],
+                "the environment variable `SECRET` is not set",
+            ),
+        ] {
+            let problems = access(url, &keys, &variable).expect_err(url);
+            assert!(problems[0].to_string().contains(expect), "{problems:?}");
+        }
     }
 }

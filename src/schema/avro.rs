@@ -70,6 +70,7 @@ impl AvroSchema {
         self.named.push(Named {
             name: called,
             aliases: Vec::new(),
+            default: None,
             of: NamedType::Record(vec![Field {
                 name: name.to_owned(),
                 aliases: Vec::new(),
@@ -182,6 +183,8 @@ pub struct Named {
     pub name: String,
     /// Other full names of it.
     pub aliases: Vec<String>,
+    /// Of an enum: the symbol that a reader takes for one that it doesn't know.
+    pub default: Option<String>,
     /// What it is.
     pub of: NamedType,
 }

@@ -3,9 +3,9 @@
 //! The columns are those that the JSON decoder fills; it keeps any value as its JSON text in a string column, which is
 //! what a schema's values become wherever no column holds them all.
 
-mod documents;
+pub(super) mod documents;
 mod kind;
-mod node;
+pub(super) mod node;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +25,7 @@ const DEPTH_MAX: usize = 64;
 const READ_MAX: usize = 1_000_000;
 
 /// Patterns of names that every name matches.
-const ANY_NAME: [&str; 5] = ["", ".*", "^.*$", ".+", "^.+$"];
+pub(super) const ANY_NAME: [&str; 5] = ["", ".*", "^.*$", ".+", "^.+$"];
 
 /// Returns the columns for records of a schema, in the order of its text, or in that of Kafka Connect's `connect.index`;
 /// ids are provisional, each its own, from 1.
@@ -66,7 +66,7 @@ pub fn columns(schema: &SchemaText) -> Result<Vec<NestedField>, String> {
     });
     let references = references.collect::<Result<Vec<_>, String>>()?;
     let mut reader = Reader {
-        documents: Documents::new(&root, &references),
+        documents: Documents::new(&root, references.iter().map(|(name, node)| (*name, node))),
         open: Vec::new(),
         read: 0,
     };

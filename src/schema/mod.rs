@@ -1,6 +1,7 @@
 //! Schemas: what the table's columns are and where each column's values come from.
 
 pub mod avro;
+pub mod compatibility;
 pub mod evolve;
 pub mod follow;
 pub mod frame;

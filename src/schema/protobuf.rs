@@ -10,6 +10,7 @@ mod imports;
 mod parse;
 
 pub use self::columns::{DEPTH_MAX, DURATION_PRECISION, DURATION_SCALE, VALUE, as_text, natural, renames_between};
+pub(in crate::schema) use self::parse::compile;
 pub use self::parse::parse;
 
 /// Which message of a schema values are.

@@ -25,6 +25,7 @@ mod rebalance;
 mod records;
 mod registry;
 mod reset;
+mod schema_check;
 mod servers;
 mod setup;
 mod smoke;

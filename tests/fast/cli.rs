@@ -64,8 +64,10 @@ fn help() {
         text.push_str("\n\n");
         text.push_str(&seen(directory.path(), &[command, "--help"]));
     }
-    text.push_str("\n\n");
-    text.push_str(&seen(directory.path(), &["sync-points", "reset", "--help"]));
+    for command in [["sync-points", "reset"], ["schema", "check"]] {
+        text.push_str("\n\n");
+        text.push_str(&seen(directory.path(), &[command[0], command[1], "--help"]));
+    }
     insta::assert_snapshot!(text);
 }
 

@@ -6,5 +6,6 @@
 
 mod cli;
 mod layers;
+mod schema_check;
 mod shipped;
 mod stored;

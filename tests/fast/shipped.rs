@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use aperio::schema::compatibility::Comparable;
+use aperio::schema::{SchemaLanguage, SchemaText};
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -49,6 +52,19 @@ fn the_schema_of_pipeline_files_is_the_programs_own() {
         shipped.trim_end() == printed,
         "schemas/pipeline.schema.json isn't what `aperio schema` prints: run `make schemas`"
     );
+}
+
+#[test]
+fn every_schema_of_a_topic_is_one() {
+    for file in files("schemas/sales", &[".avsc"]) {
+        let text = SchemaText {
+            language: SchemaLanguage::Avro,
+            text: fs::read_to_string(&file).expect("a schema is read"),
+            references: Vec::new(),
+        };
+        let schema = Comparable::parse(&text).expect("a schema");
+        assert_eq!(schema.faults(), [""; 0]);
+    }
 }
 
 #[test]

@@ -27,9 +27,11 @@ pub fn parse(schema: &SchemaText) -> Result<AvroSchema, String> {
         }
     }
     let root = parser.of(&json(&schema.text)?, "")?;
-    let named = parser.named.into_iter().map(|(name, aliases, of)| {
-        let of = of.expect("a type is complete once its definition was read");
-        Named { name, aliases, of }
+    let named = parser.named.into_iter().map(|open| Named {
+        name: open.name,
+        aliases: open.aliases,
+        default: open.default,
+        of: open.of.expect("a type is complete once its definition was read"),
     });
     Ok(AvroSchema {
         root,
@@ -51,9 +53,17 @@ fn json(text: &str) -> Result<Value, String> {
 
 #[derive(Default)]
 struct Parser {
-    /// Full name, aliases, and what it is, once that was read.
-    named: Vec<(String, Vec<String>, Option<NamedType>)>,
+    named: Vec<OpenType>,
     index: HashMap<String, usize>,
+}
+
+/// A named type whose definition is being read.
+struct OpenType {
+    name: String,
+    aliases: Vec<String>,
+    default: Option<String>,
+    /// What it is, once that was read.
+    of: Option<NamedType>,
 }
 
 impl Parser {
@@ -127,15 +137,21 @@ impl Parser {
             // Java's registries answer with the definition of a type at each of its uses, now and then.
             let first = self.index[&name];
             let again = read(self, map, &name)?;
-            return match &self.named[first].2 {
+            return match &self.named[first].of {
                 Some(held) if *held == again => Ok(Avro::Named(first)),
                 _ => Err(format!("`{name}` is defined twice")),
             };
         }
         self.index.insert(name.clone(), at);
-        self.named.push((name.clone(), aliases, None));
+        let default = text(map, "default").map(str::to_owned);
+        self.named.push(OpenType {
+            name: name.clone(),
+            aliases,
+            default,
+            of: None,
+        });
         let of = read(self, map, &name)?;
-        self.named[at].2 = Some(of);
+        self.named[at].of = Some(of);
         Ok(Avro::Named(at))
     }
 

@@ -14,7 +14,7 @@ const RECORDS: [&str; 5] = ["const", "default", "enum", "example", "examples"];
 
 /// A schema, and the resource that addresses in it are relative to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(in crate::schema) struct Place<'a> {
     pub node: &'a Node,
     resource: usize,
 }
@@ -30,7 +30,7 @@ struct Resource<'a> {
 
 /// The schema and those that it refers to.
 #[derive(Debug, Default)]
-pub(super) struct Documents<'a> {
+pub(in crate::schema) struct Documents<'a> {
     resources: Vec<Resource<'a>>,
     /// By the schema that the resource starts at.
     starts: HashMap<*const Node, usize>,
@@ -44,7 +44,7 @@ pub(super) struct Documents<'a> {
 
 impl<'a> Documents<'a> {
     /// Finds every address in the schema and in those that it refers to by name.
-    pub fn new(root: &'a Node, references: &'a [(&'a str, Node)]) -> Self {
+    pub fn new(root: &'a Node, references: impl IntoIterator<Item = (&'a str, &'a Node)>) -> Self {
         let mut documents = Documents::default();
         documents.add("", root);
         for (name, node) in references {

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// A JSON value. `serde_json`'s own sorts the fields of an object, and columns come in the order of the text.
-#[derive(Debug)]
-pub(super) enum Node {
+#[derive(Debug, PartialEq)]
+pub(in crate::schema) enum Node {
     Null,
     Bool(bool),
     /// As the nearest double: bounds and kinds of numbers need no more.

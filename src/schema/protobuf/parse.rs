@@ -54,7 +54,8 @@ pub fn parse(text: &SchemaText, message: Message<'_>) -> Result<ProtoSchema, Str
     })
 }
 
-fn compile(text: &SchemaText) -> Result<FileDescriptor, String> {
+/// Compiles the `.proto` file, or reads the descriptor, and all that it imports.
+pub(in crate::schema) fn compile(text: &SchemaText) -> Result<FileDescriptor, String> {
     let bytes = text
         .references
         .iter()

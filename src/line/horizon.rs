@@ -5,7 +5,7 @@
 //! being made or were read from the table after a restart.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use arrow::array::{Array, ArrayRef, BooleanArray};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -23,8 +23,6 @@ const EVENT_BYTES: usize = 100;
 pub(super) struct Horizon {
     /// Offsets for which an event is remembered.
     length: i64,
-    /// Make one key of 128 bits: two ids in billions that have the same are less likely than a fault of the machine.
-    hashers: [RandomState; 2],
     window: Option<WindowId>,
     of: HashMap<Partition, Recent>,
     held: Held,
@@ -53,7 +51,6 @@ impl Horizon {
     pub fn new(length: u64, memory: &Memory) -> Horizon {
         Horizon {
             length: i64::try_from(length).unwrap_or(i64::MAX),
-            hashers: [RandomState::new(), RandomState::new()],
             window: None,
             of: HashMap::new(),
             held: memory.hold(Purpose::Files),
@@ -88,7 +85,7 @@ impl Horizon {
 
     /// Begins anew with a partition, with the events that the table holds.
     pub fn begin(&mut self, partition: Partition, start: Offset, events: Vec<(Offset, String)>) {
-        let mut events: Vec<_> = events.into_iter().map(|(at, id)| (at.get(), self.key(&id))).collect();
+        let mut events: Vec<_> = events.into_iter().map(|(at, id)| (at.get(), key(&id))).collect();
         events.sort_unstable();
         let recent = Recent {
             next: start.get(),
@@ -116,7 +113,7 @@ impl Horizon {
                 return true;
             }
             let offset = chunk.offset(*index as usize).get();
-            let key = self.key(&texts.value(row).to_string());
+            let key = key(&texts.value(row).to_string());
             recent.is_new(key, offset, length)
         });
         let kept: BooleanArray = kept.map(Some).collect();
@@ -149,11 +146,16 @@ impl Horizon {
             recent.remove(at, key);
         }
     }
+}
 
-    fn key(&self, id: &str) -> u128 {
-        let [high, low] = &self.hashers;
-        u128::from(high.hash_one(id)) << 64 | u128::from(low.hash_one(id))
-    }
+/// Returns the key of an id, 128 bits: that two ids of billions have the same is less likely than a fault of the machine.
+fn key(id: &str) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, id).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
 }
 
 impl Recent {

@@ -14,6 +14,7 @@ use crate::config::types;
 use crate::config::{
     Apply, Envelope, Evolution, KeyFormat, PartitionField, Pipeline, StartOffset, TableFormat, ValueFormat,
 };
+use crate::decode::envelope::EVENT_ID;
 use crate::decode::{envelope, key, messagepack};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::Sampled;
@@ -557,14 +558,23 @@ impl World {
 
     /// `idempotent`: gives a table the columns that it lacks for events to be known again by its rows.
     async fn remembers_events(&self, table: LoadedTable) -> Result<LoadedTable, Failure> {
-        if self
+        let idempotent = self
             .pipeline
             .source
             .envelope
-            .and_then(|envelope| envelope.horizon)
-            .is_none()
-        {
+            .filter(|envelope| envelope.horizon.is_some());
+        let Some(envelope) = idempotent else {
             return Ok(table);
+        };
+        let found = table.metadata.current_schema().field_by_name_case_insensitive(EVENT_ID);
+        let grows = self.pipeline.columns.is_some() || self.pipeline.materialize.evolution == Evolution::Evolve;
+        if envelope.apply == Apply::Events && found.is_none() && !grows {
+            return Err(Failure::new(
+                Exit::Config,
+                format!("table `{}` has no column `{EVENT_ID}`", self.ident),
+            )
+            .detail("`envelope.idempotent` knows events that were sent again by the table's own rows")
+            .hint("add the column to the table, or let `materialize.schemaEvolution: evolve` do it"));
         }
         let needed = [KafkaColumn::Partition, KafkaColumn::Offset, KafkaColumn::EventId];
         let include = self.include();

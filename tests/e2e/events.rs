@@ -48,6 +48,9 @@ fn produce(topic: &str, values: Vec<Vec<u8>>) {
     produce::produce(Kafka::shared(), topic, records);
 }
 
+/// A key, and what its column holds.
+type Keyed = (Vec<u8>, Value);
+
 #[test]
 fn keys_are_columns_of_their_own_type() {
     let registry = Registry::shared();
@@ -61,7 +64,7 @@ fn keys_are_columns_of_their_own_type() {
         encode::avro(Some(id), &schema, [value]).remove(0)
     };
     let proto = "syntax = \"proto3\";\nmessage Other {}\nmessage Key { int64 id = 1; optional string region = 2; }\n";
-    let cases: Vec<(&str, Vec<(Vec<u8>, Value)>)> = vec![
+    let cases: Vec<(&str, Vec<Keyed>)> = vec![
         (
             "string",
             vec![(b"k\xC3\xA9".to_vec(), json!("ké")), (Vec::new(), json!(""))],
@@ -185,7 +188,7 @@ fn events_that_are_sent_again_make_no_second_row_while_runs_are_killed() {
                 };
                 let event = json!({
                     "event_id": id, "tx_id": at / 5, "commit_ts_utc": 1_700_000_000_000_000i64 + i64::try_from(at).expect("small"),
-                    "schema_id": 1, "table_id": 9, "row_id": format!("r{at}"), "operation": if at % 2 == 0 { "INSERT" } else { "UPDATE" },
+                    "schema_id": 1, "table_id": 9, "row_id": format!("r{at}"), "operation": if at.is_multiple_of(2) { "INSERT" } else { "UPDATE" },
                     "payload_before": null, "payload_after": {"n": at, "name": format!("é{at}")},
                 });
                 of.push(id);

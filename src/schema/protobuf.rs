@@ -11,7 +11,7 @@ mod parse;
 
 pub use self::columns::{DEPTH_MAX, DURATION_PRECISION, DURATION_SCALE, VALUE, as_text, natural, renames_between};
 pub(in crate::schema) use self::parse::compile;
-pub use self::parse::parse;
+pub use self::parse::{imported_paths, parse};
 
 /// Which message of a schema values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,9 +12,8 @@ use crate::kafka::admin::Admin;
 use crate::kafka::error::KafkaError;
 use crate::registry::RegistryError;
 use crate::schema::frame::Part;
-use crate::shell::open::{
-    catalog_failure, ident, ledger_failure, registry, registry_failure, schema_file, table_of_record,
-};
+use crate::shell::open::{catalog_failure, ident, ledger_failure, registry, registry_failure, table_of_record};
+use crate::shell::schema_file::schema_file;
 use crate::shell::schemas::subject;
 use crate::store::{Store, StoreError};
 

@@ -8,6 +8,7 @@ mod perform;
 mod probe;
 pub mod report;
 pub mod reset;
+mod schema_file;
 mod schemas;
 mod silence;
 mod tables;

@@ -8,7 +8,7 @@ use iceberg::{NamespaceIdent, TableIdent};
 use tracing::warn;
 
 use crate::catalog::{Catalog, CatalogError, HiveCatalog, LoadedTable};
-use crate::config::{CatalogConfig, CatalogKind, Pipeline, RegistryConfig, StartOffset, TableFormat, ValueFormat};
+use crate::config::{CatalogConfig, CatalogKind, Pipeline, RegistryConfig, StartOffset, TableFormat};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::{Admin, Sampled};
 use crate::kafka::error::KafkaError;
@@ -16,7 +16,8 @@ use crate::offsets::{Offsets, Partition};
 use crate::registry::{Registry, RegistryError};
 use crate::run::start;
 use crate::schema::frame::{Part, SchemaKey};
-use crate::schema::{SchemaLanguage, SchemaText, WriterSchema, Writers};
+use crate::schema::{SchemaText, WriterSchema, Writers};
+use crate::shell::schema_file::schema_file;
 use crate::store::{Access, Store};
 use crate::sync_points::{SyncPoints, SyncPointsError};
 use crate::table::admit::Source;
@@ -345,37 +346,6 @@ pub(crate) fn registry_failure(error: &RegistryError) -> Failure {
         .hint(
             "look at `source.schemaRegistry` in the pipeline file, and whether the registry is up; nothing was lost, run again when it is",
         )
-}
-
-/// The language that schemas of a format are written in.
-pub(crate) fn language(format: ValueFormat) -> SchemaLanguage {
-    match format {
-        ValueFormat::Avro => SchemaLanguage::Avro,
-        ValueFormat::Protobuf => SchemaLanguage::Protobuf,
-        ValueFormat::Json | ValueFormat::MessagePack | ValueFormat::String | ValueFormat::Bytes => SchemaLanguage::Json,
-    }
-}
-
-/// Reads the schema in `schemaFile`, if there is one, and understands it.
-///
-/// # Errors
-/// Exit code 2 if it can't be read, or is no schema.
-pub(crate) fn schema_file(pipeline: &Pipeline) -> Result<Option<SchemaText>, Failure> {
-    let Some(path) = &pipeline.source.schema_file else {
-        return Ok(None);
-    };
-    let refused = |why: String| {
-        Failure::new(Exit::Config, format!("the schema in `{path}` can't be used"))
-            .detail(why)
-            .hint("look at `source.schemaFile` in the pipeline file")
-    };
-    let text = SchemaText {
-        language: language(pipeline.source.format),
-        text: std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?,
-        references: Vec::new(),
-    };
-    WriterSchema::parse_named(&text, pipeline.source.message_type.as_deref()).map_err(refused)?;
-    Ok(Some(text))
 }
 
 /// Tries until it works, or fails in a way that doesn't pass, or for `retry_for` in all, the attempts' own time included:

@@ -16,7 +16,8 @@ use crate::line::Given;
 use crate::registry::RegistryError;
 use crate::schema::frame::{self, Part, SchemaKey, SchemaName};
 use crate::schema::{KEY, Missing, SchemaLanguage, SchemaText, WriterSchema, evolve, follow};
-use crate::shell::open::{World, language, patiently, registry_failure};
+use crate::shell::open::{World, patiently, registry_failure};
+use crate::shell::schema_file::language;
 use crate::shell::tables::TableForm;
 
 /// What became of asking for one schema.

@@ -91,6 +91,13 @@ pub(in crate::schema) fn compile(text: &SchemaText) -> Result<FileDescriptor, St
     found.ok_or_else(|| "it has no file".to_owned())
 }
 
+/// Returns the paths of the files that a `.proto` file imports; none where it can't be read.
+pub fn imported_paths(text: &str) -> Vec<String> {
+    let file = open("schema.proto", text);
+    file.map(|file| file.file_descriptor_proto().dependency.clone())
+        .unwrap_or_default()
+}
+
 fn told(error: &protox::Error) -> String {
     // With the line and the column, other than what is displayed.
     let told = format!("{error:?}");

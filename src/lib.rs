@@ -17,14 +17,15 @@
 //! - Sync points and group offsets are copies: never ahead of the ledger through us, and never read as progress.
 //!
 //! Modules in reading order. A module uses those above it, never one below; `tests/fast/layers.rs` reads this list and
-//! says so. Down to [`line`] everything is pure: no runtime, no client, no clock, no global source of random numbers.
+//! says so. Down to [`discover`] everything is pure: no runtime, no client, no clock, no global source of random numbers.
 //!
 //! 1. words: [`units`], [`offsets`], [`error`], [`memory`]; where tests kill a run: [`kill_points`];
 //! 2. the pipeline file as written and as run: [`config`];
 //! 3. the exactly-once core: [`table`] decides over Iceberg metadata, [`run`] is the run as a state machine;
 //! 4. the path of a record: [`chunk`], [`json`], [`schema`], [`decode`], [`place`], [`write`], and in one function: [`line`];
-//! 5. the world, one system each: [`resident`], [`kafka`], [`registry`], [`store`], [`sync_points`], [`catalog`], [`dead_letters`];
-//! 6. those who watch: [`observe`]; feeding events to the run and doing what it says: [`shell`]; the command line: [`cli`].
+//! 5. what a topic holds, guessed from samples that take the same path: [`discover`];
+//! 6. the world, one system each: [`resident`], [`kafka`], [`registry`], [`store`], [`sync_points`], [`catalog`], [`dead_letters`];
+//! 7. those who watch: [`observe`]; feeding events to the run and doing what it says: [`shell`]; the command line: [`cli`].
 
 pub mod units;
 
@@ -55,6 +56,8 @@ pub mod place;
 pub mod write;
 
 pub mod line;
+
+pub mod discover;
 
 pub mod resident;
 

@@ -5,6 +5,7 @@
 
 mod check;
 mod demo;
+mod discover;
 mod logs;
 mod open;
 mod output;
@@ -49,6 +50,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Reach brokers, catalog and store with their credentials, and say what fails and why
     Check(check::CheckArgs),
+    /// Look at a cluster's topics, and print a pipeline file to start from
+    Discover(discover::DiscoverArgs),
     /// Print the JSON Schema of the pipeline file, for editors; or check schemas of topics
     Schema(schema::SchemaArgs),
     /// Show offsets, lag and the last commit of each table
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Validate(args) => validate::run(&args),
         Command::Check(args) => check::run(args),
+        Command::Discover(args) => discover::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Status(args) => status::run(args),
         Command::SyncPoints(command) => sync_points::run(command),
@@ -172,7 +176,16 @@ mod tests {
         let names: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
         assert_eq!(
             names,
-            ["run", "validate", "check", "schema", "status", "sync-points", "demo"]
+            [
+                "run",
+                "validate",
+                "check",
+                "discover",
+                "schema",
+                "status",
+                "sync-points",
+                "demo"
+            ]
         );
     }
 }

@@ -39,6 +39,7 @@ pub use pipeline::{
 };
 pub use problem::Problem;
 pub use secret::Secret;
+pub(crate) use secret::named_like_secret;
 
 use report::Report;
 use tree::Surroundings;
@@ -64,6 +65,18 @@ pub fn registry_access(url: &str, keys: &[(String, String)]) -> Result<RegistryC
     registry::access(url, keys, &|name| std::env::var(name).ok())
 }
 
+/// Reads the text of a pipeline file that isn't one yet.
+///
+/// - `name`: what messages call it; relative paths in it begin where this lies.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn parse(name: &Path, text: &str) -> Result<Vec<Pipeline>, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let origins = read(name, text, &|name| std::env::var(name).ok(), &mut problems);
+    checked(origins, problems)
+}
+
 fn load_with(paths: &[PathBuf], variable: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Pipeline>, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut origins = Vec::new();
@@ -73,6 +86,10 @@ fn load_with(paths: &[PathBuf], variable: &dyn Fn(&str) -> Option<String>) -> Re
             Err(error) => problems.push(whole_file(&file, format!("can't be read: {error}"))),
         }
     }
+    checked(origins, problems)
+}
+
+fn checked(origins: Vec<Origin>, mut problems: Vec<Problem>) -> Result<Vec<Pipeline>, Vec<Problem>> {
     check_together(&origins, &mut problems);
     problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     if problems.is_empty() {

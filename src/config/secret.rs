@@ -67,7 +67,7 @@ impl fmt::Debug for KeysOnly<'_> {
 }
 
 /// Says whether a key's name announces a secret.
-pub(super) fn named_like_secret(key: &str) -> bool {
+pub(crate) fn named_like_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let parts = [
         "password",

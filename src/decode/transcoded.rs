@@ -125,6 +125,12 @@ impl Json {
     }
 }
 
+/// Finds a field of an event, which may have its schema around it.
+fn around_it<'a>(event: &'a [u8], path: &[String]) -> Option<FieldValue<'a>> {
+    let inside = || field(event, &[&["payload".to_owned()], path].concat());
+    field(event, path).or_else(inside)
+}
+
 /// What envelopes tell beside the rows.
 #[derive(Default)]
 struct Events {
@@ -245,7 +251,7 @@ impl TranscodedDecoder {
                     let index = *index as usize;
                     // What isn't in the row may be around it.
                     let found = field(text.values.value(index), path);
-                    found.or_else(|| field(around.as_ref()?.value(index), path))
+                    found.or_else(|| around_it(around.as_ref()?.value(index), path))
                 })
                 .map(|found| match found? {
                     FieldValue::Text(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError as Cause, RDKafkaErrorCode};
-use rdkafka::message::Headers;
+use rdkafka::message::BorrowedMessage;
 use rdkafka::metadata::Metadata;
 use rdkafka::{Message, Offset as Logical, TopicPartitionList};
 
+use crate::kafka::batch::Record;
 use crate::kafka::config::{self, LogContext, ReasonContext};
 use crate::kafka::error::{KafkaError, Kind, kind};
 use crate::kafka::topic_id;
@@ -286,7 +287,28 @@ impl Admin {
     /// # Errors
     /// As the brokers answered, if they did before anything was read; [`KafkaError::Unreachable`] if nothing came although
     /// there is something, so that no answer at all means an empty topic, or one of nulls.
-    pub fn samples(&self, topic: &str, per_partition_max: usize, bytes_max: usize) -> Result<Vec<Sampled>, KafkaError> {
+    pub fn samples(
+        &self,
+        topic: &str,
+        per_partition_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<SampleRecord>, KafkaError> {
+        Ok(self.look(topic, bytes_max, |_| per_partition_max)?.records)
+    }
+
+    /// Reads records from every partition, half from its beginning and half before its end.
+    ///
+    /// - `bytes_max`: of keys and values of all together, the last may exceed it; `per_partition_max`: records of one
+    ///   partition, given how many partitions there are.
+    ///
+    /// # Errors
+    /// Those of [`Admin::samples`].
+    pub fn look(
+        &self,
+        topic: &str,
+        bytes_max: usize,
+        per_partition_max: impl Fn(usize) -> usize,
+    ) -> Result<Looked, KafkaError> {
         let begins = self.beginnings(topic)?;
         let ends = self.ends(topic)?;
         let client = self.client_of(SAMPLE_GROUP)?;
@@ -297,6 +319,7 @@ impl Admin {
             bytes_left: bytes_max,
             records: Vec::new(),
         };
+        let per_partition_max = per_partition_max(ends.len());
         let early = per_partition_max.div_ceil(2);
         let reached = sample.read(&begins, &ends, early, bytes_max / 2)?;
         let late = per_partition_max - early;
@@ -307,19 +330,56 @@ impl Admin {
             starts.set(partition, Offset::new(back.max(at.get())));
         }
         sample.read(&starts, &ends, late, 0)?;
-        Ok(sample.records)
+        Ok(Looked {
+            records: sample.records,
+            begins,
+            ends,
+        })
     }
 }
 
-/// A record that was looked at.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sampled {
+/// What was seen of a topic.
+#[derive(Debug, Clone)]
+pub struct Looked {
+    /// Some of its records.
+    pub records: Vec<SampleRecord>,
+    /// The first offset of each partition.
+    pub begins: Offsets,
+    /// The end of each partition.
+    pub ends: Offsets,
+}
+
+/// A record that was read as a sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleRecord {
+    /// Milliseconds since 1970, UTC; `None` from producers that gave none.
+    pub timestamp_ms: Option<i64>,
     /// Its key.
     pub key: Option<Vec<u8>>,
-    /// Its value.
+    /// Its value; `None` for a tombstone.
     pub value: Option<Vec<u8>>,
-    /// The names and values of its headers, in order.
+    /// Its headers, in order.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl SampleRecord {
+    fn of(record: &BorrowedMessage<'_>) -> SampleRecord {
+        let record = Record::of(record);
+        let headers = record
+            .headers()
+            .map(|(name, value)| (name.into_owned(), value.map(<[u8]>::to_vec)));
+        SampleRecord {
+            timestamp_ms: record.timestamp_ms(),
+            headers: headers.collect(),
+            key: record.key().map(<[u8]>::to_vec),
+            value: record.value().map(<[u8]>::to_vec),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let length = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+        length(&self.key) + length(&self.value)
+    }
 }
 
 /// Records that are being read.
@@ -328,10 +388,14 @@ struct Sample<'a> {
     topic: &'a str,
     deadline: Instant,
     bytes_left: usize,
-    records: Vec<Sampled>,
+    records: Vec<SampleRecord>,
 }
 
 impl Sample<'_> {
+    fn has_values(&self) -> bool {
+        self.records.iter().any(|record| record.value.is_some())
+    }
+
     /// Reads up to `records_max` records of each partition, while more than `bytes_kept` bytes are left; returns where
     /// each was left.
     fn read(
@@ -360,7 +424,7 @@ impl Sample<'_> {
             .map_err(|cause| KafkaError::of(&doing, self.topic, &cause))?;
         while !left.is_empty() && self.bytes_left > bytes_kept {
             let wait = self.deadline.saturating_duration_since(Instant::now());
-            if wait.is_zero() && self.records.is_empty() {
+            if wait.is_zero() && !self.has_values() {
                 // A topic that has records must not be taken for an empty one.
                 return Err(KafkaError::Unreachable {
                     doing,
@@ -379,16 +443,9 @@ impl Sample<'_> {
                     };
                     let next = Offset::new(record.offset()).next();
                     reached.set(partition, next);
-                    let headers = record.headers().into_iter().flat_map(|headers| headers.iter());
-                    let headers = headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)));
-                    let sampled = Sampled {
-                        key: record.key().map(<[u8]>::to_vec),
-                        value: record.payload().map(<[u8]>::to_vec),
-                        headers: headers.collect(),
-                    };
-                    let bytes = [&sampled.key, &sampled.value].into_iter().flatten().map(Vec::len).sum();
-                    self.bytes_left = self.bytes_left.saturating_sub(bytes);
-                    self.records.push(sampled);
+                    let record = SampleRecord::of(&record);
+                    self.bytes_left = self.bytes_left.saturating_sub(record.bytes());
+                    self.records.push(record);
                     *wanted -= 1;
                     if *wanted == 0 || ends.get(partition).is_none_or(|end| next >= end) {
                         left.remove(&partition);
@@ -403,7 +460,7 @@ impl Sample<'_> {
                     // Retention moved on meanwhile; other partitions can still be read.
                     Some(RDKafkaErrorCode::AutoOffsetReset) => {}
                     Some(code) if kind(code) == Kind::Unreachable => {}
-                    _ if self.records.is_empty() => return Err(KafkaError::of(&doing, self.topic, &cause)),
+                    _ if !self.has_values() => return Err(KafkaError::of(&doing, self.topic, &cause)),
                     _ => break,
                 },
             }

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::BorrowedMessage;
 use rdkafka_sys as sys;
 
 use crate::offsets::{Offset, Partition};
@@ -195,6 +196,16 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// The same record as rdkafka has it, whose own headers panic at a name that isn't UTF-8.
+    pub(crate) fn of(message: &'a BorrowedMessage<'_>) -> Record<'a> {
+        let fetched: *const sys::rd_kafka_message_t = message.ptr();
+        Record {
+            // SAFETY: the message was fetched by a consumer, and is kept as long as it is borrowed.
+            message: unsafe { &*fetched },
+            fetched,
+        }
+    }
+
     pub(crate) fn partition(&self) -> Partition {
         Partition(self.message.partition)
     }

@@ -13,6 +13,7 @@ pub mod consumer;
 pub mod error;
 pub mod meter;
 pub mod producer;
+pub mod settings;
 mod topic_id;
 
 #[cfg(test)]

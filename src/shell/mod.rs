@@ -2,6 +2,7 @@
 
 pub mod check;
 mod conductor;
+pub mod discover;
 mod horizon;
 pub(crate) mod open;
 mod perform;

@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::catalog::{Catalog, CatalogError, HiveCatalog, LoadedTable};
 use crate::config::{CatalogConfig, CatalogKind, Pipeline, RegistryConfig, StartOffset, TableFormat};
 use crate::error::{Exit, Failure, chain};
-use crate::kafka::admin::{Admin, Sampled};
+use crate::kafka::admin::{Admin, SampleRecord};
 use crate::kafka::error::KafkaError;
 use crate::offsets::{Offsets, Partition};
 use crate::registry::{Registry, RegistryError};
@@ -179,7 +179,7 @@ impl World {
     }
 
     /// Returns records of all partitions, some from their beginnings and some from their ends.
-    pub async fn samples(&self, per_partition_max: usize, bytes_max: usize) -> Result<Vec<Sampled>, Failure> {
+    pub async fn samples(&self, per_partition_max: usize, bytes_max: usize) -> Result<Vec<SampleRecord>, Failure> {
         let topic = self.pipeline.source.topic.clone();
         self.ask(move |admin| admin.samples(&topic, per_partition_max, bytes_max))
             .await

@@ -11,7 +11,7 @@ use crate::config::{
 };
 use crate::decode::framed;
 use crate::error::{Exit, Failure, chain};
-use crate::kafka::admin::Sampled;
+use crate::kafka::admin::SampleRecord;
 use crate::line::Given;
 use crate::registry::RegistryError;
 use crate::schema::frame::{self, Part, SchemaKey, SchemaName};
@@ -85,7 +85,11 @@ impl World {
     /// newest of the subject.
     ///
     /// - returns `None` where there is nothing to go by.
-    pub async fn schema_columns(&self, part: Part, samples: &[Sampled]) -> Result<Option<Vec<NestedField>>, Failure> {
+    pub async fn schema_columns(
+        &self,
+        part: Part,
+        samples: &[SampleRecord],
+    ) -> Result<Option<Vec<NestedField>>, Failure> {
         let form = self.form(part, self.pipeline.materialize.format_version >= 3);
         let mut keys: BTreeSet<SchemaKey> = BTreeSet::new();
         match (part, &self.pipeline.source.registry) {
@@ -351,7 +355,7 @@ impl World {
 }
 
 /// Returns what names the schema of a part of a record, if something does.
-fn named_by(sample: &Sampled, part: Part, indexes: bool) -> Option<SchemaKey> {
+fn named_by(sample: &SampleRecord, part: Part, indexes: bool) -> Option<SchemaKey> {
     let header = sample.headers.iter().rev().find(|(name, _)| name == part.header());
     let key = match header.and_then(|(_, value)| value.as_ref()) {
         Some(header) => frame::header_key(header, indexes).ok()?,

@@ -17,7 +17,7 @@ use crate::config::{
 use crate::decode::envelope::EVENT_ID;
 use crate::decode::{envelope, key, messagepack};
 use crate::error::{Exit, Failure, chain};
-use crate::kafka::admin::Sampled;
+use crate::kafka::admin::SampleRecord;
 use crate::kill_points::{self, KillPoint, Place};
 use crate::line::{Given, LinePlan};
 use crate::place;
@@ -384,7 +384,7 @@ impl World {
     }
 
     /// The columns that samples show, or the schemas that they name.
-    async fn sampled_columns(&self, samples: &[Sampled]) -> Result<Option<Vec<NestedField>>, Failure> {
+    async fn sampled_columns(&self, samples: &[SampleRecord]) -> Result<Option<Vec<NestedField>>, Failure> {
         let source = &self.pipeline.source;
         let values: Vec<&[u8]> = samples.iter().filter_map(|sample| sample.value.as_deref()).collect();
         let nothing = values.is_empty() && source.start == StartOffset::Earliest;
@@ -431,7 +431,7 @@ impl World {
 
     /// The column that the keys of samples show, or the schemas that they name; `None` if they show none: it is added when
     /// the first record has a key.
-    async fn sampled_key(&self, samples: &[Sampled]) -> Result<Option<NestedField>, Failure> {
+    async fn sampled_key(&self, samples: &[SampleRecord]) -> Result<Option<NestedField>, Failure> {
         let registry = self.registry.is_some();
         let format = self.format_of(Part::Key);
         if registry

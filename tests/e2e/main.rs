@@ -6,6 +6,7 @@
 mod access;
 mod aperio;
 mod avro;
+mod discover;
 mod encode;
 mod events;
 mod every_step;

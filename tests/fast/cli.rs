@@ -58,7 +58,16 @@ partitionedTables:
 #[test]
 fn help() {
     let directory = tempfile::tempdir().expect("a directory");
-    let commands = ["run", "validate", "check", "schema", "status", "sync-points", "demo"];
+    let commands = [
+        "run",
+        "validate",
+        "check",
+        "discover",
+        "schema",
+        "status",
+        "sync-points",
+        "demo",
+    ];
     let mut text = seen(directory.path(), &["--help"]);
     for command in commands {
         text.push_str("\n\n");

@@ -218,7 +218,7 @@ fn what_is_printed_runs_and_fills_the_tables() {
         ("discover_metrics", 100, "sum(Value) = 4950"),
         ("discover_notes", 100, "max(value) = 'é99'"),
         ("discover_blobs", 100, "count(DISTINCT value) = 100"),
-        ("discover_public_changes", 100, "sum(\"after\".id) = 4950"),
+        ("discover_public_changes", 100, "sum(id) = 4950"),
         ("discover_mixed", 95, "sum(id) = 4465 AND count(odd) = 95"),
         ("discover_notes_2", 3, "sum(id) = 3"),
     ] {

@@ -156,6 +156,8 @@ pub struct FramedDecoder {
     programs: Vec<Program>,
     /// What named the schema of the last record,
     last: Vec<u8>,
+    /// in front of its value: such bytes are no beginning of other ones,
+    last_in_front: bool,
     /// and its plan.
     last_program: Option<usize>,
 }
@@ -199,6 +201,7 @@ impl FramedDecoder {
             found: HashMap::new(),
             programs: Vec::new(),
             last: Vec::new(),
+            last_in_front: false,
             last_program: None,
         }
     }
@@ -282,19 +285,17 @@ impl FramedDecoder {
 
     fn record(&mut self, chunk: &Chunk, index: usize, row: usize, check_text: bool, unknown: &mut Unknown<'_>) -> Read {
         let value = chunk.values.value(index);
-        let (name, body) = match self.named(chunk, index, value) {
-            Ok(named) => named,
-            Err(reason) => return Read::Reject(reason),
+        // Most records are of the schema of the one before.
+        let again = match self.last_program {
+            Some(program) if self.last_in_front && chunk.headers.is_none() => {
+                value.strip_prefix(self.last.as_slice()).map(|body| (program, body))
+            }
+            _ => None,
         };
-        let program = match self.last_program.filter(|_| self.last == name) {
-            Some(program) => program,
-            None => match self.program(name, unknown) {
-                Ok(program) => {
-                    self.last.clear();
-                    self.last.extend_from_slice(name);
-                    self.last_program = Some(program);
-                    program
-                }
+        let (program, body) = match again {
+            Some(again) => again,
+            None => match self.program_of(chunk, index, value, unknown) {
+                Ok(found) => found,
                 Err(reason) => return Read::Reject(reason),
             },
         };
@@ -311,6 +312,28 @@ impl FramedDecoder {
             Ok(Some(dropped)) => Read::Row { dropped },
             Err(bad) => Read::Reject(bad.reason()),
         }
+    }
+
+    /// Returns the plan of a record's schema, and what was written with it.
+    #[inline(never)]
+    fn program_of<'a>(
+        &mut self,
+        chunk: &'a Chunk,
+        index: usize,
+        value: &'a [u8],
+        unknown: &mut Unknown<'_>,
+    ) -> Result<(usize, &'a [u8]), String> {
+        let (name, body) = self.named(chunk, index, value)?;
+        if let Some(program) = self.last_program.filter(|_| self.last == name) {
+            return Ok((program, body));
+        }
+        let program = self.program(name, unknown)?;
+        self.last.clear();
+        self.last.extend_from_slice(name);
+        // A header names it apart from the value.
+        self.last_in_front = !name.is_empty() && name.len() + body.len() == value.len();
+        self.last_program = Some(program);
+        Ok((program, body))
     }
 
     /// Returns what names the record's schema, and what was written with it.

@@ -17,6 +17,7 @@ mod protobuf;
 pub mod raw;
 pub mod transcoded;
 mod unknown;
+mod varint;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::{filter, filter_record_batch};

@@ -149,7 +149,7 @@ impl Group {
 }
 
 impl Step {
-    #[inline]
+    #[inline(always)]
     fn run(&self, reader: &mut Reader<'_>, columns: &mut [Column]) -> Result<(), Bad> {
         match self {
             Step::Into(at, fill) => fill.run(reader, &mut columns[*at]),
@@ -159,6 +159,7 @@ impl Step {
     }
 }
 
+#[inline(never)]
 fn skip(reader: &mut Reader<'_>, of: &Avro, counted: bool) -> Result<(), Bad> {
     if counted {
         let null = match of {
@@ -177,6 +178,7 @@ fn skip(reader: &mut Reader<'_>, of: &Avro, counted: bool) -> Result<(), Bad> {
 }
 
 impl Route {
+    #[inline(never)]
     fn run(&self, reader: &mut Reader<'_>, columns: &mut [Column]) -> Result<(), Bad> {
         let start = reader.at;
         for (at, fill) in &self.into {
@@ -215,15 +217,49 @@ impl Inner {
 
 impl Fill {
     /// Reads one value into a column.
+    #[inline(always)]
     pub fn run(&self, reader: &mut Reader<'_>, column: &mut Column) -> Result<(), Bad> {
-        match self {
+        // What most values are is done in place; a call of the whole costs as much as one of these.
+        let fill = match self {
+            Fill::Union(arms) => &arms[reader.arm(arms.len())?],
+            fill => fill,
+        };
+        match fill {
             Fill::Null => return missing(column),
             Fill::Boolean => column.push_boolean(reader.boolean()?),
             Fill::Int => column.push_int(reader.int()?),
+            Fill::Long => column.push_long(reader.long()?),
+            Fill::Double => column.push_double(reader.double()?),
+            Fill::Bytes => {
+                let (from, length) = reader.head()?;
+                column.push_head(from, length);
+            }
+            Fill::Times(times) => {
+                let value = reader.long()?;
+                match value.checked_mul(*times) {
+                    Some(value) => column.push_long(value),
+                    None => return Err(misfit(reader, column, &value)),
+                }
+            }
+            _ => return fill.run_any(reader, column),
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn run_any(&self, reader: &mut Reader<'_>, column: &mut Column) -> Result<(), Bad> {
+        match self {
+            Fill::Null
+            | Fill::Boolean
+            | Fill::Int
+            | Fill::Long
+            | Fill::Double
+            | Fill::Bytes
+            | Fill::Times(_)
+            | Fill::Union(_) => unreachable!("it was done in place, and no union is in one"),
             Fill::IntToLong => column.push_long(i64::from(reader.int()?)),
             Fill::IntToFloat => column.push_float(reader.int()? as f32),
             Fill::IntToDouble => column.push_double(f64::from(reader.int()?)),
-            Fill::Long => column.push_long(reader.long()?),
             Fill::LongToInt => {
                 let value = reader.long()?;
                 let value = i32::try_from(value).map_err(|_| misfit(reader, column, &value))?;
@@ -233,7 +269,6 @@ impl Fill {
             Fill::LongToDouble => column.push_double(reader.long()? as f64),
             Fill::Float => column.push_float(reader.float()?),
             Fill::FloatToDouble => column.push_double(f64::from(reader.float()?)),
-            Fill::Double => column.push_double(reader.double()?),
             Fill::DoubleToFloat => {
                 let value = reader.double()?;
                 if value.is_finite() && !(value as f32).is_finite() {
@@ -249,15 +284,7 @@ impl Fill {
                 let value = reader.long()?;
                 time(reader, column, value)?;
             }
-            Fill::Times(times) => {
-                let value = reader.long()?;
-                let value = value
-                    .checked_mul(*times)
-                    .ok_or_else(|| misfit(reader, column, &value))?;
-                column.push_long(value);
-            }
             Fill::Floor(by) => column.push_long(reader.long()?.div_euclid(*by)),
-            Fill::Bytes => column.push_bytes(reader.bytes()?),
             Fill::Fixed(size) => column.push_bytes(reader.take(*size)?),
             Fill::Parsed => parsed(column, reader.bytes()?)?,
             Fill::LongToDecimal(times) => {
@@ -310,10 +337,6 @@ impl Fill {
                 }
                 column.push_map();
             }
-            Fill::Union(arms) => {
-                let arm = reader.arm(arms.len())?;
-                return arms[arm].run(reader, column);
-            }
             Fill::Arms(arms) => {
                 let arm = reader.arm(arms.len())?;
                 match &arms[arm] {
@@ -338,6 +361,7 @@ fn push_arm(reader: &mut Reader<'_>, column: &mut Column, at: usize, fill: &Fill
     Ok(())
 }
 
+#[inline]
 fn missing(column: &mut Column) -> Result<(), Bad> {
     column.push_missing().map_err(BadRecord::value)
 }

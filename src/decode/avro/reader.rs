@@ -1,6 +1,7 @@
 //! A record's bytes, read one primitive value after the other.
 
 use super::super::framed::{Bad, BadRecord};
+use super::super::varint;
 use crate::schema::avro::{Avro, AvroSchema, NamedType};
 
 /// Items in a record's arrays that take no bytes, nulls say: more would let a short record fill the memory.
@@ -63,12 +64,13 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub fn take(&mut self, length: usize) -> Result<&'a [u8], Bad> {
-        if length > self.left() {
-            return Err(self.short());
+        match self.bytes[self.at..].get(..length) {
+            Some(taken) => {
+                self.at += length;
+                Ok(taken)
+            }
+            None => Err(self.short()),
         }
-        let taken = &self.bytes[self.at..self.at + length];
-        self.at += length;
-        Ok(taken)
     }
 
     #[inline]
@@ -81,7 +83,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A zigzag varint.
-    #[inline]
+    #[inline(always)]
     pub fn long(&mut self) -> Result<i64, Bad> {
         let value = match self.bytes.get(self.at) {
             Some(byte) if *byte < 0x80 => {
@@ -93,29 +95,31 @@ impl<'a> Reader<'a> {
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
+    #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, Bad> {
-        let mut value = 0u64;
-        for (count, byte) in self.bytes[self.at..].iter().take(10).enumerate() {
-            // Of the tenth byte one bit is left.
-            if count == 9 && *byte > 1 {
-                break;
+        let (value, length) = varint::read(&self.bytes[self.at..]);
+        match length {
+            1.. => {
+                self.at += length;
+                Ok(value)
             }
-            value |= u64::from(*byte & 0x7F) << (7 * count);
-            if *byte < 0x80 {
-                self.at += count + 1;
-                return Ok(value);
-            }
+            0 if self.left() >= varint::BYTES_MAX => Err(self.bad("a number has more than 64 bits")),
+            0 => Err(self.short()),
         }
-        Err(match self.left() < 10 {
-            true => self.short(),
-            false => self.bad("a number has more than 64 bits"),
-        })
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn int(&mut self) -> Result<i32, Bad> {
         let value = self.long()?;
-        i32::try_from(value).map_err(|_| self.bad(format!("an int has 32 bits, {value} has more")))
+        match i32::try_from(value) {
+            Ok(value) => Ok(value),
+            Err(_) => Err(self.bad_int(value)),
+        }
+    }
+
+    #[cold]
+    fn bad_int(&self, value: i64) -> Bad {
+        self.bad(format!("an int has 32 bits, {value} has more"))
     }
 
     #[inline]
@@ -133,27 +137,61 @@ impl<'a> Reader<'a> {
     /// The content of bytes or a string.
     #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8], Bad> {
+        let (from, length) = self.head()?;
+        Ok(&from[..length])
+    }
+
+    /// The content of bytes or a string, with all that is behind it, and its length.
+    #[inline(always)]
+    pub fn head(&mut self) -> Result<(&'a [u8], usize), Bad> {
         let length = self.long()?;
+        let from = &self.bytes[self.at..];
         match usize::try_from(length) {
-            Ok(length) => self.take(length),
-            Err(_) => Err(self.bad(format!("a length is {length}"))),
+            Ok(length) if length <= from.len() => {
+                self.at += length;
+                Ok((from, length))
+            }
+            _ => Err(self.bad_length(length)),
+        }
+    }
+
+    #[cold]
+    fn bad_length(&self, length: i64) -> Bad {
+        match length {
+            0.. => self.short(),
+            _ => self.bad(format!("a length is {length}")),
         }
     }
 
     /// The index of a union's arm, of so many.
-    #[inline]
+    #[inline(always)]
     pub fn arm(&mut self, arms: usize) -> Result<usize, Bad> {
         let index = self.long()?;
-        usize::try_from(index)
-            .ok()
-            .filter(|index| *index < arms)
-            .ok_or_else(|| self.bad(format!("a union of {arms} types has none at {index}")))
+        match usize::try_from(index) {
+            Ok(arm) if arm < arms => Ok(arm),
+            _ => Err(self.bad_arm(arms, index)),
+        }
+    }
+
+    #[cold]
+    fn bad_arm(&self, arms: usize, index: i64) -> Bad {
+        self.bad(format!("a union of {arms} types has none at {index}"))
     }
 
     /// The count of the next block of an array or map, 0 at its end.
     ///
     /// - `empty`: its items take no bytes.
+    #[inline]
     pub fn block(&mut self, empty: bool) -> Result<usize, Bad> {
+        // Every array and map ends with one of none.
+        if self.bytes.get(self.at) == Some(&0) {
+            self.at += 1;
+            return Ok(0);
+        }
+        self.full_block(empty)
+    }
+
+    fn full_block(&mut self, empty: bool) -> Result<usize, Bad> {
         let mut count = self.long()?;
         if count < 0 {
             // Its bytes follow, for those who skip it.

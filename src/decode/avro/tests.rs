@@ -563,7 +563,7 @@ fn a_header_names_the_schema_of_its_record() {
     named
         .field_builder::<BinaryBuilder>(1)
         .expect("values")
-        .append_value(value);
+        .append_value(&value);
     named.append(true);
     headers.append(true);
     headers.append(false);
@@ -583,6 +583,14 @@ fn a_header_names_the_schema_of_its_record() {
         (rows, decoded.rejects.len()),
         (vec!["a:5".to_owned(), "a:6".to_owned()], 1)
     );
+
+    // What a header holds names nothing in front of a value, where the record before had that header.
+    chunk.headers = chunk.headers.map(|headers| headers.slice(0, 1));
+    chunk.values = chunk.values.slice(0, 1);
+    chunk.offsets = chunk.offsets.slice(0, 1);
+    assert_eq!(decoder.decode(&chunk, &Missing::new()).rows.num_rows(), 1);
+    let odd = self::chunk(&[Some([value, long(5)].concat())]);
+    assert_eq!(decoder.decode(&odd, &Missing::new()).rejects.len(), 1);
 }
 
 #[test]

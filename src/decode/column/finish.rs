@@ -7,7 +7,7 @@ use arrow::array::{
     Int64Array, LargeBinaryArray, ListArray, MapArray, StringArray, StructArray, Time64MicrosecondArray,
     TimestampMicrosecondArray, TimestampNanosecondArray,
 };
-use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
+use arrow::buffer::{BooleanBuffer, Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, FieldRef, Fields as ArrowFields};
 
 use super::{Column, Store};
@@ -15,9 +15,8 @@ use super::{Column, Store};
 impl Column {
     /// Freezes the column as the Arrow type of the plan and leaves it empty.
     pub fn finish(&mut self, to: &DataType) -> ArrayRef {
-        let valid = std::mem::take(&mut self.valid);
-        let nulls = (!valid.iter().all(|valid| *valid)).then(|| NullBuffer::new(BooleanBuffer::from(valid.as_slice())));
-        let rows = valid.len();
+        let rows = self.valid.len();
+        let nulls = self.valid.finish();
         match &mut self.store {
             Store::Boolean(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(std::mem::take(values)), nulls)),
             Store::Int(values) => Arc::new(Int32Array::new(std::mem::take(values).into(), nulls)),

@@ -165,7 +165,7 @@ impl Column {
             fits = self.store.scalar(&mut Lexer::new(key), key[0])?;
         }
         if fits {
-            self.valid.push(true);
+            self.valid.push();
         }
         Ok(fits)
     }

@@ -7,6 +7,9 @@ use iceberg::spec::Type;
 use super::super::problem::Failed;
 use super::{Column, Store};
 
+/// Text up to so many bytes is copied as one block.
+const SHORT: usize = 16;
+
 impl Column {
     /// The column's type.
     pub fn of(&self) -> &Type {
@@ -14,33 +17,33 @@ impl Column {
     }
 
     /// Appends to a boolean column.
-    #[inline]
+    #[inline(always)]
     pub fn push_boolean(&mut self, value: bool) {
         let Store::Boolean(values) = &mut self.store else {
             miscompiled()
         };
         values.push(value);
-        self.valid.push(true);
+        self.valid.push();
     }
 
     /// Appends to a column of int or date.
-    #[inline]
+    #[inline(always)]
     pub fn push_int(&mut self, value: i32) {
         let (Store::Int(values) | Store::Date(values)) = &mut self.store else {
             miscompiled()
         };
         values.push(value);
-        self.valid.push(true);
+        self.valid.push();
     }
 
     /// Appends to a column of long, time (microseconds) or timestamp (in its own unit).
-    #[inline]
+    #[inline(always)]
     pub fn push_long(&mut self, value: i64) {
         let (Store::Long(values) | Store::Time(values) | Store::Timestamp { values, .. }) = &mut self.store else {
             miscompiled()
         };
         values.push(value);
-        self.valid.push(true);
+        self.valid.push();
     }
 
     /// Appends to a float column.
@@ -50,17 +53,38 @@ impl Column {
             miscompiled()
         };
         values.push(value);
-        self.valid.push(true);
+        self.valid.push();
     }
 
     /// Appends to a double column.
-    #[inline]
+    #[inline(always)]
     pub fn push_double(&mut self, value: f64) {
         let Store::Double(values) = &mut self.store else {
             miscompiled()
         };
         values.push(value);
-        self.valid.push(true);
+        self.valid.push();
+    }
+
+    /// Appends the first `length` bytes of `from` to a column of those that [`Column::push_bytes`] is for.
+    ///
+    /// What is behind them isn't looked at: short text is copied as a block of one size, and what is too much cut off again.
+    /// That takes a third of the instructions of a copy of so many bytes.
+    #[inline(always)]
+    pub fn push_head(&mut self, from: &[u8], length: usize) {
+        let Store::Text { ends, bytes } = &mut self.store else {
+            return self.push_bytes(&from[..length]);
+        };
+        match from.first_chunk::<SHORT>() {
+            Some(block) if length <= SHORT => {
+                let end = bytes.len() + length;
+                bytes.extend_from_slice(block);
+                bytes.truncate(end);
+            }
+            _ => bytes.extend_from_slice(&from[..length]),
+        }
+        ends.push(bytes.len() as i32);
+        self.valid.push();
     }
 
     /// Appends an unscaled value to a decimal column; says whether the column has digits enough.
@@ -72,14 +96,13 @@ impl Column {
         let fits = value.unsigned_abs() < 10u128.pow(*precision);
         if fits {
             values.push(value);
-            self.valid.push(true);
+            self.valid.push();
         }
         fits
     }
 
     /// Appends to a column of string, binary, uuid (16 bytes) or fixed (as many as it is wide); text is checked by
     /// [`Column::holds_utf8`].
-    #[inline]
     pub fn push_bytes(&mut self, value: &[u8]) {
         match &mut self.store {
             Store::Text { ends, bytes } => {
@@ -94,7 +117,7 @@ impl Column {
             Store::Fixed { bytes, width, .. } if value.len() == *width => bytes.extend_from_slice(value),
             _ => miscompiled(),
         }
-        self.valid.push(true);
+        self.valid.push();
     }
 
     /// Appends to a string column what `write` adds to its bytes; nothing is left of it where that fails.
@@ -108,7 +131,7 @@ impl Column {
             return Err(error);
         }
         ends.push(bytes.len() as i32);
-        self.valid.push(true);
+        self.valid.push();
         Ok(())
     }
 
@@ -121,7 +144,7 @@ impl Column {
             let quoted = format!("\"{}\"", String::from_utf8_lossy(text));
             return Err(self.misfit(quoted.as_bytes()));
         }
-        self.valid.push(true);
+        self.valid.push();
         Ok(())
     }
 
@@ -151,7 +174,7 @@ impl Column {
     /// Completes a struct's value, after one for each of its fields.
     #[inline]
     pub fn push_struct(&mut self) {
-        self.valid.push(true);
+        self.valid.push();
     }
 
     /// The column of a list's items. Any number of values, then [`Column::push_list`].
@@ -170,7 +193,7 @@ impl Column {
             miscompiled()
         };
         ends.push(item.len() as i32);
-        self.valid.push(true);
+        self.valid.push();
     }
 
     /// The columns of a map's keys and values. As many of one as of the other, then [`Column::push_map`].
@@ -189,7 +212,7 @@ impl Column {
             miscompiled()
         };
         ends.push(key.len() as i32);
-        self.valid.push(true);
+        self.valid.push();
     }
 
     /// Says whether all text in the column from row `row` on, and in those inside it, is UTF-8.
@@ -197,6 +220,10 @@ impl Column {
         match &self.store {
             Store::Text { ends, bytes } => {
                 let start = ends[row] as usize;
+                // Most text is, and needs no look at where each value ends.
+                if bytes[start..].is_ascii() {
+                    return true;
+                }
                 match simdutf8::basic::from_utf8(&bytes[start..]) {
                     Ok(text) => ends[row..]
                         .iter()

@@ -85,17 +85,36 @@ pub(super) fn wire(of: Kind) -> u8 {
 
 impl Fill {
     /// Reads one value into a column; its wire type is right.
-    #[inline]
+    #[inline(always)]
     pub fn run(&self, reader: &mut Reader<'_>, column: &mut Column) -> Result<(), Bad> {
+        // What most values are is done in place; a call of the whole costs as much as one of these.
+        match self {
+            Fill::Bool => column.push_boolean(reader.varint()? != 0),
+            // Of more than 32 bits the low ones count: a negative number is written with 64.
+            Fill::Int(Number::Int32) => column.push_int(reader.varint()? as i32),
+            Fill::Long(Number::Int64) => column.push_long(reader.varint()? as i64),
+            Fill::Double => column.push_double(reader.double()?),
+            Fill::Bytes => {
+                let (from, length) = reader.head()?;
+                column.push_head(from, length);
+            }
+            _ => return self.run_any(reader, column),
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn run_any(&self, reader: &mut Reader<'_>, column: &mut Column) -> Result<(), Bad> {
         match self {
             Fill::Never => unreachable!("a plan with differences isn't made"),
-            Fill::Bool => column.push_boolean(reader.varint()? != 0),
+            Fill::Bool | Fill::Long(Number::Int64) | Fill::Double | Fill::Bytes => {
+                unreachable!("it was done in place")
+            }
             Fill::Int(of) => {
                 let value = reader.wide(*of)?;
                 let value = i32::try_from(value).map_err(|_| misfit(reader, column, &value))?;
                 column.push_int(value);
             }
-            Fill::Long(Number::Int64) => column.push_long(reader.varint()? as i64),
             Fill::Long(of @ (Number::Uint64 | Number::Fixed64)) => {
                 let value = reader.wide(*of)?;
                 let value = i64::try_from(value).map_err(|_| misfit(reader, column, &value))?;
@@ -120,7 +139,6 @@ impl Fill {
             }
             Fill::Float => column.push_float(reader.float()?),
             Fill::FloatToDouble => column.push_double(f64::from(reader.float()?)),
-            Fill::Double => column.push_double(reader.double()?),
             Fill::DoubleToFloat => {
                 let value = reader.double()?;
                 if value.is_finite() && !(value as f32).is_finite() {
@@ -128,7 +146,6 @@ impl Fill {
                 }
                 column.push_float(value as f32);
             }
-            Fill::Bytes => column.push_bytes(reader.bytes()?),
             Fill::Sized(width) => {
                 let bytes = reader.bytes()?;
                 if bytes.len() != *width {

@@ -26,6 +26,8 @@ pub(super) struct Group {
     dense: Box<[u32]>,
     /// Numbers beyond, ascending, and the places of their steps.
     sparse: Box<[(u32, u32)]>,
+    /// For each tag of one byte the place of its step, where that is plain and the wire type is its kind's.
+    plain: Box<[u32; 128]>,
     steps: Box<[Step]>,
     /// What is done when all fields are read.
     ends: Box<[(usize, End)]>,
@@ -139,7 +141,15 @@ impl Group {
             }
         }
         sparse.sort_unstable();
+        let mut plain = Box::new([NONE; 128]);
+        for (step, at) in steps.iter().zip(0..) {
+            let tag = (step.number as usize) << 3 | usize::from(step.wire);
+            if let Some(place) = plain.get_mut(tag).filter(|_| step.is_plain()) {
+                *place = at;
+            }
+        }
         Group {
+            plain,
             dense: dense.into(),
             sparse: sparse.into(),
             steps: steps.into(),
@@ -174,6 +184,18 @@ impl Group {
         };
         // Ends: each field takes a byte at least.
         while reader.at < reader.end {
+            // What most fields are is found by one look.
+            let tag = reader.at;
+            if let Some(short) = reader.short_tag()
+                && let Some(step) = self.steps.get(self.plain[usize::from(short)] as usize)
+            {
+                reader.at += 1;
+                match step.read_plain(reader, columns, row) {
+                    Ok(true) => continue,
+                    Ok(false) => reader.at = tag,
+                    Err(bad) => return Err(step.failed(bad)),
+                }
+            }
             let (number, wire) = reader.tag()?;
             let Some(at) = self.find(number) else {
                 reader.dropped += u64::from(self.counted);
@@ -181,17 +203,12 @@ impl Group {
                 continue;
             };
             let step = &self.steps[at];
-            if let Act::Value(column, fill) = &step.act
-                && step.wire == wire
-                && step.oneof.is_none()
-            {
-                // What most fields are.
-                let column = &mut columns[*column];
-                if column.len() > row {
-                    column.truncate(row);
+            if step.is_plain() && step.wire == wire {
+                match step.read_far(reader, columns, row) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(bad) => return Err(step.failed(bad)),
                 }
-                fill.run(reader, column).map_err(|bad| bad.inside(&step.name))?;
-                continue;
             }
             self.step(at, wire, reader, columns, row, &mut state)
                 .map_err(|bad| bad.inside(&step.name))?;
@@ -477,6 +494,45 @@ fn packed(fill: &Fill, reader: &mut Reader<'_>, item: &mut Column) -> Result<(),
 }
 
 impl Step {
+    /// What the field's values become depends on no other field.
+    fn is_plain(&self) -> bool {
+        self.oneof.is_none() && matches!(self.act, Act::Value(..) | Act::Message(..) | Act::List(..))
+    }
+
+    /// Reads a value of a plain field whose wire type is its kind's; returns `false`, and does nothing, where it is a message
+    /// that came before: several are merged.
+    #[inline(always)]
+    fn read_plain(&self, reader: &mut Reader<'_>, columns: &mut [Column], row: usize) -> Result<bool, Bad> {
+        let (Act::Value(at, fill) | Act::Message(at, fill) | Act::List(at, fill)) = &self.act else {
+            return Ok(false);
+        };
+        let mut column = &mut columns[*at];
+        match self.act {
+            Act::List(..) => column = column.item(),
+            _ if column.len() == row => {}
+            Act::Message(..) => return Ok(false),
+            // The last value counts.
+            _ => column.truncate(row),
+        }
+        fill.run(reader, column)?;
+        Ok(true)
+    }
+
+    /// The same for a field whose tag has more than one byte.
+    #[inline(never)]
+    fn read_far(&self, reader: &mut Reader<'_>, columns: &mut [Column], row: usize) -> Result<bool, Bad> {
+        self.read_plain(reader, columns, row)
+    }
+
+    #[cold]
+    fn failed(&self, bad: Bad) -> Bad {
+        let bad = match self.act {
+            Act::List(..) => bad.inside("element"),
+            _ => bad,
+        };
+        bad.inside(&self.name)
+    }
+
     #[inline]
     fn check(&self, wire: u8, reader: &Reader<'_>) -> Result<(), Bad> {
         let fits = wire == self.wire

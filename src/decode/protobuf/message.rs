@@ -53,11 +53,25 @@ impl MessageFill {
             MessageFill::Text(index) => column.push_text(|out| text::write_message(reader, *index, out))?,
             MessageFill::Timestamp { nanos } => {
                 let [seconds, fraction] = numbers(reader)?;
-                let whole = nanoseconds(seconds, fraction);
-                let value = if *nanos { whole } else { whole.div_euclid(1000) };
-                match i64::try_from(value) {
-                    Ok(value) => column.push_long(value),
-                    Err(_) => return Err(misfit(reader, column, &format_args!("{seconds} s since 1970"))),
+                // In 64 bits, but at the ends of what they hold, where the fraction decides.
+                let fraction = i64::from(fraction as i32);
+                let value = match nanos {
+                    true => seconds
+                        .checked_mul(SECOND_NS as i64)
+                        .and_then(|whole| whole.checked_add(fraction)),
+                    false => {
+                        let micros = seconds.checked_mul(SECOND_NS as i64 / 1000);
+                        micros.and_then(|whole| whole.checked_add(fraction.div_euclid(1000)))
+                    }
+                };
+                let value = value.or_else(|| {
+                    let whole = nanoseconds(seconds, fraction);
+                    let value = if *nanos { whole } else { whole.div_euclid(1000) };
+                    i64::try_from(value).ok()
+                });
+                match value {
+                    Some(value) => column.push_long(value),
+                    None => return Err(misfit(reader, column, &format_args!("{seconds} s since 1970"))),
                 }
             }
             MessageFill::Duration { times, by } => {

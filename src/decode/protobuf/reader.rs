@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::super::framed::{Bad, BadRecord};
 use super::super::problem::Problem;
+use super::super::varint;
 use crate::schema::protobuf::{Number, ProtoSchema};
 
 /// An integer of one to ten bytes.
@@ -93,8 +94,14 @@ impl<'a> Reader<'a> {
         self.bad("the value ends there")
     }
 
+    /// The tag of the field that begins here, if it has one byte.
+    #[inline(always)]
+    pub fn short_tag(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied().filter(|byte| *byte < 0x80)
+    }
+
     /// A field's number, and how its value is written.
-    #[inline]
+    #[inline(always)]
     pub fn tag(&mut self) -> Result<(u32, u8), Bad> {
         let start = self.at;
         let tag = self.varint()?;
@@ -118,10 +125,10 @@ impl<'a> Reader<'a> {
         )
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn varint(&mut self) -> Result<u64, Bad> {
-        match self.bytes[self.at..self.end].first() {
-            Some(byte) if *byte < 0x80 => {
+        match self.bytes.get(self.at) {
+            Some(byte) if *byte < 0x80 && self.at < self.end => {
                 self.at += 1;
                 Ok(u64::from(*byte))
             }
@@ -129,34 +136,30 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, Bad> {
-        let mut value = 0u64;
-        let bytes = &self.bytes[self.at..self.end];
-        for (count, byte) in bytes.iter().take(10).enumerate() {
-            // Of the tenth byte one bit is left.
-            if count == 9 && *byte > 1 {
-                break;
+        // What of the record is behind the message is looked at too, a word at a time.
+        let (value, length) = varint::read(&self.bytes[self.at..]);
+        let left = self.end - self.at;
+        match length {
+            1.. if length <= left => {
+                self.at += length;
+                Ok(value)
             }
-            value |= u64::from(*byte & 0x7F) << (7 * count);
-            if *byte < 0x80 {
-                self.at += count + 1;
-                return Ok(value);
-            }
+            0 if left >= varint::BYTES_MAX => Err(self.bad("a number has more than 64 bits")),
+            _ => Err(self.short()),
         }
-        Err(match bytes.len() < 10 {
-            true => self.short(),
-            false => self.bad("a number has more than 64 bits"),
-        })
     }
 
     #[inline]
     pub fn take(&mut self, length: usize) -> Result<&'a [u8], Bad> {
-        if length > self.end - self.at {
-            return Err(self.short());
+        match self.bytes[self.at..self.end].get(..length) {
+            Some(taken) => {
+                self.at += length;
+                Ok(taken)
+            }
+            None => Err(self.short()),
         }
-        let taken = &self.bytes[self.at..self.at + length];
-        self.at += length;
-        Ok(taken)
     }
 
     #[inline]
@@ -214,10 +217,21 @@ impl<'a> Reader<'a> {
     /// The content of bytes or a string.
     #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8], Bad> {
+        let (from, length) = self.head()?;
+        Ok(&from[..length])
+    }
+
+    /// The content of bytes or a string, with what of the message is behind it, and its length.
+    #[inline(always)]
+    pub fn head(&mut self) -> Result<(&'a [u8], usize), Bad> {
         let length = self.varint()?;
+        let from = &self.bytes[self.at..self.end];
         match usize::try_from(length) {
-            Ok(length) => self.take(length),
-            Err(_) => Err(self.short()),
+            Ok(length) if length <= from.len() => {
+                self.at += length;
+                Ok((from, length))
+            }
+            _ => Err(self.short()),
         }
     }
 
@@ -227,7 +241,7 @@ impl<'a> Reader<'a> {
         if wire == GROUP {
             return self.group(number, 0);
         }
-        let length = self.bytes()?.len();
+        let (_, length) = self.head()?;
         Ok(self.at - length..self.at)
     }
 

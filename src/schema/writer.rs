@@ -1,6 +1,6 @@
 //! The schemas that values were written with, as far as a run knows them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use iceberg::spec::{ListType, MapType, NestedField, StructType, Type};
@@ -199,12 +199,19 @@ pub type Missing = BTreeMap<SchemaKey, String>;
 #[derive(Debug, Clone, Default)]
 pub struct Writers {
     known: BTreeMap<SchemaKey, Arc<WriterSchema>>,
+    /// Those of them that the table wasn't made to follow yet.
+    ahead: BTreeSet<SchemaKey>,
     file_fingerprint: Option<u64>,
 }
 
 impl Writers {
-    /// Returns a schema, if it is known.
+    /// Returns a schema, if it is known and the table was made to follow it.
     pub fn get(&self, key: &SchemaKey) -> Option<&Arc<WriterSchema>> {
+        self.known.get(key).filter(|_| !self.ahead.contains(key))
+    }
+
+    /// Returns a schema, if it is known; the table may lack columns for it.
+    pub fn get_ahead(&self, key: &SchemaKey) -> Option<&Arc<WriterSchema>> {
         self.known.get(key)
     }
 
@@ -242,8 +249,18 @@ impl Writers {
         renames
     }
 
-    /// Adds a schema.
+    /// Adds a schema that no record was seen of: it has a say in what fields are called, and the table doesn't follow it before
+    /// a record names it.
+    pub fn add_ahead(&mut self, key: SchemaKey, schema: Arc<WriterSchema>) {
+        if !self.known.contains_key(&key) {
+            self.ahead.insert(key.clone());
+            self.known.insert(key, schema);
+        }
+    }
+
+    /// Adds a schema that the table follows.
     pub fn add(&mut self, key: SchemaKey, schema: Arc<WriterSchema>) {
+        self.ahead.remove(&key);
         if key.name == SchemaName::File {
             self.file_fingerprint = schema.fingerprint();
         }
@@ -258,5 +275,35 @@ impl Writers {
     /// The fingerprint of the schema in `schemaFile`, where that is Avro.
     pub fn file_fingerprint(&self) -> Option<u64> {
         self.file_fingerprint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_ahead_of_the_table_says_how_fields_are_called_and_reads_no_record() {
+        let parsed = |text: &str| {
+            let text = SchemaText {
+                language: SchemaLanguage::Avro,
+                text: format!(r#"{{"type":"record","name":"r","fields":[{text}]}}"#),
+                references: Vec::new(),
+            };
+            Arc::new(WriterSchema::parse(&SchemaKey::file(), &text).expect("a schema"))
+        };
+        let old = parsed(r#"{"name":"a","type":"int"}"#);
+        let new = parsed(r#"{"name":"b","aliases":["a"],"type":"int"}"#);
+        let (first, second) = (SchemaKey::id(1), SchemaKey::id(2));
+        let mut writers = Writers::default();
+        writers.add(first.clone(), old.clone());
+        writers.add_ahead(second.clone(), new.clone());
+        assert!(writers.get(&second).is_none() && writers.get_ahead(&second).is_some());
+        assert_eq!(writers.renames(&old).len(), 1);
+        writers.add(second.clone(), new.clone());
+        assert!(writers.get(&second).is_some());
+        // What is followed stays so.
+        writers.add_ahead(second.clone(), new);
+        assert!(writers.get(&first).is_some() && writers.get(&second).is_some());
     }
 }

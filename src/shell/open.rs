@@ -116,15 +116,19 @@ impl World {
         }
     }
 
-    /// Adds schemas to those that are known.
-    pub fn add_writers(&self, found: &[(SchemaKey, Arc<WriterSchema>)]) {
+    /// Adds schemas to those that are known, by [`Writers::add`] or [`Writers::add_ahead`].
+    pub fn add_writers(
+        &self,
+        found: &[(SchemaKey, Arc<WriterSchema>)],
+        add: fn(&mut Writers, SchemaKey, Arc<WriterSchema>),
+    ) {
         let mut known = self.known.write().expect("nobody panics while they hold it");
         for (key, writer) in found {
             let writers = match key.part {
                 Part::Value => &mut known.values,
                 Part::Key => &mut known.keys,
             };
-            Arc::make_mut(writers).add(key.clone(), writer.clone());
+            add(Arc::make_mut(writers), key.clone(), writer.clone());
         }
     }
 

@@ -15,7 +15,7 @@ use crate::kafka::admin::SampleRecord;
 use crate::line::Given;
 use crate::registry::RegistryError;
 use crate::schema::frame::{self, Part, SchemaKey, SchemaName};
-use crate::schema::{KEY, Missing, SchemaLanguage, SchemaText, WriterSchema, evolve, follow};
+use crate::schema::{KEY, Missing, SchemaLanguage, SchemaText, WriterSchema, Writers, evolve, follow};
 use crate::shell::open::{World, patiently, registry_failure};
 use crate::shell::schema_file::language;
 use crate::shell::tables::TableForm;
@@ -39,8 +39,9 @@ impl World {
         let mut missing = Missing::new();
         let mut found = Vec::new();
         for key in keys {
-            if self.writers(key.part).get(key).is_some() {
-                // Another line asked just before.
+            if let Some(writer) = self.writers(key.part).get_ahead(key) {
+                // Another line asked just before, or the subject was asked for its newest.
+                found.push((key.clone(), writer.clone()));
                 continue;
             }
             match self.ask_schema(key).await? {
@@ -48,12 +49,9 @@ impl World {
                 Asked::Missing(why) => drop(missing.insert(key.clone(), why)),
             }
         }
-        self.add_writers(&found);
+        self.add_writers(&found, Writers::add_ahead);
         let writers = |part| self.writers(part);
-        let found: Vec<_> = keys
-            .iter()
-            .filter_map(|key| Some((key, writers(key.part).get(key)?.clone())))
-            .collect();
+        let found: Vec<_> = found.iter().map(|(key, writer)| (key, writer.clone())).collect();
         // A field that the table lacks may be one that a newer schema calls otherwise.
         let newest =
             |(key, writer): &&(&SchemaKey, Arc<WriterSchema>)| writers(key.part).newest_of(writer) == Some(&**writer);
@@ -62,6 +60,11 @@ impl World {
             self.learn_newest(&newest).await;
         }
         let table = self.follow(&found).await?;
+        let followed: Vec<_> = found
+            .iter()
+            .map(|(key, writer)| ((*key).clone(), writer.clone()))
+            .collect();
+        self.add_writers(&followed, Writers::add);
         let plan = self.line_plan(&table)?;
         for (key, writer) in &found {
             let fits = match key.part {
@@ -112,7 +115,8 @@ impl World {
         {
             found.push((key, writer));
         }
-        self.add_writers(&found);
+        // Ahead of the table, which may be made by somebody else in this moment.
+        self.add_writers(&found, Writers::add_ahead);
         let fields = follow::merged(&self.writers(part), form);
         info!(table = %self.ident, schemas = found.len(), fields = fields.len(), "columns from schemas");
         Ok((!fields.is_empty()).then_some(fields))
@@ -184,7 +188,7 @@ impl World {
                 continue;
             }
             match self.newest_of_subject(key.part, writer.name()).await {
-                Ok(Some(newest)) => self.add_writers(&[newest]),
+                Ok(Some(newest)) => self.add_writers(&[newest], Writers::add_ahead),
                 Ok(None) => {}
                 Err(failure) => warn!(table = %self.ident, error = failure.what, "the newest schema isn't looked at"),
             }

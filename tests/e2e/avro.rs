@@ -12,48 +12,14 @@ use super::proxy::Fault;
 use super::readers::{self, Catalog, Engine};
 use super::registry::{Registry, RegistryProxy};
 use super::servers::Kafka;
+use super::topic_table::{self, avro_record as record, produce_avro as produce, rows, without_nulls};
 
 fn pipeline(topic: &str, registry: &str, more: &str) -> String {
-    format!(
-        "partitionedTables:\n  - name: {name}\n    source:\n      brokers: \"{brokers}\"\n      topic: {topic}\n      format: avro\n      schemaRegistry: \"{registry}\"\n      \
-         batchSize: 100\n      maxPollRecords: 20\n      consumerConfig: {{session.timeout.ms: \"6000\"}}\n{more}",
-        name = topic.replace('-', "_"),
-        brokers = Kafka::shared().brokers(),
-    )
-}
-
-fn record(name: &str, fields: Value) -> Value {
-    json!({"type": "record", "name": name, "namespace": "shop", "fields": fields})
-}
-
-/// Registers a schema as the next version of the topic's subject, and produces values written with it.
-fn produce(topic: &str, schema: &Value, values: Vec<Value>) -> i32 {
-    let id = Registry::shared().register(&format!("{topic}-value"), "AVRO", &schema.to_string(), &[]);
-    produce_as(topic, id, schema, values);
-    id
+    topic_table::pipeline(topic, "avro", &format!("      schemaRegistry: \"{registry}\"\n{more}"))
 }
 
 fn produce_as(topic: &str, id: i32, schema: &Value, values: Vec<Value>) {
-    let partitions = (0..3).cycle();
-    let records = encode::avro(Some(id), schema, values).into_iter().zip(partitions);
-    produce::produce(
-        Kafka::shared(),
-        topic,
-        records.map(|(value, partition)| Record::of(value).partition(partition)),
-    );
-}
-
-/// The rows of a table by their `id`, without the columns about Kafka.
-fn rows(engine: Engine, work: &Workspace, topic: &str) -> Vec<Value> {
-    let table = format!("default.{}", topic.replace('-', "_"));
-    let mut rows = readers::read(engine, &Catalog::sql(&work.warehouse()), &table, None);
-    for row in &mut rows {
-        row.as_object_mut()
-            .expect("a row")
-            .retain(|name, _| !name.starts_with("_kafka"));
-    }
-    rows.sort_by_key(|row| row["id"].as_i64());
-    rows
+    topic_table::produce(topic, encode::avro(Some(id), schema, values));
 }
 
 /// What version a row was written with, and so what is expected of it, once all four are known.
@@ -72,18 +38,6 @@ fn expected(id: i64, version: usize) -> Value {
         "country": if version >= 3 { format!("c{id}") } else { "XX".to_owned() },
         "tags": if version == 4 { json!(["a", null, format!("t{id}")]) } else { Value::Null },
     })
-}
-
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.iter().filter(|(_, value)| !value.is_null());
-            fields
-                .map(|(name, value)| (name.clone(), without_nulls(value)))
-                .collect()
-        }
-        other => other.clone(),
-    }
 }
 
 /// The four schemas: a field inside another, wider numbers, a renamed and a dropped field, other orders.
@@ -496,9 +450,7 @@ fn a_schema_file_stands_for_a_registry_and_event_times_are_found() {
             }
             value
         });
-        let records = encode::avro(None, schema, values).into_iter().zip((0..3).cycle());
-        let records = records.map(|(value, partition)| Record::of(value).partition(partition));
-        produce::produce(Kafka::shared(), topic, records);
+        topic_table::produce(topic, encode::avro(None, schema, values));
     };
     let yaml = |more: &str| {
         pipeline(

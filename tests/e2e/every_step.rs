@@ -12,7 +12,7 @@ fn killed_at_every_step_and_resumed_nothing_is_lost_or_doubled() {
 }
 
 #[cfg(feature = "failpoints")]
-mod with_failpoints {
+pub mod with_failpoints {
     use std::collections::BTreeMap;
     use std::path::PathBuf;
     use std::time::{Duration, Instant};
@@ -129,7 +129,7 @@ mod with_failpoints {
     }
 
     /// Every place there is; the compiler makes the lists.
-    fn every_point() -> Vec<KillPoint> {
+    pub fn every_point() -> Vec<KillPoint> {
         let effects = Effect::value_variants().iter();
         let around = effects.flat_map(|effect| [KillPoint::Before(*effect), KillPoint::After(*effect)]);
         let inside = Place::value_variants().iter().map(|place| KillPoint::Inside(*place));

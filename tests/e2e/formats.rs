@@ -13,50 +13,7 @@ use super::produce::{self, Record};
 use super::readers::{self, Catalog, Engine};
 use super::registry::Registry;
 use super::servers::Kafka;
-
-fn pipeline(topic: &str, format: &str, more: &str) -> String {
-    format!(
-        "partitionedTables:\n  - name: {name}\n    source:\n      brokers: \"{brokers}\"\n      topic: {topic}\n      format: {format}\n      \
-         batchSize: 100\n      maxPollRecords: 20\n      consumerConfig: {{session.timeout.ms: \"6000\"}}\n{more}",
-        name = topic.replace('-', "_"),
-        brokers = Kafka::shared().brokers(),
-    )
-}
-
-fn produce(topic: &str, values: Vec<Vec<u8>>) {
-    let records = values.into_iter().zip((0..3).cycle());
-    produce::produce(
-        Kafka::shared(),
-        topic,
-        records.map(|(value, partition)| Record::of(value).partition(partition)),
-    );
-}
-
-/// The rows of a table by their `id`, without the columns about Kafka.
-fn rows(engine: Engine, work: &Workspace, topic: &str) -> Vec<Value> {
-    let table = format!("default.{}", topic.replace('-', "_"));
-    let mut rows = readers::read(engine, &Catalog::sql(&work.warehouse()), &table, None);
-    for row in &mut rows {
-        row.as_object_mut()
-            .expect("a row")
-            .retain(|name, _| !name.starts_with("_kafka"));
-    }
-    rows.sort_by_key(|row| row["id"].as_i64());
-    rows
-}
-
-/// Null fields left out, at every level: Spark's JSON has none.
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.iter().filter(|(_, value)| !value.is_null());
-            fields
-                .map(|(name, value)| (name.clone(), without_nulls(value)))
-                .collect()
-        }
-        other => other.clone(),
-    }
-}
+use super::topic_table::{pipeline, produce, rows, without_nulls};
 
 /// A value of one of four versions: each adds fields, the third drops one.
 fn value(id: i64, version: usize) -> Value {
@@ -135,8 +92,7 @@ fn json_with_schemas_evolves_while_runs_are_killed() {
     };
     let subject = format!("{topic}-value");
     let more = format!("      schemaRegistry: \"{}\"\n", registry.url());
-    let work =
-        Workspace::new(&pipeline(topic, "json", "").replace("      batchSize", &format!("{more}      batchSize")));
+    let work = Workspace::new(&pipeline(topic, "json", &more));
     evolve(topic, &work, |version, values| {
         let id = registry.register(&subject, "JSON", &schema(version).to_string(), &[]);
         let records: Vec<Value> = values.into_iter().map(|value| json!({"value": value})).collect();
@@ -178,8 +134,7 @@ fn protobuf_evolves_while_runs_are_killed() {
     };
     let subject = format!("{topic}-value");
     let more = format!("      schemaRegistry: \"{}\"\n", registry.url());
-    let work =
-        Workspace::new(&pipeline(topic, "protobuf", "").replace("      batchSize", &format!("{more}      batchSize")));
+    let work = Workspace::new(&pipeline(topic, "protobuf", &more));
     evolve(topic, &work, |version, values| {
         let text = proto(version);
         let id = registry.register(&subject, "PROTOBUF", &text, &[]);
@@ -220,9 +175,10 @@ message All {
         topic,
         encode::protobuf(None, &[("all.proto", text)], "All", [full, json!({"id": "1"})]),
     );
-    let yaml = pipeline(topic, "protobuf", "").replace(
-        "      batchSize",
-        "      schemaFile: all.proto\n      messageType: All\n      batchSize",
+    let yaml = pipeline(
+        topic,
+        "protobuf",
+        "      schemaFile: all.proto\n      messageType: All\n",
     );
     let work = Workspace::new(&yaml);
     std::fs::write(work.path().join("all.proto"), text).expect("written");

@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::setup;
 
@@ -24,6 +25,10 @@ pub enum Fault {
     Cut,
     /// Keeps the connection and says nothing; the server never sees the request.
     Hang,
+    /// Answers 200 with a page for people, as a portal or a proxy that wants a login does; the server never sees the request.
+    Page,
+    /// Waits so many milliseconds, then forwards the request and the answer.
+    Delay(u16),
 }
 
 /// A commit that came by.
@@ -299,6 +304,8 @@ fn serve(mut client: TcpStream, upstream: &str, plan: &Mutex<Plan>) -> io::Resul
         Fault::Cut => return client.shutdown(Shutdown::Both),
         // Until the client goes away.
         Fault::Hang => return client.read(&mut [0; 1]).map(drop),
+        Fault::Page => return page().write(&mut client, false),
+        Fault::Delay(millis) => std::thread::sleep(Duration::from_millis(millis.into())),
         Fault::Pass | Fault::SwallowAnswer | Fault::LieAfter(_) => {}
     }
 
@@ -372,5 +379,14 @@ fn made_up(status: u16) -> Message {
         start_line: format!("HTTP/1.1 {status} {reason}"),
         headers: vec![("content-type".to_owned(), "application/json".to_owned())],
         body: body.to_string().into_bytes(),
+    }
+}
+
+/// A page for people.
+fn page() -> Message {
+    Message {
+        start_line: "HTTP/1.1 200 OK".to_owned(),
+        headers: vec![("content-type".to_owned(), "text/html".to_owned())],
+        body: b"<!DOCTYPE html><html><body>Who are you?</body></html>".to_vec(),
     }
 }

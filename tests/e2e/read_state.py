@@ -2,7 +2,9 @@
 
 Called as `read_state.py '[{"catalog": …, "table": "namespace.name", "sync_points": path}, …]'`; prints one JSON array:
 for each table its `ids`, `letters` (as "partition/offset"), `ledger` and `sync_points` (offset by partition), and what no
-snapshot names: `orphans` (data files), `letter_orphans`, `metadata_orphans` (metadata.json), `manifest_orphans`.
+snapshot names: `orphans` (data files), `letter_orphans`, `metadata_orphans` (metadata.json), `manifest_orphans`. With
+"whole": true in a request also its `rows`, its `columns` and those of all its `schemas`, each a list of field id, name and
+type.
 """
 
 import json
@@ -58,6 +60,22 @@ def sync_points(file, source):
     }
 
 
+def columns(schema):
+    # Of the oldest ids first, those inside others too.
+    return [
+        [field, schema.find_column_name(field), str(schema.find_field(field).field_type)]
+        for field in sorted(schema.field_ids)
+    ]
+
+
+def whole(table):
+    return {
+        "rows": table.scan().to_arrow().to_pylist(),
+        "columns": columns(table.schema()),
+        "schemas": [columns(schema) for schema in table.schemas().values()],
+    }
+
+
 def state(request):
     properties = dict(request["catalog"])
     catalog = load_catalog(properties.pop("name", "rest"), **properties)
@@ -78,6 +96,7 @@ def state(request):
         "letter_orphans": letter_orphans,
         "metadata_orphans": metadata_orphans(table),
         "manifest_orphans": manifest_orphans(table),
+        **(whole(table) if request.get("whole") else {}),
     }
 
 

@@ -86,7 +86,16 @@ pub fn select(catalog: &Catalog, table: &str, what: &str) -> Vec<Value> {
 
 /// What aperio left of tables, each with the file of its sync points, as `read_state.py` tells it.
 pub fn read_states(tables: &[(Catalog, String, PathBuf)]) -> Vec<Value> {
-    let request = |(catalog, table, points): &(Catalog, String, PathBuf)| json!({"catalog": catalog.to_json(), "table": table, "sync_points": points});
+    states(tables, false)
+}
+
+/// The same with all rows, and with the columns of every schema that the tables ever had.
+pub fn read_whole(tables: &[(Catalog, String, PathBuf)]) -> Vec<Value> {
+    states(tables, true)
+}
+
+fn states(tables: &[(Catalog, String, PathBuf)], whole: bool) -> Vec<Value> {
+    let request = |(catalog, table, points): &(Catalog, String, PathBuf)| json!({"catalog": catalog.to_json(), "table": table, "sync_points": points, "whole": whole});
     let requests: Vec<_> = tables.iter().map(request).collect();
     run("read_state.py", json!(requests))
 }

@@ -29,7 +29,8 @@ demo: ## Show it at work: an embedded broker, made-up events, a local table
 	@$(SETUP) build
 	cargo run --locked -- demo
 
-bench: setup ## Measure a whole run over 5 million events: records/s, CPU per record, memory
+bench: setup ## Measure decoding beside other decoders, and whole runs over 5 million events of each format
+	cargo bench --locked --bench decode
 	cargo bench --locked --bench whole_process
 
 MINUTES ?= 60

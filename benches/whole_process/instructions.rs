@@ -2,30 +2,32 @@
 
 use std::process::{Command, Stdio};
 
-use super::{check, filled, workspace};
+use super::Bench;
+use super::events::Format;
 
 /// Prints what a run over `records` events takes, and what the stages alone do.
 ///
 /// # Panics
 /// If valgrind is missing, or the run doesn't write every record.
-pub fn ratio(records: u64) {
-    let kafka = filled(records);
-    let dir = workspace(&kafka);
+pub fn ratio(format: Format, records: u64) {
+    let bench = Bench::start(format, records);
+    let dir = bench.workspace();
     let run = instructions(
         env!("CARGO_BIN_EXE_aperio"),
         &["run", "--once", "pipeline.yaml"],
         dir.path(),
     );
-    check(dir.path(), records);
+    bench.check(dir.path());
     let this = std::env::current_exe().expect("this program has a path");
     let this = this.to_str().expect("a path in UTF-8");
     let alone = |words: &[&str]| instructions(this, words, dir.path());
-    let number = records.to_string();
-    let consume = alone(&["consume", &kafka.brokers(), &number]);
-    let path = alone(&["path", &number]) - alone(&["chunks", &number]);
+    let (name, number) = (format.name(), records.to_string());
+    let bytes = bench.bytes.to_string();
+    let consume = alone(&["consume", &bench.kafka.brokers(), &number, &bytes]);
+    let path = alone(&["path", name, &number]) - alone(&["chunks", name, &number]);
 
     let per_record = |count: u64| count / records;
-    println!("\ninstructions per record, {records} records");
+    println!("\ninstructions per record, {records} records, {name}");
     println!("  a whole run, its start included {:>7}", per_record(run));
     println!("  bare consume                    {:>7}", per_record(consume));
     println!("  bare decode + place + write     {:>7}", per_record(path));

@@ -6,20 +6,26 @@ use std::sync::Arc;
 
 use aperio::chunk::Chunk;
 use aperio::config::{EventTime, EventTimeFormat, PartitionField};
+use aperio::decode::Decoder;
+use aperio::decode::framed::{FramedDecoder, Framing};
 use aperio::decode::json::JsonDecoder;
 use aperio::offsets::{Offset, OffsetRange, Partition};
 use aperio::place::{Placer, partition_spec};
 use aperio::schema::evolve::{EVENT_TIME, create_schema, row_plan};
+use aperio::schema::frame::SchemaKey;
 use aperio::schema::infer::{Shape, schema};
-use aperio::schema::{KafkaColumn, UnknownFields};
+use aperio::schema::{
+    KafkaColumn, Missing, RowPlanRef, SchemaLanguage, SchemaText, UnknownFields, WriterSchema, Writers, follow,
+};
 use aperio::write::{FileSink, FileSinks, Finishing, ParquetSettings, WindowWriter};
 use arrow::array::{BinaryBuilder, Int64Array};
+use iceberg::spec::NestedField;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset as Start, TopicPartitionList};
 use rdkafka_sys as sys;
 
-use super::events::{EVENT_BYTES, PARTITIONS, event};
+use super::events::{Events, Format, PARTITIONS};
 
 /// Rows of a chunk: what `maxPollRecords` lets come of one partition.
 const CHUNK_ROWS: u64 = 8192;
@@ -29,9 +35,11 @@ const WINDOW_ROWS: u64 = 1_000_000;
 
 /// Reads `records` records of a topic with `rd_kafka_consume_batch_queue`, librdkafka's cheapest way, and looks at none.
 ///
+/// - `bytes`: what their values have together.
+///
 /// # Panics
 /// If they don't come.
-pub fn consume(brokers: &str, topic: &str, records: u64) {
+pub fn consume(brokers: &str, topic: &str, records: u64, bytes: u64) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "bench-bare")
@@ -58,7 +66,7 @@ pub fn consume(brokers: &str, topic: &str, records: u64) {
     }
     consumer.assign(&all).expect("partitions can be assigned");
     let mut messages = vec![ptr::null_mut(); CHUNK_ROWS as usize];
-    let (mut seen, mut bytes) = (0, 0);
+    let (mut seen, mut seen_bytes) = (0, 0);
     while seen < records {
         // SAFETY: the queue is valid, and the array takes as many messages as it is said to.
         let count = unsafe { sys::rd_kafka_consume_batch_queue(queue, 1000, messages.as_mut_ptr(), messages.len()) };
@@ -68,7 +76,7 @@ pub fn consume(brokers: &str, topic: &str, records: u64) {
             unsafe {
                 let message = *message;
                 seen += u64::from((*message).err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
-                bytes += (*message).len;
+                seen_bytes += (*message).len;
                 sys::rd_kafka_message_destroy(message);
             }
         }
@@ -78,7 +86,7 @@ pub fn consume(brokers: &str, topic: &str, records: u64) {
             "records come by their own queue"
         );
     }
-    assert_eq!(bytes as u64, records * EVENT_BYTES as u64, "bytes consumed");
+    assert_eq!(seen_bytes as u64, bytes, "bytes consumed");
     // SAFETY: made above; no message of it is held.
     unsafe { sys::rd_kafka_queue_destroy(queue) };
 }
@@ -93,18 +101,15 @@ pub struct Path {
     pub files: usize,
 }
 
-/// Takes `records` events the way a run takes them, in windows, with this library's decoder, placer and writer, from
-/// chunks in memory to files that nobody keeps.
+/// Takes events the way a run takes them, in windows, with this library's decoder, placer and writer, from chunks in memory
+/// to files that nobody keeps.
 ///
 /// # Panics
 /// If a row is lost on the way.
-pub fn path(records: u64) -> Path {
-    let mut text = String::new();
-    event(0, records, &mut text);
-    let mut shape = Shape::default();
-    shape.observe(text.as_bytes()).expect("an event is a JSON object");
+pub fn path(events: Events) -> Path {
     let include = [KafkaColumn::Partition, KafkaColumn::Offset, KafkaColumn::Timestamp];
-    let columns = create_schema(schema(&shape, false), &include, true);
+    let (fields, writers) = fields(events);
+    let columns = create_schema(fields, &include, true);
     let spec = partition_spec(&columns, &[PartitionField::Date, PartitionField::Hour], EVENT_TIME).expect("a spec");
     let spec = Arc::new(spec.bind(columns.clone()).expect("the spec is of this schema"));
     let plan = Arc::new(row_plan(
@@ -115,7 +120,8 @@ pub fn path(records: u64) -> Path {
         UnknownFields::Evolve,
         false,
     ));
-    let mut decoder = JsonDecoder::new(plan.clone());
+    let mut decoder = decoder(events.format, plan.clone(), writers);
+    let missing = Missing::new();
     let event_time = Some(EventTime {
         path: vec!["timestamp".to_owned()],
         format: EventTimeFormat::EpochMillis,
@@ -136,12 +142,12 @@ pub fn path(records: u64) -> Path {
     };
     let mut writer = None;
     let mut in_window = 0;
-    for chunk in chunks(records) {
+    for chunk in chunks(events) {
         let at = cpu_s();
-        let decoded = decoder.decode(&chunk);
+        let decoded = decoder.decode(&chunk, &missing);
         used.decode_s += cpu_s() - at;
         assert!(
-            decoded.rejects.is_empty() && decoded.unseen.is_none(),
+            decoded.rejects.is_empty() && decoded.unseen.is_none() && decoded.unknown.is_empty(),
             "every event is a row"
         );
         let at = cpu_s();
@@ -174,31 +180,69 @@ pub fn path(records: u64) -> Path {
     if let Some(writer) = writer {
         seal(writer, &mut used);
     }
-    assert_eq!(rows, records, "rows written");
+    assert_eq!(rows, events.total, "rows written");
     used
 }
 
+/// The columns that a table gets for the events, and their schema, if they have one.
+fn fields(events: Events) -> (Vec<NestedField>, Writers) {
+    let mut writers = Writers::default();
+    let Some((language, text)) = events.format.schema() else {
+        let mut text = Vec::new();
+        events.write(0, &mut text);
+        let mut shape = Shape::default();
+        shape.observe(&text).expect("an event is a JSON object");
+        return (schema(&shape, false), writers);
+    };
+    let key = SchemaKey {
+        message: match language {
+            SchemaLanguage::Protobuf => vec![0],
+            _ => Vec::new(),
+        },
+        ..SchemaKey::id(events.schema_id)
+    };
+    let text = SchemaText {
+        language,
+        text: text.to_owned(),
+        references: Vec::new(),
+    };
+    let writer = WriterSchema::parse(&key, &text).expect("a schema");
+    writers.add(key, Arc::new(writer));
+    (follow::merged(&writers, follow::Form::default()), writers)
+}
+
+fn decoder(format: Format, plan: RowPlanRef, writers: Writers) -> Decoder {
+    let indexes = match format {
+        Format::Json => return Decoder::Json(JsonDecoder::new(plan)),
+        Format::Avro => false,
+        Format::Protobuf => true,
+    };
+    let framing = Framing::Registry { indexes };
+    Decoder::Framed(FramedDecoder::new(plan, Arc::new(writers), framing, None))
+}
+
 /// Makes all events, partition by partition, as they come of a broker: event `n` is in partition `n % PARTITIONS`.
-pub fn chunks(records: u64) -> impl Iterator<Item = Chunk> {
+pub fn chunks(events: Events) -> impl Iterator<Item = Chunk> {
     const BLOCK: u64 = CHUNK_ROWS * PARTITIONS;
+    let records = events.total;
     let blocks = (0..records).step_by(BLOCK as usize);
     let chunks = blocks.flat_map(move |block| {
         (0..PARTITIONS).map(move |partition| {
             let numbers = (block + partition..records.min(block + BLOCK)).step_by(PARTITIONS as usize);
-            chunk(partition, numbers, records)
+            chunk(partition, numbers, events)
         })
     });
     chunks.filter(|chunk| !chunk.is_empty())
 }
 
-fn chunk(partition: u64, numbers: impl Iterator<Item = u64>, records: u64) -> Chunk {
+fn chunk(partition: u64, numbers: impl Iterator<Item = u64>, events: Events) -> Chunk {
     let mut values = BinaryBuilder::new();
     let mut offsets = Vec::new();
-    let mut text = String::new();
+    let mut value = Vec::new();
     for number in numbers {
-        text.clear();
-        event(number, records, &mut text);
-        values.append_value(&text);
+        value.clear();
+        events.write(number, &mut value);
+        values.append_value(&value);
         offsets.push((number / PARTITIONS) as i64);
     }
     let mut keys = BinaryBuilder::new();

@@ -21,7 +21,7 @@ use crate::schema::avro::AvroSchema;
 pub(super) use self::compile::compile;
 pub(super) use self::fill::unscaled;
 pub(super) use self::pick::{json, pick};
-pub(super) use self::text::{binary, decimal as decimal_text, float, string};
+pub(super) use self::text::{DECIMAL_BYTES_MAX, binary, decimal as decimal_text, float, string};
 
 /// How records of one schema become rows of one table.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ use self::nested::{fill_list, fill_map};
 use self::valid::Valid;
 use super::names::Names;
 use super::problem::Failed;
+use super::room;
 use super::unknown::Unknown;
 use crate::json::lexer::Lexer;
 use crate::schema::infer::Shape;
@@ -26,6 +27,8 @@ pub(super) struct Column {
     /// A null is a reject.
     pub required: bool,
     of: Type,
+    /// See [`room::values`].
+    values: usize,
     valid: Valid,
     store: Store,
 }
@@ -165,6 +168,7 @@ impl Column {
         Column {
             name: field.name.clone(),
             required: field.required,
+            values: room::values(&of),
             of,
             valid: Valid::default(),
             store,

@@ -27,6 +27,9 @@ pub enum Framing {
     File,
 }
 
+/// The names on the wire that are remembered: numbers in them may be written in more ways than anybody does.
+const NAMES_MAX: usize = 4096;
+
 impl Framing {
     /// Reads what names the schema of a value.
     ///
@@ -153,6 +156,8 @@ pub struct FramedDecoder {
     event_time: Option<Vec<String>>,
     /// By what names a schema on the wire: a compiled plan, or why there is none.
     found: HashMap<Vec<u8>, Result<usize, String>>,
+    /// The same by schema, which the wire may name in many ways.
+    compiled: HashMap<SchemaKey, Result<usize, String>>,
     programs: Vec<Program>,
     /// What named the schema of the last record,
     last: Vec<u8>,
@@ -199,6 +204,7 @@ impl FramedDecoder {
             arrow: Arc::new(Schema::new(fields)),
             columns,
             found: HashMap::new(),
+            compiled: HashMap::new(),
             programs: Vec::new(),
             last: Vec::new(),
             last_in_front: false,
@@ -352,6 +358,11 @@ impl FramedDecoder {
             return found.clone();
         }
         let key = self.framing.key(name)?.of(self.part);
+        if let Some(found) = self.compiled.get(&key) {
+            let found = found.clone();
+            self.remember(name, &found);
+            return found;
+        }
         let Some(writer) = self.writers.get(&key) else {
             if let Some(why) = unknown.missing.get(&key) {
                 return Err(why.clone());
@@ -368,8 +379,16 @@ impl FramedDecoder {
             }
             Err(differences) => Err(format!("{key} doesn't fit the table: {}", differences.join("; "))),
         };
-        self.found.insert(name.to_vec(), found.clone());
+        self.remember(name, &found);
+        self.compiled.insert(key, found.clone());
         found
+    }
+
+    fn remember(&mut self, name: &[u8], found: &Result<usize, String>) {
+        if self.found.len() >= NAMES_MAX {
+            self.found.clear();
+        }
+        self.found.insert(name.to_vec(), found.clone());
     }
 }
 

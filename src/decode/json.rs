@@ -12,6 +12,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use super::column::Column;
 use super::names::{Names, spelling};
 use super::problem::{Failed, Problem, Step, both_spellings, forgivable, within};
+use super::room::Room;
 use super::unknown::{Unknown, Unseen};
 use super::{Decoded, Reject, Stage};
 use crate::chunk::Chunk;
@@ -193,6 +194,7 @@ impl JsonDecoder {
         let mut unknown = Unknown {
             rule: self.plan.unknown,
             dropped: 0,
+            room: Room::of(0),
         };
         for index in 0..chunk.len() {
             if values.is_null(index) {
@@ -268,6 +270,7 @@ impl JsonDecoder {
             });
         }
         self.record += 1;
+        unknown.room = Room::of(value.len());
         let flatten = self.plan.flatten;
         let mut record = Record {
             columns: &mut self.columns,

@@ -15,6 +15,7 @@ mod names;
 mod problem;
 mod protobuf;
 pub mod raw;
+mod room;
 pub mod transcoded;
 mod unknown;
 mod varint;

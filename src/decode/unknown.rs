@@ -1,20 +1,29 @@
 //! Fields that no column takes: dropped, counted or shown to whoever evolves the table.
 
-use super::problem::Failed;
+use super::problem::{Failed, Problem};
+use super::room::Room;
 use crate::json::lexer::Lexer;
 use crate::schema::UnknownFields;
 use crate::schema::infer::{Fields, Shape, shape};
 
-/// What decoding does with fields that have no column, and what came of it in one record.
+/// What decoding does with fields that have no column, what came of it in one record, and how much that may still make.
 #[derive(Debug)]
 pub(super) struct Unknown {
     /// The rule.
     pub rule: UnknownFields,
     /// Values dropped and counted.
     pub dropped: u64,
+    /// Of the record that is being read.
+    pub room: Room,
 }
 
 impl Unknown {
+    /// Takes the values of an item off what the record may still make.
+    #[inline]
+    pub fn spend(&mut self, values: usize) -> Result<(), Failed> {
+        self.room.spend(values).map_err(|why| Box::new(Problem::Refused(why)))
+    }
+
     /// Takes the value of a field without a column.
     pub fn take(
         &mut self,

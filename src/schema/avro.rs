@@ -13,7 +13,7 @@ mod parse;
 use serde_json::Value;
 
 pub use self::canonical::{canonical, fingerprint};
-pub use self::columns::{DEPTH_MAX, PRECISION_MAX, arm_names, as_text, natural, renames, type_name};
+pub use self::columns::{DEPTH_MAX, PRECISION_MAX, arm_names, as_text, has_width, natural, renames, type_name};
 pub use self::default::encode as encode_default;
 pub use self::parse::parse;
 
@@ -71,6 +71,7 @@ impl AvroSchema {
             name: called,
             aliases: Vec::new(),
             default: None,
+            empty: self.takes_no_bytes(&of),
             of: NamedType::Record(vec![Field {
                 name: name.to_owned(),
                 aliases: Vec::new(),
@@ -187,6 +188,8 @@ pub struct Named {
     pub default: Option<String>,
     /// What it is.
     pub of: NamedType,
+    /// Its values are written without a byte; a record that holds nothing but itself has no end, and so no value.
+    pub empty: bool,
 }
 
 impl Named {
@@ -256,24 +259,9 @@ impl AvroSchema {
 
     /// Says whether values of a type are written without a byte.
     pub fn takes_no_bytes(&self, of: &Avro) -> bool {
-        self.empty(of, &mut Vec::new())
-    }
-
-    fn empty(&self, of: &Avro, inside: &mut Vec<usize>) -> bool {
         match of {
             Avro::Null => true,
-            Avro::Named(index) => match &self.named[*index].of {
-                NamedType::Fixed(size, _) => *size == 0,
-                NamedType::Enum(_) => false,
-                // A record that holds nothing but itself has no end, and so no value.
-                NamedType::Record(_) if inside.contains(index) => true,
-                NamedType::Record(fields) => {
-                    inside.push(*index);
-                    let empty = fields.iter().all(|field| self.empty(&field.of, inside));
-                    inside.pop();
-                    empty
-                }
-            },
+            Avro::Named(index) => self.named[*index].empty,
             _ => false,
         }
     }

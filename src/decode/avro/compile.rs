@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use iceberg::spec::{NestedField, PrimitiveType, Type};
 
+use super::super::room;
 use super::fill::{Absent, Fill, Group, Inner, Rescale, Route, Step};
 use super::{Program, Root};
 use crate::config::types;
@@ -44,6 +45,7 @@ pub(in super::super) fn compile(
         inside: Vec::new(),
         differences: Vec::new(),
         sparse: false,
+        flat_fields: 0,
     };
     let table = plan.schema.as_struct().fields().iter().zip(&plan.sources);
     let mut reserved = Vec::new();
@@ -103,6 +105,8 @@ struct Compiler<'c> {
     inside: Vec<usize>,
     differences: Vec<String>,
     sparse: bool,
+    /// Those that were looked at.
+    flat_fields: usize,
 }
 
 impl<'c> Compiler<'c> {
@@ -143,6 +147,8 @@ impl<'c> Compiler<'c> {
                     "the table has no column `{VALUE}` for values that aren't records"
                 ));
             }
+            // Columns of other names are null, or say that they are required.
+            self.sparse = true;
             return Root::Value {
                 column: None,
                 fill: Fill::Null,
@@ -290,6 +296,16 @@ impl<'c> Compiler<'c> {
     ) -> Step {
         let writer: &'c AvroSchema = self.writer;
         let newest: &'c AvroSchema = self.newest;
+        self.flat_fields += 1;
+        if self.flat_fields > room::FLAT_FIELDS_MAX {
+            if self.flat_fields == room::FLAT_FIELDS_MAX + 1 {
+                self.differences.push(room::too_many_fields());
+            }
+            return Step::Skip {
+                of: of.clone(),
+                counted: false,
+            };
+        }
         let called = |name: &str| -> Vec<Target<'_>> {
             let lower = name.to_lowercase();
             let exact = targets.iter().any(|target| target.path.join("_") == name);
@@ -426,6 +442,7 @@ impl<'c> Compiler<'c> {
             inside: Vec::new(),
             differences: Vec::new(),
             sparse: false,
+            flat_fields: 0,
         };
         let fill = compiler.fill(name, &field.of, Some(&field.of), column);
         match compiler.differences.is_empty() && !matches!(bytes.as_slice(), []) {
@@ -469,6 +486,7 @@ impl<'c> Compiler<'c> {
                 Some(Fill::List {
                     item: Box::new(item),
                     empty: writer.takes_no_bytes(items),
+                    values: room::values(&list.element_field.field_type),
                 })
             }
             (Avro::Map(values), Type::Map(map))
@@ -479,7 +497,10 @@ impl<'c> Compiler<'c> {
                     _ => None,
                 };
                 let value = self.fill(&format!("{path}.value"), values, reader, &map.value_field);
-                Some(Fill::Map(Box::new(value)))
+                Some(Fill::Map {
+                    value: Box::new(value),
+                    values: 1 + room::values(&map.value_field.field_type),
+                })
             }
             (Avro::Named(index), Type::Struct(columns)) => match &writer.named[*index].of {
                 NamedType::Record(fields) => {
@@ -605,6 +626,8 @@ impl<'c> Compiler<'c> {
             (NamedType::Enum(symbols), P::Date | P::Uuid | P::Decimal { .. }) if declared => {
                 Fill::EnumParsed(bytes(symbols))
             }
+            (NamedType::Fixed(size, FixedAs::Plain), P::Binary) if !avro::has_width(*size) => Fill::Fixed(*size),
+            (NamedType::Fixed(0, _), P::Binary) => Fill::Fixed(0),
             (NamedType::Fixed(size, FixedAs::Decimal(of)), P::Decimal { scale, precision }) => {
                 Fill::DecimalFixed(*size, rescale(*of, *precision, *scale, declared)?)
             }

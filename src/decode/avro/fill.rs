@@ -52,8 +52,14 @@ pub(super) enum Fill {
     List {
         item: Box<Fill>,
         empty: bool,
+        /// What an item makes, see [`values`](crate::decode::room::values).
+        values: usize,
     },
-    Map(Box<Fill>),
+    Map {
+        value: Box<Fill>,
+        /// What an entry makes.
+        values: usize,
+    },
     /// One of these.
     Union(Box<[Fill]>),
     /// One of these into its field of a struct; null where there is no field.
@@ -141,7 +147,13 @@ impl Group {
                         return Err(BadRecord::column(failed, &column.name));
                     }
                 }
-                Absent::Default { bytes, fill, schema } => fill.run(&mut Reader::new(bytes, schema), column)?,
+                Absent::Default { bytes, fill, schema } => {
+                    reader.spend_text(bytes)?;
+                    let mut default = Reader::new(bytes, schema);
+                    default.room = reader.room;
+                    fill.run(&mut default, column)?;
+                    reader.room = default.room;
+                }
             }
         }
         Ok(())
@@ -308,7 +320,11 @@ impl Fill {
                 group.run(reader, column.fields())?;
                 column.push_struct();
             }
-            Fill::List { item: fill, empty } => {
+            Fill::List {
+                item: fill,
+                empty,
+                values,
+            } => {
                 let item = column.item();
                 // Ends: each block takes a byte at least.
                 loop {
@@ -316,13 +332,14 @@ impl Fill {
                     if count == 0 {
                         break;
                     }
+                    reader.spend(count.saturating_mul(*values))?;
                     for _ in 0..count {
                         fill.run(reader, item).map_err(|bad| bad.inside("element"))?;
                     }
                 }
                 column.push_list();
             }
-            Fill::Map(fill) => {
+            Fill::Map { value: fill, values } => {
                 let (key, value) = column.entry();
                 // Ends: each block takes a byte at least.
                 loop {
@@ -330,6 +347,7 @@ impl Fill {
                     if count == 0 {
                         break;
                     }
+                    reader.spend(count.saturating_mul(*values))?;
                     for _ in 0..count {
                         key.push_bytes(reader.bytes()?);
                         fill.run(reader, value).map_err(|bad| bad.inside("value"))?;
@@ -373,9 +391,10 @@ fn parsed(column: &mut Column, text: &[u8]) -> Result<(), Bad> {
 fn symbol<'f>(reader: &mut Reader<'_>, symbols: &'f [Box<[u8]>]) -> Result<&'f [u8], Bad> {
     let index = reader.int()?;
     let symbol = usize::try_from(index).ok().and_then(|index| symbols.get(index));
-    symbol
-        .map(|symbol| &**symbol)
-        .ok_or_else(|| reader.bad(format!("an enum of {} symbols has none at {index}", symbols.len())))
+    let symbol =
+        symbol.ok_or_else(|| reader.bad(format!("an enum of {} symbols has none at {index}", symbols.len())))?;
+    reader.spend_text(symbol)?;
+    Ok(symbol)
 }
 
 fn time(reader: &Reader<'_>, column: &mut Column, value: i64) -> Result<(), Bad> {
@@ -395,9 +414,13 @@ fn decimal(reader: &Reader<'_>, column: &mut Column, bytes: &[u8], rescale: Resc
         true => Ok(()),
         false => {
             let mut digits = Vec::new();
-            text::decimal(bytes, 0, &mut digits);
-            let digits = String::from_utf8_lossy(&digits).into_owned();
-            Err(misfit(reader, column, &format_args!("of the digits {digits}")))
+            match text::decimal(bytes, 0, &mut digits) {
+                true => {
+                    let digits = String::from_utf8_lossy(&digits).into_owned();
+                    Err(misfit(reader, column, &format_args!("of the digits {digits}")))
+                }
+                false => Err(misfit(reader, column, &format_args!("of {} bytes", bytes.len()))),
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A record's bytes, read one primitive value after the other.
 
 use super::super::framed::{Bad, BadRecord};
+use super::super::room::Room;
 use super::super::varint;
 use crate::schema::avro::{Avro, AvroSchema, NamedType};
 
@@ -21,6 +22,8 @@ pub(super) struct Reader<'a> {
     pub dropped: u64,
     /// Items without bytes that there may still be.
     empty_left: usize,
+    /// What the record may still make.
+    pub room: Room,
 }
 
 impl<'a> Reader<'a> {
@@ -31,6 +34,7 @@ impl<'a> Reader<'a> {
             schema,
             dropped: 0,
             empty_left: EMPTY_ITEMS_MAX,
+            room: Room::of(bytes.len()),
         }
     }
 
@@ -48,6 +52,18 @@ impl<'a> Reader<'a> {
     #[cold]
     fn short(&self) -> Bad {
         self.bad("the value ends there")
+    }
+
+    /// Takes values off what the record may still make.
+    #[inline]
+    pub fn spend(&mut self, values: usize) -> Result<(), Bad> {
+        self.room.spend(values).map_err(|why| self.bad(why))
+    }
+
+    /// Takes text off that the schema has, and the record doesn't.
+    #[inline]
+    pub fn spend_text(&mut self, text: &[u8]) -> Result<(), Bad> {
+        self.room.spend_text(text.len()).map_err(|why| self.bad(why))
     }
 
     /// Checks that the record is over.
@@ -219,6 +235,8 @@ impl<'a> Reader<'a> {
         }
         let schema = self.schema;
         match of {
+            // Also a record of records without bytes, of which there may be more than anybody can count.
+            of if schema.takes_no_bytes(of) => {}
             Avro::Null => {}
             Avro::Boolean => drop(self.boolean()?),
             Avro::Int(_) | Avro::Long(_) => drop(self.long()?),

@@ -491,6 +491,49 @@ fn a_hostile_record_holds_no_memory_and_no_stack() {
 }
 
 #[test]
+fn values_that_are_no_records_leave_columns_of_other_names_null() {
+    let topic = Topic::of(&[r#""long""#]).declared(&[("a", "a", "int"), ("b", "b", "string")]);
+    topic.check(&[(0, long(1)), (0, long(2))], &["a:null b:null"; 2], &[]);
+}
+
+#[test]
+fn items_have_room_for_their_columns_and_decimals_for_their_digits() {
+    let fields = |names: std::ops::Range<usize>| -> String {
+        let fields: Vec<String> = names
+            .map(|n| format!(r#"{{"name":"f{n}","type":["null","long"],"default":null}}"#))
+            .collect();
+        fields.join(",")
+    };
+    let list = |names| {
+        let item = format!(r#"{{"type":"record","name":"w","fields":[{}]}}"#, fields(names));
+        record(&format!(
+            r#"{{"name":"n","type":{{"type":"array","items":["null",{item}]}}}}"#
+        ))
+    };
+    let topic = Topic::of(&[&list(0..1), &list(0..1000)]);
+    let nulls = |count: i64| [long(count), vec![0; count as usize], long(0)].concat();
+    let decoded = topic.decode(&[(0, nulls(4000)), (0, nulls(5000)), (0, nulls(1))]);
+    assert_eq!((decoded.rows.num_rows(), decoded.rejects.len()), (2, 1));
+    let reason = &decoded.rejects[0].reason;
+    assert!(
+        reason.contains("`n`: the record makes more than 4214316 values"),
+        "{reason}"
+    );
+    // The digits of a number that is cut are another number.
+    let topic = Topic::of(&[&record(
+        r#"{"name":"d","type":{"type":"bytes","logicalType":"decimal","precision":9999,"scale":0}}"#,
+    )]);
+    let number = |length: usize| [long(length as i64), vec![1; length]].concat();
+    let decoded = topic.decode(&[(0, number(4096)), (0, number(4097))]);
+    assert_eq!(decoded.rows.num_rows(), 1);
+    let reason = &decoded.rejects[0].reason;
+    assert!(
+        reason.contains("a decimal has 4097 bytes, 4096 are possible"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn flat_columns_take_fields_of_records_inside() {
     let mut topic = Topic::of(&[&record(
         r#"{"name":"a","type":["null",{"type":"record","name":"a","fields":[{"name":"b","type":"int"},{"name":"c","type":{"type":"record","name":"c","fields":[{"name":"d","type":"string"}]}}]}]},{"name":"e","type":"int"}"#,

@@ -80,7 +80,10 @@ fn json(reader: &mut Reader<'_>, of: &Avro, out: &mut Vec<u8>, depth: usize) -> 
             binary(out, reader.bytes()?);
             return Ok(true);
         }
-        Avro::Bytes(BytesAs::Decimal(of)) => decimal(reader.bytes()?, of.scale, out),
+        Avro::Bytes(BytesAs::Decimal(of)) => {
+            let bytes = reader.bytes()?;
+            digits(reader, bytes, of.scale, out)?;
+        }
         Avro::String(_) => {
             let bytes = reader.bytes()?;
             let text = simdutf8::basic::from_utf8(bytes).map_err(|_| reader.bad("the text is no UTF-8"))?;
@@ -113,13 +116,14 @@ fn json(reader: &mut Reader<'_>, of: &Avro, out: &mut Vec<u8>, depth: usize) -> 
                 let symbol = usize::try_from(at).ok().and_then(|at| symbols.get(at));
                 let symbol = symbol
                     .ok_or_else(|| reader.bad(format!("an enum of {} symbols has none at {at}", symbols.len())))?;
+                reader.spend_text(symbol.as_bytes())?;
                 string(out, symbol);
                 return Ok(true);
             }
             NamedType::Fixed(size, of) => {
                 let bytes = reader.take(*size)?;
                 match of {
-                    FixedAs::Decimal(of) => decimal(bytes, of.scale, out),
+                    FixedAs::Decimal(of) => digits(reader, bytes, of.scale, out)?,
                     FixedAs::Uuid => {
                         let uuid = uuid::Uuid::from_slice(bytes).expect("16 bytes, as the parser saw to");
                         string(out, &uuid.to_string());
@@ -137,6 +141,9 @@ fn json(reader: &mut Reader<'_>, of: &Avro, out: &mut Vec<u8>, depth: usize) -> 
                     if at > 0 {
                         out.push(b',');
                     }
+                    // A record that takes no bytes may hold any number of such.
+                    reader.spend(1)?;
+                    reader.spend_text(field.name.as_bytes())?;
                     string(out, &field.name);
                     out.push(b':');
                     json(reader, &field.of, out, depth + 1).map_err(|bad| bad.inside(&field.name))?;
@@ -168,6 +175,7 @@ fn list(
                 out.push(b',');
             }
             first = false;
+            reader.spend(1)?;
             item(reader, out)?;
         }
     }
@@ -222,10 +230,23 @@ pub(in super::super) fn binary(out: &mut Vec<u8>, bytes: &[u8]) {
     string(out, &STANDARD.encode(bytes));
 }
 
-/// Writes big-endian two's complement of any length as a number with `scale` digits behind the point.
-pub(in super::super) fn decimal(bytes: &[u8], scale: u32, out: &mut Vec<u8>) {
+fn digits(reader: &Reader<'_>, bytes: &[u8], scale: u32, out: &mut Vec<u8>) -> Result<(), Bad> {
+    match decimal(bytes, scale, out) {
+        true => Ok(()),
+        false => Err(reader.bad(format!(
+            "a decimal has {} bytes, {DECIMAL_BYTES_MAX} are possible",
+            bytes.len()
+        ))),
+    }
+}
+
+/// Writes big-endian two's complement as a number with `scale` digits behind the point; says whether it was short enough for
+/// that: [`DECIMAL_BYTES_MAX`].
+#[must_use]
+pub(in super::super) fn decimal(bytes: &[u8], scale: u32, out: &mut Vec<u8>) -> bool {
     let (negative, digits) = match unscaled(bytes) {
         Some(value) => (value < 0, value.unsigned_abs().to_string()),
+        None if bytes.len() > DECIMAL_BYTES_MAX => return false,
         None => long_digits(bytes),
     };
     if negative {
@@ -239,13 +260,13 @@ pub(in super::super) fn decimal(bytes: &[u8], scale: u32, out: &mut Vec<u8>) {
         out.push(b'.');
         out.extend(fraction.as_bytes());
     }
+    true
 }
 
 /// The longest decimal whose digits are worked out, in bytes: the time goes with its square.
-const DECIMAL_BYTES_MAX: usize = 4096;
+pub(in super::super) const DECIMAL_BYTES_MAX: usize = 4096;
 
 fn long_digits(bytes: &[u8]) -> (bool, String) {
-    let bytes = &bytes[bytes.len().saturating_sub(DECIMAL_BYTES_MAX)..];
     let negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
     // The magnitude: of a negative number all bits turned, plus one.
     let mut magnitude: Vec<u8> = bytes.iter().map(|byte| if negative { !byte } else { *byte }).collect();

@@ -92,6 +92,7 @@ pub(super) fn fill_list(
     let mut unseen = Shape::Null;
     let mut more = lexer.open(b']');
     while more {
+        unknown.spend(item.values)?;
         let filled = item.fill(lexer, depth, unknown).map_err(|failed| {
             within(failed, Step::Item, |inner| {
                 Type::List(ListType::new(Arc::new(NestedField::list_element(0, inner, false))))
@@ -142,6 +143,7 @@ pub(super) fn fill_map(
             }));
         }
         lexer.pos = value;
+        unknown.spend(values.values)?;
         let of = keys.of.clone();
         let filled = values.fill(lexer, depth, unknown).map_err(|failed| {
             within(failed, Step::MapValue, |inner| {

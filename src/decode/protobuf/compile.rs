@@ -8,6 +8,7 @@ use std::sync::Arc;
 use iceberg::spec::{NestedField, PrimitiveType, Type};
 
 use self::pair::{Pair, pairs};
+use super::super::room;
 use super::fill::{Fill, wire};
 use super::group::{Act, End, Group, Member, Route, Step};
 use super::map::MapFill;
@@ -46,6 +47,7 @@ pub(in super::super) fn compile(
         },
         inside: Vec::new(),
         differences: Vec::new(),
+        flat_fields: 0,
     };
     let table = plan.schema.as_struct().fields().iter().zip(&plan.sources);
     let mut reserved = Vec::new();
@@ -100,6 +102,8 @@ struct Compiler<'c> {
     /// The writer's messages that the current place is inside.
     inside: Vec<usize>,
     differences: Vec<String>,
+    /// Those that were looked at.
+    flat_fields: usize,
 }
 
 impl<'c> Compiler<'c> {
@@ -122,7 +126,10 @@ impl<'c> Compiler<'c> {
         if flatten {
             self.filled_once(&builder, targets);
         }
-        let weight = targets.iter().map(|target| leaves(&target.field.field_type)).sum();
+        let weight = targets
+            .iter()
+            .map(|target| room::values(&target.field.field_type))
+            .sum();
         builder
             .finish(weight, self.dropped)
             .map_or_else(|| Root::Value(None), Root::Message)
@@ -201,6 +208,13 @@ impl<'c> Compiler<'c> {
         builder: &mut Builder,
     ) {
         for (at, field) in pair.fields.iter().enumerate() {
+            self.flat_fields += 1;
+            if self.flat_fields > room::FLAT_FIELDS_MAX {
+                if self.flat_fields == room::FLAT_FIELDS_MAX + 1 {
+                    self.differences.push(room::too_many_fields());
+                }
+                return;
+            }
             let name = format!("{prefix}{}", field.name);
             let now = pair.counterpart(field).map(|newer| format!("{prefix}{}", newer.name));
             // As the newest schema calls it, since that is what the table follows.
@@ -266,7 +280,7 @@ impl<'c> Compiler<'c> {
         builder
             .ends
             .extend((0..columns.len()).map(|column| (column, End::Missing)));
-        let weight = columns.iter().map(|column| leaves(&column.field_type)).sum();
+        let weight = columns.iter().map(|column| room::values(&column.field_type)).sum();
         builder
             .finish(weight, self.dropped)
             .expect("a message of a struct column has ends for its columns")
@@ -430,21 +444,6 @@ impl Builder {
         ends.retain(|(column, end)| !matches!(end, End::Missing) || !made.contains(column));
         let counted = dropped != Dropped::Ignored;
         (!steps.is_empty() || !ends.is_empty()).then(|| Group::new(steps, ends, weight, counted))
-    }
-}
-
-/// The values that a null of a type makes.
-fn leaves(of: &Type) -> usize {
-    match of {
-        Type::Struct(fields) => {
-            fields
-                .fields()
-                .iter()
-                .map(|field| leaves(&field.field_type))
-                .sum::<usize>()
-                + 1
-        }
-        _ => 1,
     }
 }
 

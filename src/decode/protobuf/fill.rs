@@ -160,7 +160,10 @@ impl Fill {
             Fill::Enum(symbols) => {
                 let number = reader.varint()? as i32;
                 match symbols.name(number) {
-                    Some(name) => column.push_bytes(name),
+                    Some(name) => {
+                        reader.spend_text(name)?;
+                        column.push_bytes(name);
+                    }
                     None => digits(column, number),
                 }
             }

@@ -442,6 +442,8 @@ impl Group {
             }
             Settled::Messages(parts) => {
                 let value = framed(reader, &parts);
+                // Messages inside it may be read again in turn, which doubles the work at each depth.
+                reader.spend(value.len())?;
                 reader.elsewhere(&value, |reader| {
                     self.act(step, &step.act, BYTES, reader, columns, row, 0)
                 })

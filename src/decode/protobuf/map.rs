@@ -66,6 +66,7 @@ impl MapFill {
             (Some(_), fill @ Fill::Message(_)) if values > 1 => {
                 let parts = parts(start, reader)?;
                 let whole = framed(reader, &parts);
+                reader.spend(whole.len())?;
                 reader.elsewhere(&whole, |reader| fill.run(reader, items))
             }
             (Some(at), fill) => {

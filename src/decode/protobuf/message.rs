@@ -123,8 +123,10 @@ impl MessageFill {
                 });
                 if !value.is_some_and(|value| column.push_decimal(value)) {
                     let mut digits = Vec::new();
-                    decimal_text(bytes, 0, &mut digits);
-                    let written = format!("{} of scale {held}", String::from_utf8_lossy(&digits));
+                    let written = match decimal_text(bytes, 0, &mut digits) {
+                        true => format!("{} of scale {held}", String::from_utf8_lossy(&digits)),
+                        false => format!("of {} bytes", bytes.len()),
+                    };
                     return Err(misfit(reader, column, &written));
                 }
             }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::super::framed::{Bad, BadRecord};
 use super::super::problem::Problem;
+use super::super::room::Room;
 use super::super::varint;
 use crate::schema::protobuf::{Number, ProtoSchema};
 
@@ -23,9 +24,6 @@ pub(super) const FOUR: u8 = 5;
 /// Messages inside each other: more would let a record use up the stack.
 pub(super) const DEPTH_MAX: usize = 128;
 
-/// Columns' values that one record may make without bytes for them, nulls mostly: a message of two bytes has all of its columns.
-const EMPTY_MAX: usize = 1 << 24;
-
 /// The bytes of a value that is absent: any kind of value reads its zero from them.
 const ZEROS: [u8; 8] = [0; 8];
 
@@ -40,8 +38,8 @@ pub(super) struct Reader<'a> {
     pub end: usize,
     /// Values that no column takes.
     pub dropped: u64,
-    /// Values without bytes that there may still be.
-    empty_left: usize,
+    /// What the record may still make: a message of two bytes has all of its columns.
+    room: Room,
     /// Messages that may still be inside.
     depth_left: usize,
     /// Positions are those of the record.
@@ -62,7 +60,7 @@ impl<'a> Reader<'a> {
             at: 0,
             end: bytes.len(),
             dropped: 0,
-            empty_left: EMPTY_MAX,
+            room: Room::of(bytes.len()),
             depth_left: DEPTH_MAX,
             placed: true,
         }
@@ -281,27 +279,27 @@ impl<'a> Reader<'a> {
         act: impl FnOnce(&mut Reader<'_>) -> Result<T, Bad>,
     ) -> Result<T, Bad> {
         let mut reader = Reader {
-            empty_left: self.empty_left,
+            room: self.room,
             depth_left: self.depth_left,
             placed: false,
             ..Reader::new(bytes, self.schema)
         };
         let done = act(&mut reader)?;
-        self.empty_left = reader.empty_left;
+        self.room = reader.room;
         self.dropped += reader.dropped;
         Ok(done)
     }
 
-    /// Takes so many values off those that may have no bytes.
+    /// Takes so many values off what the record may still make.
     #[inline]
     pub fn spend(&mut self, values: usize) -> Result<(), Bad> {
-        match self.empty_left.checked_sub(values) {
-            Some(left) => {
-                self.empty_left = left;
-                Ok(())
-            }
-            None => Err(self.bad(format!("the record makes more than {EMPTY_MAX} values"))),
-        }
+        self.room.spend(values).map_err(|why| self.bad(why))
+    }
+
+    /// Takes text off that the schema has, and the record doesn't.
+    #[inline]
+    pub fn spend_text(&mut self, text: &[u8]) -> Result<(), Bad> {
+        self.room.spend_text(text.len()).map_err(|why| self.bad(why))
     }
 
     /// Goes behind a field's value.

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use chrono::DateTime;
 
-use super::super::avro::{binary, decimal_text, float, string};
+use super::super::avro::{DECIMAL_BYTES_MAX, binary, decimal_text, float, string};
 use super::super::framed::Bad;
 use super::fill::wire as wire_of;
 use super::group::{framed, mismatch};
@@ -131,6 +131,7 @@ fn message(reader: &mut Reader<'_>, index: usize, out: &mut Vec<u8>) -> Result<b
             out.push(b',');
         }
         first = false;
+        reader.spend_text(field.name.as_bytes())?;
         string(out, &field.name);
         out.push(b':');
         field_value(reader, field, places, out).map_err(|bad| bad.inside(&field.name))?;
@@ -197,7 +198,12 @@ fn known_message(reader: &mut Reader<'_>, message: &MessageType, known: Known, o
         Known::UnscaledDecimal => {
             let (bytes, scale) = unscaled_decimal(reader)?;
             out.push(b'"');
-            decimal_text(bytes, u32::try_from(scale).unwrap_or_default(), out);
+            if !decimal_text(bytes, u32::try_from(scale).unwrap_or_default(), out) {
+                return Err(reader.bad(format!(
+                    "a decimal has {} bytes, {DECIMAL_BYTES_MAX} are possible",
+                    bytes.len()
+                )));
+            }
             // A scale below 0 counts zeros in front of the point.
             if scale < 0 && bytes.iter().any(|byte| *byte != 0) {
                 out.extend(std::iter::repeat_n(b'0', scale.unsigned_abs() as usize));
@@ -429,7 +435,11 @@ fn value(reader: &mut Reader<'_>, of: Kind, wire: u8, number: u32, out: &mut Vec
             let number = reader.varint()? as i32;
             let values = &reader.schema.enums[index].values;
             match values.binary_search_by_key(&number, |(number, _)| *number) {
-                Ok(at) => string(out, &values[at].1),
+                Ok(at) => {
+                    let name = &values[at].1;
+                    reader.spend_text(name.as_bytes())?;
+                    string(out, name);
+                }
                 Err(_) => write!(out, "{number}").expect("a vector takes all"),
             }
             Ok(out.last() == Some(&b'"'))

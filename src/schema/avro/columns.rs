@@ -14,6 +14,9 @@ const COLUMNS_MAX: usize = 10_000;
 /// Records inside each other that may become structs; what is further in is kept as the text of its JSON.
 pub const DEPTH_MAX: usize = 64;
 
+/// The widest `fixed` that has a column of its width, in bytes; wider ones are binary.
+const FIXED_COLUMN_BYTES_MAX: usize = 4096;
+
 /// The most digits of a decimal column.
 pub const PRECISION_MAX: u32 = 38;
 
@@ -73,6 +76,11 @@ pub fn type_name<'a>(schema: &'a AvroSchema, of: &Avro) -> &'a str {
         Avro::Union(_) => "union",
         Avro::Named(index) => schema.named[*index].simple_name(),
     }
+}
+
+/// Says whether values of so many bytes have a column of their width: none has no width, and a null takes as much as a value.
+pub fn has_width(size: usize) -> bool {
+    (1..=FIXED_COLUMN_BYTES_MAX).contains(&size)
 }
 
 /// Says whether values of a named type are kept as the text of their JSON, seen from inside `inside`.
@@ -183,6 +191,8 @@ impl Mapping<'_> {
         let named = &self.schema.named[index];
         Type::Primitive(match &named.of {
             NamedType::Enum(_) => PrimitiveType::String,
+            NamedType::Fixed(0, _) => PrimitiveType::Binary,
+            NamedType::Fixed(size, FixedAs::Plain) if !has_width(*size) => PrimitiveType::Binary,
             NamedType::Fixed(_, FixedAs::Decimal(of)) => decimal(*of),
             NamedType::Fixed(_, FixedAs::Uuid) => PrimitiveType::Uuid,
             NamedType::Fixed(size, FixedAs::Plain) => PrimitiveType::Fixed(*size as u64),

@@ -10,6 +10,9 @@ use crate::schema::SchemaText;
 /// The largest `fixed`, in bytes: no Arrow column is wider.
 const FIXED_BYTES_MAX: u64 = i32::MAX as u64;
 
+/// The most digits of a decimal: more are none that anybody writes, and each value would be padded to its scale.
+const DIGITS_MAX: u32 = 10_000;
+
 /// Parses a schema and those that it refers to.
 ///
 /// Logical types that aren't known, or don't fit what they stand on, are looked past, as the specification says.
@@ -27,17 +30,45 @@ pub fn parse(schema: &SchemaText) -> Result<AvroSchema, String> {
         }
     }
     let root = parser.of(&json(&schema.text)?, "")?;
-    let named = parser.named.into_iter().map(|open| Named {
-        name: open.name,
-        aliases: open.aliases,
-        default: open.default,
-        of: open.of.expect("a type is complete once its definition was read"),
+    let named = parser.named.into_iter().map(|open| {
+        let of = open.of.expect("a type is complete once its definition was read");
+        let empty = matches!(of, NamedType::Record(_) | NamedType::Fixed(0, _));
+        Named {
+            name: open.name,
+            aliases: open.aliases,
+            default: open.default,
+            of,
+            empty,
+        }
     });
-    Ok(AvroSchema {
+    let mut schema = AvroSchema {
         root,
         named: named.collect(),
         around: None,
-    })
+    };
+    // Ends: each round but the last finds a record that isn't. Both ways, so that a long row of records takes one or two.
+    loop {
+        let forth = (0..schema.named.len()).fold(false, |found, at| schema.see_bytes(at) || found);
+        let back = (0..schema.named.len())
+            .rev()
+            .fold(false, |found, at| schema.see_bytes(at) || found);
+        if !forth && !back {
+            return Ok(schema);
+        }
+    }
+}
+
+impl AvroSchema {
+    /// Looks whether a record that seemed to take no bytes has a field that does; says whether that is news.
+    fn see_bytes(&mut self, at: usize) -> bool {
+        let named = &self.named[at];
+        let NamedType::Record(fields) = &named.of else {
+            return false;
+        };
+        let news = named.empty && fields.iter().any(|field| !self.takes_no_bytes(&field.of));
+        self.named[at].empty &= !news;
+        news
+    }
 }
 
 /// A schema's text is JSON, or a bare type name as some registries store it.
@@ -75,13 +106,43 @@ impl Parser {
                     .iter()
                     .map(|arm| self.of(arm, namespace))
                     .collect::<Result<_, _>>()?;
-                match arms.iter().any(|arm| matches!(arm, Avro::Union(_))) {
-                    true => Err("a union holds a union".to_owned()),
-                    false => Ok(Avro::Union(arms)),
+                for (at, arm) in arms.iter().enumerate() {
+                    if matches!(arm, Avro::Union(_)) {
+                        return Err("a union holds a union".to_owned());
+                    }
+                    // Of types without a name one each: nobody could tell which a value is of.
+                    if arms[..at].iter().any(|other| self.alike(other, arm)) {
+                        return Err(format!("a union holds two `{}`", self.called(arm)));
+                    }
                 }
+                Ok(Avro::Union(arms))
             }
             Value::Object(map) => self.complex(map, namespace),
             other => Err(format!("`{other}` is no type")),
+        }
+    }
+
+    fn alike(&self, one: &Avro, other: &Avro) -> bool {
+        match (one, other) {
+            (Avro::Named(one), Avro::Named(other)) => one == other,
+            _ => std::mem::discriminant(one) == std::mem::discriminant(other),
+        }
+    }
+
+    fn called(&self, of: &Avro) -> &str {
+        match of {
+            Avro::Null => "null",
+            Avro::Boolean => "boolean",
+            Avro::Int(_) => "int",
+            Avro::Long(_) => "long",
+            Avro::Float => "float",
+            Avro::Double => "double",
+            Avro::Bytes(_) => "bytes",
+            Avro::String(_) => "string",
+            Avro::Array(_) => "array",
+            Avro::Map(_) => "map",
+            Avro::Union(_) => "union",
+            Avro::Named(index) => &self.named[*index].name,
         }
     }
 
@@ -251,7 +312,7 @@ fn logical(of: Avro, map: &Map<String, Value>) -> Avro {
 
 fn decimal(map: &Map<String, Value>) -> Option<Decimal> {
     let number = |key: &str| u32::try_from(map.get(key)?.as_u64()?).ok();
-    let precision = number("precision").filter(|precision| *precision > 0)?;
+    let precision = number("precision").filter(|precision| (1..=DIGITS_MAX).contains(precision))?;
     let scale = match map.contains_key("scale") {
         true => number("scale")?,
         false => 0,

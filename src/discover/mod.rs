@@ -81,7 +81,7 @@ pub struct Finding {
     pub unread: bool,
     /// `format`.
     pub format: Guess,
-    /// Whether its values, or those to come, name schemas of the registry.
+    /// Whether its values, those to come, or its keys name schemas of the registry.
     pub registry: bool,
     /// `envelope`.
     pub envelope: Option<Guess>,
@@ -201,6 +201,9 @@ pub fn guess(topic: &Topic, schemas: &Schemas) -> Finding {
     event_time(topic, &sampled, &mut finding);
     let key = key::guess(topic, schemas, &sampled);
     finding.key_format = key.format;
+    // Keys have schemas of their own, whatever values are.
+    let framed = |guess: &Guess| matches!(guess.value.as_str(), "avro" | "protobuf");
+    finding.registry |= finding.key_format.as_ref().is_some_and(framed);
     finding.key_field = key.field;
     finding
 }

@@ -295,7 +295,8 @@ fn protobuf_messages_that_come_twice_at_every_depth_are_no_endless_work() {
         let entry = message(inner);
         [&[0x12], &varint(entry.len())[..], &entry].concat()
     };
-    let around: [(&str, &dyn Fn(&[u8]) -> Vec<u8>); 2] = [("M%", &message), ("map<string, M%>", &entry)];
+    type Around<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+    let around: [(&str, Around<'_>); 2] = [("M%", &message), ("map<string, M%>", &entry)];
     for (of, around) in around {
         let one = |n: usize| {
             let of = of.replace('%', &(n + 1).to_string());

@@ -48,11 +48,10 @@ pub fn parse(schema: &SchemaText) -> Result<AvroSchema, String> {
     };
     // Ends: each round but the last finds a record that isn't. Both ways, so that a long row of records takes one or two.
     loop {
-        let forth = (0..schema.named.len()).fold(false, |found, at| schema.see_bytes(at) || found);
-        let back = (0..schema.named.len())
-            .rev()
-            .fold(false, |found, at| schema.see_bytes(at) || found);
-        if !forth && !back {
+        let count = schema.named.len();
+        let forth = (0..count).filter(|at| schema.see_bytes(*at)).count();
+        let back = (0..count).rev().filter(|at| schema.see_bytes(*at)).count();
+        if forth + back == 0 {
             return Ok(schema);
         }
     }

@@ -102,6 +102,8 @@ pub(super) struct Source {
     pub schema_file: Option<String>,
     /// The message in a `.proto` file.
     pub message_type: Option<String>,
+    /// json: whether values are validated against their JSON Schema; those that violate it are rejects. Default false.
+    pub validate: Option<bool>,
     /// kstream appends; ktable upserts by key. Default kstream.
     pub mode: Option<Mode>,
     /// ktable: the field or fields that make the key; `$key` is the record key itself.

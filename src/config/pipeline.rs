@@ -108,6 +108,8 @@ pub struct KafkaSource {
     pub flatten: bool,
     /// How values are encoded.
     pub format: ValueFormat,
+    /// Values are validated against their JSON Schema.
+    pub validate: bool,
     /// How keys are encoded.
     pub key_format: KeyFormat,
     /// What is around each row.

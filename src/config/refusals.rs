@@ -74,6 +74,18 @@ fn what_is_not_built_is_refused_by_name() {
 }
 
 #[test]
+fn only_json_is_validated() {
+    check_table("source: {validate: true, schemaFile: a.json}", &[]);
+    check_table(
+        "source: {validate: true, format: json, schemaRegistry: \"http://r\"}",
+        &[],
+    );
+    let refused = "4: source.validate: is for JSON with a JSON Schema; write `format: json`, and name a `schemaRegistry` or a `schemaFile`; other formats always follow their schemas";
+    check_table("source: {validate: true}", &[refused]);
+    check_table("source: {validate: true, format: avro, schemaFile: a.avsc}", &[refused]);
+}
+
+#[test]
 fn envelopes_are_what_they_can_be() {
     check_table("source: {envelope: debezium}", &[]);
     check_table(

@@ -95,6 +95,16 @@ pub(super) fn kafka_source(
     let registry = entry
         .schema_registry
         .map(|entry| registry(entry, &format!("{at}.schemaRegistry"), directory, report));
+    let schema = registry.is_some() || entry.schema_file.is_some();
+    let format = format(entry.format, envelope, schema, at, report);
+    let validate = entry.validate.unwrap_or(false);
+    if validate && (format != ValueFormat::Json || !schema) {
+        report.add(
+            &format!("{at}.validate"),
+            "is for JSON with a JSON Schema",
+            Some("write `format: json`, and name a `schemaRegistry` or a `schemaFile`; other formats always follow their schemas"),
+        );
+    }
     KafkaSource {
         group: entry.consumer_group.unwrap_or_else(|| format!("aperio-{name}")),
         brokers,
@@ -107,13 +117,8 @@ pub(super) fn kafka_source(
         event_time,
         include,
         flatten: entry.nested == Some(Nested::Flatten),
-        format: format(
-            entry.format,
-            envelope,
-            registry.is_some() || entry.schema_file.is_some(),
-            at,
-            report,
-        ),
+        format,
+        validate,
         envelope,
         key_format: key_format(entry.key_format, registry.is_some(), at, report),
         registry,
@@ -138,6 +143,7 @@ pub(super) fn no_source() -> KafkaSource {
         include: vec![],
         flatten: false,
         format: ValueFormat::Json,
+        validate: false,
         key_format: KeyFormat::Of(ValueFormat::Bytes),
         envelope: None,
         registry: None,

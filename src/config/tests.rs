@@ -81,6 +81,7 @@ fn defaults_are_applied() {
         max_lag: None,
         source: KafkaSource {
             format: ValueFormat::Json,
+            validate: false,
             key_format: KeyFormat::Of(ValueFormat::Bytes),
             envelope: None,
             schema_file: None,

@@ -200,11 +200,7 @@ impl TranscodedDecoder {
                 }
             }
             Holds::Framed => self.unframed(&chunk.values, missing),
-            Holds::Bare => Json {
-                values: chunk.values.clone(),
-                rejects: Vec::new(),
-                unknown: Vec::new(),
-            },
+            Holds::Bare => self.bare(&chunk.values),
         };
         let json = match self.inside {
             Some(name) => json.inside(name),
@@ -263,6 +259,29 @@ impl TranscodedDecoder {
         decoded
     }
 
+    /// Values as they are, without those that violate the schema in `schemaFile`, where they are validated.
+    fn bare(&self, values: &BinaryArray) -> Json {
+        let mut json = Json {
+            values: values.clone(),
+            rejects: Vec::new(),
+            unknown: Vec::new(),
+        };
+        if let Some(check) = self.writers.check(&SchemaKey::file()) {
+            let kept = values.iter().enumerate().map(|(index, value)| {
+                let value = value?;
+                match check.validate(value) {
+                    Ok(()) => Some(value),
+                    Err(why) => {
+                        json.rejects.push((index as u32, why));
+                        Some(&b""[..])
+                    }
+                }
+            });
+            json.values = kept.collect();
+        }
+        json
+    }
+
     /// Takes the frames off; what has none is JSON as it is.
     fn unframed(&self, values: &BinaryArray, missing: &Missing) -> Json {
         let mut bytes = Vec::with_capacity(values.value_data().len());
@@ -280,10 +299,14 @@ impl TranscodedDecoder {
                 Some(key) => match missing.get(&key) {
                     Some(why) => rejects.push((index as u32, why.clone())),
                     None => {
+                        let json = &value[5..];
+                        match self.writers.check(&key).map_or(Ok(()), |check| check.validate(json)) {
+                            Ok(()) => bytes.extend_from_slice(json),
+                            Err(why) => rejects.push((index as u32, why)),
+                        }
                         if self.writers.get(&key).is_none() && !unknown.contains(&key) {
                             unknown.push(key);
                         }
-                        bytes.extend_from_slice(&value[5..]);
                     }
                 },
             }
@@ -317,9 +340,9 @@ mod tests {
         TranscodedDecoder::new(plan, Arc::new(writers), holds, Some(&["at".to_owned()]))
     }
 
-    fn decode(holds: Holds, values: &[Option<&[u8]>], missing: &Missing) -> Decoded {
+    fn chunk(values: &[Option<&[u8]>]) -> Chunk {
         let count = values.len() as i64;
-        let chunk = Chunk {
+        Chunk {
             partition: Partition(0),
             range: OffsetRange::new(Offset::new(0), Offset::new(count)),
             offsets: (0..count).collect::<Int64Array>(),
@@ -327,8 +350,11 @@ mod tests {
             keys: BinaryArray::from(vec![None::<&[u8]>; values.len()]),
             values: values.iter().copied().collect(),
             headers: None,
-        };
-        decoder(holds).decode(&chunk, missing)
+        }
+    }
+
+    fn decode(holds: Holds, values: &[Option<&[u8]>], missing: &Missing) -> Decoded {
+        decoder(holds).decode(&chunk(values), missing)
     }
 
     #[test]
@@ -357,6 +383,35 @@ mod tests {
         let times = decoded.event_time.expect("it is no column");
         let times: Vec<_> = times.iter().collect();
         assert_eq!(times, [Some("5"), Some("x"), Some("neither text nor a number")]);
+    }
+
+    #[test]
+    fn values_that_violate_their_schema_are_rejects_where_that_is_asked_for() {
+        let text = crate::schema::SchemaText {
+            language: crate::schema::SchemaLanguage::Json,
+            text: r#"{"type":"object","properties":{"id":{"maximum":5}}}"#.to_owned(),
+            references: Vec::new(),
+        };
+        let check = || Arc::new(crate::schema::json_schema::Check::new(&text).expect("a schema"));
+        let mut framed = decoder(Holds::Framed);
+        Arc::make_mut(&mut framed.writers).add_check(SchemaKey::id(1), check());
+        let with_id = |json: &str| [b"\0\0\0\0\x01", json.as_bytes()].concat();
+        let (good, bad) = (with_id(r#"{"id":5}"#), with_id(r#"{"id":6}"#));
+        // A value that names no schema isn't validated.
+        let chunk = chunk(&[Some(&good), Some(&bad), Some(br#"{"id":7}"#), None]);
+        let decoded = framed.decode(&chunk, &Missing::new());
+        assert_eq!(decoded.rows.column(0).as_primitive::<Int64Type>().values(), &[5, 7]);
+        assert_eq!((decoded.filtered, decoded.rejects[0].index), (1, 1));
+        let reason = "the value violates its JSON Schema at `/id`: 6 is greater than the maximum of 5";
+        assert_eq!(decoded.rejects[0].reason, reason);
+        let mut bare = decoder(Holds::Bare);
+        Arc::make_mut(&mut bare.writers).add_check(SchemaKey::file(), check());
+        let decoded = bare.decode(
+            &super::tests::chunk(&[Some(br#"{"id":6}"#), None, Some(br#"{"id":1}"#), Some(b"{")]),
+            &Missing::new(),
+        );
+        let indexes: Vec<_> = decoded.rejects.iter().map(|reject| reject.index).collect();
+        assert_eq!((indexes, decoded.filtered, decoded.indexes), (vec![0, 3], 1, vec![2]));
     }
 
     #[test]

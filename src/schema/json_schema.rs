@@ -3,6 +3,7 @@
 //! The columns are those that the JSON decoder fills; it keeps any value as its JSON text in a string column, which is
 //! what a schema's values become wherever no column holds them all.
 
+mod check;
 pub(super) mod documents;
 mod kind;
 pub(super) mod node;
@@ -15,6 +16,8 @@ use self::documents::{Documents, Place};
 use self::kind::{Fields, Kind, Of};
 use self::node::Node;
 use super::SchemaText;
+
+pub use self::check::Check;
 
 /// Schemas inside each other, those that a `$ref` leads to and the arms of `allOf`, `anyOf` and `oneOf` counted; what
 /// is deeper is kept as JSON text. Without a `$ref` no text gets there: `serde_json` reads 128 levels, two for each.

@@ -7,6 +7,7 @@ use iceberg::spec::{ListType, MapType, NestedField, StructType, Type};
 
 use super::avro::{self, AvroSchema};
 use super::frame::{Part, SchemaKey, SchemaName};
+use super::json_schema::Check;
 use super::protobuf::{self, Message, ProtoSchema};
 use super::{KEY, SchemaLanguage, SchemaText, json_schema};
 use crate::config::EnvelopeKind;
@@ -192,6 +193,9 @@ pub struct Rename {
     pub before: Vec<String>,
 }
 
+/// What values are validated against, by their schemas.
+pub type Checks = BTreeMap<SchemaKey, Arc<Check>>;
+
 /// Schemas that nobody could get, and why: true of the moment that it was found out.
 pub type Missing = BTreeMap<SchemaKey, String>;
 
@@ -202,6 +206,7 @@ pub struct Writers {
     /// Those of them that the table wasn't made to follow yet.
     ahead: BTreeSet<SchemaKey>,
     file_fingerprint: Option<u64>,
+    checks: Checks,
 }
 
 impl Writers {
@@ -265,6 +270,16 @@ impl Writers {
             self.file_fingerprint = schema.fingerprint();
         }
         self.known.insert(key, schema);
+    }
+
+    /// Has values of a schema validated.
+    pub fn add_check(&mut self, key: SchemaKey, check: Arc<Check>) {
+        self.checks.insert(key, check);
+    }
+
+    /// What values of a schema are validated against, if they are.
+    pub fn check(&self, key: &SchemaKey) -> Option<&Check> {
+        self.checks.get(key).map(|check| &**check)
     }
 
     /// The schemas in order of their keys: ids ascending.

@@ -16,8 +16,9 @@ use crate::offsets::{Offsets, Partition};
 use crate::registry::{Registry, RegistryError};
 use crate::run::start;
 use crate::schema::frame::{Part, SchemaKey};
+use crate::schema::json_schema::Check;
 use crate::schema::{SchemaText, WriterSchema, Writers};
-use crate::shell::schema_file::schema_file;
+use crate::shell::schema_file::{schema_file, unusable_file};
 use crate::store::{Access, Store};
 use crate::sync_points::{SyncPoints, SyncPointsError};
 use crate::table::admit::Source;
@@ -94,10 +95,19 @@ impl World {
             .map(|config| registry(config, timeout))
             .transpose()?;
         let schema_file = schema_file(&pipeline)?;
+        let mut values = Writers::default();
+        if let (true, None, Some(text)) = (pipeline.source.validate, &registry, &schema_file) {
+            let check = Check::new(text).map_err(|why| unusable_file(&pipeline, why))?;
+            values.add_check(SchemaKey::file(), Arc::new(check));
+        }
+        let known = Known {
+            values: Arc::new(values),
+            keys: Arc::default(),
+        };
         Ok(World {
             registry,
             schema_file,
-            known: RwLock::default(),
+            known: RwLock::new(known),
             pipeline,
             catalog,
             letters,
@@ -114,6 +124,12 @@ impl World {
             Part::Value => known.values.clone(),
             Part::Key => known.keys.clone(),
         }
+    }
+
+    /// Has values of a schema validated.
+    pub fn add_check(&self, key: SchemaKey, check: Check) {
+        let mut known = self.known.write().expect("nobody panics while they hold it");
+        Arc::make_mut(&mut known.values).add_check(key, Arc::new(check));
     }
 
     /// Adds schemas to those that are known, by [`Writers::add`] or [`Writers::add_ahead`].

@@ -26,11 +26,7 @@ pub(crate) fn schema_file(pipeline: &Pipeline) -> Result<Option<SchemaText>, Fai
     let Some(path) = &pipeline.source.schema_file else {
         return Ok(None);
     };
-    let refused = |why: String| {
-        Failure::new(Exit::Config, format!("the schema in `{path}` can't be used"))
-            .detail(why)
-            .hint("look at `source.schemaFile` in the pipeline file")
-    };
+    let refused = |why: String| unusable_file(pipeline, why);
     let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
     let text = SchemaText {
         language: language(pipeline.source.format),
@@ -42,6 +38,14 @@ pub(crate) fn schema_file(pipeline: &Pipeline) -> Result<Option<SchemaText>, Fai
     };
     WriterSchema::parse_named(&text, pipeline.source.message_type.as_deref()).map_err(refused)?;
     Ok(Some(text))
+}
+
+/// Tells that a schema file can't be used: exit code 2.
+pub(crate) fn unusable_file(pipeline: &Pipeline, why: String) -> Failure {
+    let path = pipeline.source.schema_file.as_deref().unwrap_or_default();
+    Failure::new(Exit::Config, format!("the schema in `{path}` can't be used"))
+        .detail(why)
+        .hint("look at `source.schemaFile` in the pipeline file")
 }
 
 /// Reads the files that a `.proto` file imports, each after those that it imports itself.

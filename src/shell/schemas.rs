@@ -15,6 +15,7 @@ use crate::kafka::admin::SampleRecord;
 use crate::line::Given;
 use crate::registry::RegistryError;
 use crate::schema::frame::{self, Part, SchemaKey, SchemaName};
+use crate::schema::json_schema::Check;
 use crate::schema::{KEY, Missing, SchemaLanguage, SchemaText, WriterSchema, Writers, evolve, follow};
 use crate::shell::open::{World, patiently, registry_failure};
 use crate::shell::schema_file::language;
@@ -217,13 +218,22 @@ impl World {
             // Which of its messages the records are, only they say: most are the first.
             key.message = vec![0];
         }
-        match WriterSchema::parse(&key, &newest.schema) {
+        match self.checked(&key, &newest.schema) {
             Ok(writer) => Ok(Some((key, Arc::new(self.of_rows(part, writer))))),
             Err(why) => {
                 warn!(table = %self.ident, subject, error = why, "the newest schema can't be used");
                 Ok(None)
             }
         }
+    }
+
+    /// Understands a schema, also as what values are validated against, if they are.
+    fn checked(&self, key: &SchemaKey, text: &SchemaText) -> Result<WriterSchema, String> {
+        let writer = WriterSchema::parse(key, text)?;
+        if self.pipeline.source.validate && key.part == Part::Value {
+            self.add_check(key.clone(), Check::new(text)?);
+        }
+        Ok(writer)
     }
 
     /// Envelopes around rows aren't what becomes columns.
@@ -279,7 +289,7 @@ impl World {
     fn understand(&self, key: &SchemaKey, text: &SchemaText) -> Result<Asked, Failure> {
         let wanted = language(self.format_of(key.part));
         let parsed = match text.language == wanted {
-            true => WriterSchema::parse(key, text).map(|writer| self.of_rows(key.part, writer)),
+            true => self.checked(key, text).map(|writer| self.of_rows(key.part, writer)),
             false => Err(format!(
                 "it is a schema of {}, `{}` says {}",
                 text.language.name(),

@@ -103,6 +103,23 @@ fn json_with_schemas_evolves_while_runs_are_killed() {
     work.start_once(&[]).wait().expect_code(0);
     let found = rows(Engine::DuckDb, &work, topic);
     assert_eq!((found.len(), &found[1000]["email"]), (1001, &json!("x")));
+    // A number among the tags is taken as text; where values are validated, it is a reject.
+    let id = registry.register(&subject, "JSON", &schema(4).to_string(), &[]);
+    let record = json!({"value": {"id": 1001, "tags": [5]}});
+    produce(
+        topic,
+        encode::encode(&json!({"format": "json", "frame": {"id": id}, "records": [record]})),
+    );
+    for (more, rejected) in [(more.clone(), 0), (format!("{more}      validate: true\n"), 1)] {
+        let work = Workspace::new(&pipeline(topic, "json", &more));
+        let report = work.start_once(&["--output", "json"]).wait().expect_code(0).report();
+        let table = &report["tables"][0];
+        assert_eq!(
+            (&table["rejected"], &table["rowsWritten"]),
+            (&json!(rejected), &json!(1002 - rejected)),
+            "{report:#}"
+        );
+    }
 }
 
 #[test]

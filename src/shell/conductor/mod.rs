@@ -253,6 +253,7 @@ impl Conductor {
             lines: lines_max,
             topic: source.topic.clone(),
             encoding: match (source.format, &source.registry) {
+                (ValueFormat::Json, None) if source.validate => Encoding::Transcoded(Holds::Bare),
                 (ValueFormat::Json, None) => Encoding::Json,
                 (ValueFormat::Json, Some(_)) => Encoding::Transcoded(Holds::Framed),
                 (ValueFormat::MessagePack, _) => Encoding::Transcoded(Holds::MessagePack),

@@ -297,10 +297,8 @@ pub enum KafkaColumn {
 }
 
 impl KafkaColumn {
-    /// Every column about the record.
-    ///
-    /// Where the payload has a field of that name, it gets no column.
-    pub const ALL: [KafkaColumn; 8] = [
+    /// Every column that `include` can add: their names are ours, whether it does or not.
+    pub const ALL: [KafkaColumn; 7] = [
         KafkaColumn::Topic,
         KafkaColumn::Partition,
         KafkaColumn::Offset,
@@ -308,7 +306,6 @@ impl KafkaColumn {
         KafkaColumn::Key,
         KafkaColumn::Headers,
         KafkaColumn::SchemaId,
-        KafkaColumn::EventId,
     ];
 
     /// Returns the column's name.

@@ -15,6 +15,17 @@ pub(crate) enum FieldValue<'a> {
     Other,
 }
 
+impl FieldValue<'_> {
+    /// Returns it as the text that a time is read from.
+    pub fn into_text(self) -> String {
+        match self {
+            FieldValue::Text(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            FieldValue::Number(number) => number.to_owned(),
+            FieldValue::Other => "neither text nor a number".to_owned(),
+        }
+    }
+}
+
 /// Returns the value at `path` in a record that was decoded without fault; `None` for null and where there is none.
 ///
 /// Names match whatever the case of their ASCII letters; of equal names the last counts.

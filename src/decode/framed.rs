@@ -30,6 +30,14 @@ pub enum Framing {
 /// The names on the wire that are remembered: numbers in them may be written in more ways than anybody does.
 const NAMES_MAX: usize = 4096;
 
+/// Remembers what a name on the wire stands for.
+pub(super) fn remember<T>(names: &mut HashMap<Vec<u8>, T>, name: &[u8], found: T) {
+    if names.len() >= NAMES_MAX {
+        names.clear();
+    }
+    names.insert(name.to_vec(), found);
+}
+
 impl Framing {
     /// Reads what names the schema of a value.
     ///
@@ -42,28 +50,32 @@ impl Framing {
             (Framing::Registry { indexes }, _) => frame::header_key(name, indexes),
         }
     }
-}
 
-/// Returns what names the schema of a part of a record, in a header or in front of it, and what was written with it.
-#[inline]
-pub(super) fn named<'a>(
-    chunk: &'a Chunk,
-    index: usize,
-    part: Part,
-    indexes: bool,
-    value: &'a [u8],
-) -> Result<(&'a [u8], &'a [u8]), String> {
-    if let Some(headers) = &chunk.headers
-        && let Some(header) = frame::header(headers, index, part.header())
-    {
-        return Ok((header, value));
+    /// Returns what names the schema of a part of a record, in a header or in front of it, and what was written with it.
+    #[inline]
+    pub(super) fn named<'a>(
+        self,
+        chunk: &'a Chunk,
+        index: usize,
+        part: Part,
+        writers: &Writers,
+        value: &'a [u8],
+    ) -> Result<(&'a [u8], &'a [u8]), String> {
+        let Framing::Registry { indexes } = self else {
+            return Ok((&[], without_fingerprint(writers, value)));
+        };
+        if let Some(headers) = &chunk.headers
+            && let Some(header) = frame::header(headers, index, part.header())
+        {
+            return Ok((header, value));
+        }
+        let framed = frame::split(value, indexes)?;
+        Ok((framed.prefix, framed.body))
     }
-    let framed = frame::split(value, indexes)?;
-    Ok((framed.prefix, framed.body))
 }
 
 /// Avro's single-object encoding puts a fingerprint of the schema in front: where it is that of the file, it goes.
-pub(super) fn without_fingerprint<'a>(writers: &Writers, value: &'a [u8]) -> &'a [u8] {
+fn without_fingerprint<'a>(writers: &Writers, value: &'a [u8]) -> &'a [u8] {
     match (frame::single_object(value), writers.file_fingerprint()) {
         (Some((found, body)), Some(held)) if found == held => body,
         _ => value,
@@ -259,10 +271,7 @@ impl FramedDecoder {
             column.reserve(chunk.len());
         }
         let mut pass = Pass::default();
-        let mut unknown = Unknown {
-            missing,
-            found: BTreeSet::new(),
-        };
+        let mut unknown = Unknown::new(missing);
         for index in 0..chunk.len() {
             let row = pass.indexes.len();
             let read = match chunk.values.is_null(index) {
@@ -285,7 +294,7 @@ impl FramedDecoder {
                 }
             }
         }
-        pass.unknown = unknown.found;
+        pass.unknown = unknown.found();
         pass
     }
 
@@ -329,7 +338,7 @@ impl FramedDecoder {
         value: &'a [u8],
         unknown: &mut Unknown<'_>,
     ) -> Result<(usize, &'a [u8]), String> {
-        let (name, body) = self.named(chunk, index, value)?;
+        let (name, body) = self.framing.named(chunk, index, self.part, &self.writers, value)?;
         if let Some(program) = self.last_program.filter(|_| self.last == name) {
             return Ok((program, body));
         }
@@ -340,15 +349,6 @@ impl FramedDecoder {
         self.last_in_front = !name.is_empty() && name.len() + body.len() == value.len();
         self.last_program = Some(program);
         Ok((program, body))
-    }
-
-    /// Returns what names the record's schema, and what was written with it.
-    #[inline]
-    fn named<'a>(&self, chunk: &'a Chunk, index: usize, value: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), String> {
-        match self.framing {
-            Framing::File => Ok((&[], without_fingerprint(&self.writers, value))),
-            Framing::Registry { indexes } => named(chunk, index, self.part, indexes, value),
-        }
     }
 
     /// Returns the plan of a schema, compiled if it is the first record of it.
@@ -363,14 +363,7 @@ impl FramedDecoder {
             self.remember(name, &found);
             return found;
         }
-        let Some(writer) = self.writers.get(&key) else {
-            if let Some(why) = unknown.missing.get(&key) {
-                return Err(why.clone());
-            }
-            let why = format!("{key} isn't known");
-            unknown.found.insert(key);
-            return Err(why);
-        };
+        let writer = unknown.known(&self.writers, &key)?;
         let compiled = compile(writer, &self.writers, &self.plan, self.event_time.as_deref());
         let found = match compiled {
             Ok(program) => {
@@ -385,17 +378,43 @@ impl FramedDecoder {
     }
 
     fn remember(&mut self, name: &[u8], found: &Result<usize, String>) {
-        if self.found.len() >= NAMES_MAX {
-            self.found.clear();
-        }
-        self.found.insert(name.to_vec(), found.clone());
+        remember(&mut self.found, name, found.clone());
     }
 }
 
 /// Schemas that aren't known: those that nobody could get, and those that nobody was asked for.
-struct Unknown<'m> {
+pub(super) struct Unknown<'m> {
     missing: &'m Missing,
     found: BTreeSet<SchemaKey>,
+}
+
+impl<'m> Unknown<'m> {
+    pub fn new(missing: &'m Missing) -> Self {
+        Unknown {
+            missing,
+            found: BTreeSet::new(),
+        }
+    }
+
+    /// Returns a schema, or remembers that it isn't known.
+    ///
+    /// # Errors
+    /// Why it isn't there.
+    pub fn known<'w>(&mut self, writers: &'w Writers, key: &SchemaKey) -> Result<&'w Arc<WriterSchema>, String> {
+        if let Some(writer) = writers.get(key) {
+            return Ok(writer);
+        }
+        if let Some(why) = self.missing.get(key) {
+            return Err(why.clone());
+        }
+        self.found.insert(key.clone());
+        Err(format!("{key} isn't known"))
+    }
+
+    /// Those that nobody was asked for.
+    pub fn found(self) -> BTreeSet<SchemaKey> {
+        self.found
+    }
 }
 
 #[derive(Default)]

@@ -16,6 +16,7 @@ mod problem;
 mod protobuf;
 pub mod raw;
 mod room;
+mod target;
 pub mod transcoded;
 mod unknown;
 mod varint;

@@ -240,20 +240,13 @@ impl TranscodedDecoder {
         }
         decoded.unknown = json.unknown;
         decoded.event_time = self.event_time.as_ref().map(|path| {
-            let times = decoded
-                .indexes
-                .iter()
-                .map(|index| {
-                    let index = *index as usize;
-                    // What isn't in the row may be around it.
-                    let found = field(text.values.value(index), path);
-                    found.or_else(|| around_it(around.as_ref()?.value(index), path))
-                })
-                .map(|found| match found? {
-                    FieldValue::Text(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-                    FieldValue::Number(number) => Some(number.to_owned()),
-                    FieldValue::Other => Some("neither text nor a number".to_owned()),
-                });
+            let times = decoded.indexes.iter().map(|index| {
+                let index = *index as usize;
+                // What isn't in the row may be around it.
+                let found = field(text.values.value(index), path);
+                let found = found.or_else(|| around_it(around.as_ref()?.value(index), path));
+                found.map(FieldValue::into_text)
+            });
             times.collect::<StringArray>()
         });
         decoded

@@ -234,6 +234,26 @@ pub struct Field {
     pub of: Avro,
 }
 
+impl Avro {
+    /// Returns what Avro calls the type; `None` for those that have names of their own.
+    pub fn word(&self) -> Option<&'static str> {
+        Some(match self {
+            Avro::Null => "null",
+            Avro::Boolean => "boolean",
+            Avro::Int(_) => "int",
+            Avro::Long(_) => "long",
+            Avro::Float => "float",
+            Avro::Double => "double",
+            Avro::Bytes(_) => "bytes",
+            Avro::String(_) => "string",
+            Avro::Array(_) => "array",
+            Avro::Map(_) => "map",
+            Avro::Union(_) => "union",
+            Avro::Named(_) => return None,
+        })
+    }
+}
+
 impl AvroSchema {
     /// Returns the fields of a record, or of the record in a union with null.
     pub fn record<'a>(&'a self, of: &'a Avro) -> Option<(usize, &'a [Field])> {

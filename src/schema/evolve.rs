@@ -323,12 +323,8 @@ pub fn row_plan(
     let declaration = |lower: &str| declared?.iter().find(|column| column.name.to_lowercase() == lower);
     let source = |name: &str| {
         let lower = name.to_lowercase();
-        // The name of an event's id is ours only where it is asked for.
-        let ours = |column: &KafkaColumn| *column != KafkaColumn::EventId || include.contains(column);
-        if let Some(column) = KafkaColumn::ALL
-            .into_iter()
-            .find(|column| column.name() == lower && ours(column))
-        {
+        let mut ours = KafkaColumn::ALL.into_iter().chain(include.iter().copied());
+        if let Some(column) = ours.find(|column| column.name() == lower) {
             return if include.contains(&column) {
                 ColumnSource::Kafka(column)
             } else {

@@ -28,9 +28,7 @@ pub fn wanted(writer: &WriterSchema, writers: &Writers, form: Form) -> Result<Ve
     let mut fields: Vec<Arc<NestedField>> = writer.columns(form.nanos)?.into_iter().map(Arc::new).collect();
     // A field of a value that is named like a column of ours has none.
     let ours = |field: &NestedField| {
-        let mut ours = KafkaColumn::ALL
-            .iter()
-            .filter(|column| **column != KafkaColumn::EventId);
+        let mut ours = KafkaColumn::ALL.iter();
         ours.any(|column| field.name.eq_ignore_ascii_case(column.name()))
     };
     fields.retain(|field| form.part == Part::Key || !ours(field));

@@ -54,6 +54,15 @@ impl WriterSchema {
         }
     }
 
+    /// Says whether values are envelopes, and this is of what is inside them; see [`WriterSchema::within`].
+    pub fn is_inside(&self) -> bool {
+        match self {
+            WriterSchema::Avro(schema) => schema.around.is_some(),
+            WriterSchema::Protobuf(schema) => schema.around.is_some(),
+            WriterSchema::Json(_) => false,
+        }
+    }
+
     /// Says whether values are envelopes of rows that are JSON: the rows themselves say what they hold.
     pub fn holds_text(&self) -> bool {
         match self {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use iceberg::spec::{NestedField, PrimitiveType, Type};
 
 use super::super::room;
+use super::super::target::{Dropped, Target, targets};
 use super::fill::{Absent, Fill, Group, Inner, Rescale, Route, Step};
 use super::{Program, Root};
 use crate::config::types;
@@ -12,7 +13,7 @@ use crate::schema::avro::{
     self, Avro, AvroSchema, BytesAs, Decimal, Field, FixedAs, IntAs, LongAs, NamedType, PRECISION_MAX, StringAs,
     TimeUnit,
 };
-use crate::schema::{ColumnSource, RowPlan, UnknownFields, VALUE};
+use crate::schema::{RowPlan, UnknownFields, VALUE};
 
 /// Compiles a plan for records of `writer`.
 ///
@@ -37,33 +38,13 @@ pub(in super::super) fn compile(
         writer,
         newest: newest.unwrap_or(writer),
         declared: plan.unknown == UnknownFields::Declared,
-        dropped: match plan.unknown {
-            UnknownFields::Ignore => Dropped::Counted,
-            UnknownFields::Declared => Dropped::Ignored,
-            UnknownFields::Evolve | UnknownFields::Strict => Dropped::Refused,
-        },
+        dropped: Dropped::of(plan),
         inside: Vec::new(),
         differences: Vec::new(),
         sparse: false,
         flat_fields: 0,
     };
-    let table = plan.schema.as_struct().fields().iter().zip(&plan.sources);
-    let mut reserved = Vec::new();
-    let mut targets = Vec::new();
-    for (field, source) in table {
-        match source {
-            ColumnSource::Payload(path) => targets.push(Target {
-                column: targets.len(),
-                path,
-                field,
-            }),
-            _ => reserved.push(field.name.to_lowercase()),
-        }
-    }
-    if let Some((path, field)) = more {
-        let column = targets.len();
-        targets.push(Target { column, path, field });
-    }
+    let (targets, reserved) = targets(plan, more);
     let root = compiler.root(&targets, &reserved, plan.flatten);
     match compiler.differences.is_empty() {
         true => Ok(Program {
@@ -73,24 +54,6 @@ pub(in super::super) fn compile(
         }),
         false => Err(compiler.differences),
     }
-}
-
-/// A column of the table, and the field it is filled from.
-#[derive(Clone, Copy)]
-struct Target<'p> {
-    column: usize,
-    /// What is left of the path, from the record that is looked at.
-    path: &'p [String],
-    field: &'p NestedField,
-}
-
-/// What becomes of fields that no column takes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Dropped {
-    Counted,
-    Ignored,
-    /// The table was to be given columns for them.
-    Refused,
 }
 
 /// The counterpart of a writer's type in the newest schema.

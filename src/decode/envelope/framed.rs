@@ -7,7 +7,7 @@ use arrow::array::{Array, BinaryArray, BooleanBufferBuilder, StringArray};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 
 use super::super::field::{FieldValue, field};
-use super::super::framed::{FramedDecoder, Framing, named, without_fingerprint};
+use super::super::framed::{FramedDecoder, Framing, Unknown, remember};
 use super::super::json::JsonDecoder;
 use super::super::{Decoded, Reject, Stage, avro, protobuf};
 use super::{Change, Names, Picked, no_operation, no_row, row_of_text};
@@ -118,6 +118,7 @@ impl EnvelopeDecoder {
     }
 
     fn inside(&mut self, chunk: &Chunk, missing: &Missing) -> Inside {
+        let mut unknown = Unknown::new(missing);
         let mut inside = Inside {
             bytes: Vec::with_capacity(chunk.values.value_data().len()),
             ends: vec![0],
@@ -132,7 +133,7 @@ impl EnvelopeDecoder {
             inside.event_ids.push(None);
             inside.times.push(None);
             let row = match chunk.values.is_valid(index) {
-                true => self.event(chunk, index, missing, &mut inside),
+                true => self.event(chunk, index, &mut unknown, &mut inside),
                 false => Ok(false),
             };
             inside.rows.append(row == Ok(true));
@@ -145,28 +146,28 @@ impl EnvelopeDecoder {
                 });
             }
         }
+        inside.unknown = unknown.found();
         inside
     }
 
     /// Opens one event; says whether there is a row in it.
-    fn event(&mut self, chunk: &Chunk, index: usize, missing: &Missing, inside: &mut Inside) -> Result<bool, String> {
+    fn event(
+        &mut self,
+        chunk: &Chunk,
+        index: usize,
+        unknown: &mut Unknown<'_>,
+        inside: &mut Inside,
+    ) -> Result<bool, String> {
         let value = chunk.values.value(index);
-        let (name, body) = match self.framing {
-            Framing::File => (&[][..], without_fingerprint(&self.writers, value)),
-            Framing::Registry { indexes } => named(chunk, index, Part::Value, indexes, value)?,
-        };
-        let writer = self.writer(name, missing, &mut inside.unknown)?;
+        let (name, body) = self.framing.named(chunk, index, Part::Value, &self.writers, value)?;
+        let writer = self.writer(name, unknown)?;
         let picked = match &*writer {
             WriterSchema::Avro(schema) => avro::pick(schema, schema.around.as_ref(), body, &self.names),
             WriterSchema::Protobuf(schema) => protobuf::pick(schema, body, &self.names),
             WriterSchema::Json(_) => return Err("its schema is a JSON Schema".to_owned()),
         };
         let picked = picked.map_err(|bad| bad.reason())?;
-        let around = match &*writer {
-            WriterSchema::Avro(schema) => schema.around.is_some(),
-            WriterSchema::Protobuf(schema) => schema.around.is_some(),
-            WriterSchema::Json(_) => false,
-        };
+        let around = writer.is_inside();
         let change = self.change(&picked, around)?;
         inside.event_ids[index].clone_from(&picked.event_id);
         inside.times[index] = match (&self.names.time, &picked.time) {
@@ -192,19 +193,16 @@ impl EnvelopeDecoder {
                 inside.bytes.extend_from_slice(&row);
             }
             (Rows::Text(_), around) => {
-                let text = match (&*writer, around) {
-                    (writer, true) if writer.holds_text() => picked.row.map(|row| row.into_owned()),
-                    (WriterSchema::Avro(schema), _) => {
-                        let body = if around { picked.row.as_deref() } else { Some(body) };
-                        let text = body.map(|body| avro::json(schema, body)).transpose();
-                        text.map_err(|bad| bad.reason())?
+                let body = if around { picked.row.as_deref() } else { Some(body) };
+                let text = match (&*writer, body) {
+                    (_, None) | (WriterSchema::Json(_), _) => None,
+                    (writer, Some(row)) if writer.holds_text() => Some(row.to_vec()),
+                    (WriterSchema::Avro(schema), Some(row)) => {
+                        Some(avro::json(schema, row).map_err(|bad| bad.reason())?)
                     }
-                    (WriterSchema::Protobuf(schema), _) => {
-                        let body = if around { picked.row.as_deref() } else { Some(body) };
-                        let text = body.map(|body| protobuf::json(schema, body)).transpose();
-                        text.map_err(|bad| bad.reason())?
+                    (WriterSchema::Protobuf(schema), Some(row)) => {
+                        Some(protobuf::json(schema, row).map_err(|bad| bad.reason())?)
                     }
-                    (WriterSchema::Json(_), _) => None,
                 };
                 let text = text.ok_or_else(|| no_row(self.kind, operation))?;
                 let text = String::from_utf8(text).map_err(|_| "the row is no UTF-8".to_owned())?;
@@ -225,36 +223,19 @@ impl EnvelopeDecoder {
         }
     }
 
-    fn writer(
-        &mut self,
-        name: &[u8],
-        missing: &Missing,
-        unknown: &mut BTreeSet<SchemaKey>,
-    ) -> Result<Arc<WriterSchema>, String> {
+    fn writer(&mut self, name: &[u8], unknown: &mut Unknown<'_>) -> Result<Arc<WriterSchema>, String> {
         if let Some(found) = self.found.get(name) {
             return Ok(found.clone());
         }
-        let key = self.framing.key(name)?;
-        let Some(writer) = self.writers.get(&key) else {
-            if let Some(why) = missing.get(&key) {
-                return Err(why.clone());
-            }
-            let why = format!("{key} isn't known");
-            unknown.insert(key);
-            return Err(why);
-        };
-        self.found.insert(name.to_vec(), writer.clone());
-        Ok(writer.clone())
+        let writer = unknown.known(&self.writers, &self.framing.key(name)?)?.clone();
+        remember(&mut self.found, name, writer.clone());
+        Ok(writer)
     }
 }
 
 /// Returns the time at a path in a row's JSON, as text.
 fn time_text(json: &[u8], path: &[String]) -> Option<String> {
-    Some(match field(json, path)? {
-        FieldValue::Text(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        FieldValue::Number(number) => number.to_owned(),
-        FieldValue::Other => "neither text nor a number".to_owned(),
-    })
+    field(json, path).map(FieldValue::into_text)
 }
 
 /// Returns the time in the field that a path begins with.

@@ -9,13 +9,14 @@ use iceberg::spec::{NestedField, PrimitiveType, Type};
 
 use self::pair::{Pair, pairs};
 use super::super::room;
+use super::super::target::{Dropped, Target, targets};
 use super::fill::{Fill, wire};
 use super::group::{Act, End, Group, Member, Route, Step};
 use super::map::MapFill;
 use super::{Program, Root};
 use crate::config::types;
 use crate::schema::protobuf::{self, Field, Kind, ProtoSchema, Shape, VALUE};
-use crate::schema::{ColumnSource, RowPlan, UnknownFields};
+use crate::schema::{RowPlan, UnknownFields};
 
 /// Compiles a plan for records of `writer`.
 ///
@@ -40,32 +41,12 @@ pub(in super::super) fn compile(
         writer,
         newest: newest.unwrap_or(writer),
         declared: plan.unknown == UnknownFields::Declared,
-        dropped: match plan.unknown {
-            UnknownFields::Ignore => Dropped::Counted,
-            UnknownFields::Declared => Dropped::Ignored,
-            UnknownFields::Evolve | UnknownFields::Strict => Dropped::Refused,
-        },
+        dropped: Dropped::of(plan),
         inside: Vec::new(),
         differences: Vec::new(),
         flat_fields: 0,
     };
-    let table = plan.schema.as_struct().fields().iter().zip(&plan.sources);
-    let mut reserved = Vec::new();
-    let mut targets = Vec::new();
-    for (field, source) in table {
-        match source {
-            ColumnSource::Payload(path) => targets.push(Target {
-                column: targets.len(),
-                path,
-                field,
-            }),
-            _ => reserved.push(field.name.to_lowercase()),
-        }
-    }
-    if let Some((path, field)) = more {
-        let column = targets.len();
-        targets.push(Target { column, path, field });
-    }
+    let (targets, reserved) = targets(plan, more);
     let root = compiler.root(&targets, &reserved, plan.flatten);
     match compiler.differences.is_empty() {
         true => Ok(Program {
@@ -74,24 +55,6 @@ pub(in super::super) fn compile(
         }),
         false => Err(compiler.differences),
     }
-}
-
-/// A column of the table, and the field it is filled from.
-#[derive(Clone, Copy)]
-struct Target<'p> {
-    column: usize,
-    /// What is left of the path, from the message that is looked at.
-    path: &'p [String],
-    field: &'p NestedField,
-}
-
-/// What becomes of fields that no column takes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Dropped {
-    Counted,
-    Ignored,
-    /// The table was to be given columns for them.
-    Refused,
 }
 
 struct Compiler<'c> {

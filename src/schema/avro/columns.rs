@@ -63,18 +63,8 @@ pub fn arm_names(schema: &AvroSchema, arms: &[Avro]) -> Vec<String> {
 /// Returns what Avro calls a type, without its namespace.
 pub fn type_name<'a>(schema: &'a AvroSchema, of: &Avro) -> &'a str {
     match of {
-        Avro::Null => "null",
-        Avro::Boolean => "boolean",
-        Avro::Int(_) => "int",
-        Avro::Long(_) => "long",
-        Avro::Float => "float",
-        Avro::Double => "double",
-        Avro::Bytes(_) => "bytes",
-        Avro::String(_) => "string",
-        Avro::Array(_) => "array",
-        Avro::Map(_) => "map",
-        Avro::Union(_) => "union",
         Avro::Named(index) => schema.named[*index].simple_name(),
+        of => of.word().expect("only named types have no word"),
     }
 }
 

@@ -130,18 +130,8 @@ impl Parser {
 
     fn called(&self, of: &Avro) -> &str {
         match of {
-            Avro::Null => "null",
-            Avro::Boolean => "boolean",
-            Avro::Int(_) => "int",
-            Avro::Long(_) => "long",
-            Avro::Float => "float",
-            Avro::Double => "double",
-            Avro::Bytes(_) => "bytes",
-            Avro::String(_) => "string",
-            Avro::Array(_) => "array",
-            Avro::Map(_) => "map",
-            Avro::Union(_) => "union",
             Avro::Named(index) => &self.named[*index].name,
+            of => of.word().expect("only named types have no word"),
         }
     }
 

@@ -637,22 +637,22 @@ impl Line {
         let rows = plan.rows.clone();
         let event_time = settings.event_time.as_ref();
         let event_time = event_time.map(|event_time| event_time.path.as_slice());
+        let opened = settings.envelope.filter(|envelope| envelope.is_opened());
         let transcoded = |holds| {
             let decoder = TranscodedDecoder::new(plan.rows.clone(), plan.writers.clone(), holds, event_time);
-            Decoder::Transcoded(match settings.envelope {
+            Decoder::Transcoded(match opened {
                 Some(envelope) => decoder.within(envelope),
                 None => decoder,
             })
         };
         let decoder = match settings.encoding {
-            Encoding::Json if settings.envelope.is_none() => Decoder::Json(JsonDecoder::new(rows)),
+            Encoding::Json if opened.is_none() => Decoder::Json(JsonDecoder::new(rows)),
             Encoding::Json => transcoded(Holds::Bare),
             Encoding::Raw => Decoder::Raw(RawDecoder::new(&rows, event_time)),
             Encoding::Transcoded(holds) => transcoded(holds),
             Encoding::Framed(framing) => match settings.envelope {
                 Some(envelope) if envelope.apply == Apply::Rows => {
-                    let (kind, writers) = (envelope.kind, plan.writers.clone());
-                    let decoder = EnvelopeDecoder::new(kind, rows, writers, framing, event_time);
+                    let decoder = EnvelopeDecoder::new(envelope, rows, plan.writers.clone(), framing, event_time);
                     Decoder::Envelope(Box::new(decoder))
                 }
                 _ => Decoder::Framed(FramedDecoder::new(rows, plan.writers.clone(), framing, event_time)),

@@ -225,6 +225,18 @@ pub struct Envelope {
     pub horizon: Option<u64>,
 }
 
+impl Envelope {
+    /// Says whether there is something to be taken off: a cdc event that is kept as an event is a record as any other.
+    pub fn is_opened(self) -> bool {
+        self.apply == Apply::Rows || self.kind == EnvelopeKind::Debezium
+    }
+
+    /// Says whether rows are to be known by the ids of the events that they were inside.
+    pub fn keeps_ids(self) -> bool {
+        self.apply == Apply::Rows && self.horizon.is_some()
+    }
+}
+
 /// Whose envelope it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnvelopeKind {

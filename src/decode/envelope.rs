@@ -25,6 +25,8 @@ pub(super) const DELETED: &str = "__deleted";
 #[derive(Debug)]
 pub(super) struct Names {
     kind: EnvelopeKind,
+    /// Ids of events are wanted.
+    ids: bool,
     /// The path of the event time, where that may be around the row.
     time: Option<Vec<String>>,
 }
@@ -62,7 +64,7 @@ impl Names {
         let flat = self.kind == EnvelopeKind::Debezium && !around;
         let place = Place {
             operation: around && name == self.kind.operation(),
-            event_id: name == EVENT_ID,
+            event_id: self.ids && name == EVENT_ID,
             deleted: flat && name == DELETED,
             row: around && name == self.kind.after(),
             time: time.is_some_and(|time| time == name),
@@ -165,7 +167,7 @@ pub(super) fn open<'a>(envelope: Envelope, json: &'a [u8]) -> Result<Opened<'a>,
     }
     let opened = match envelope.kind {
         EnvelopeKind::Debezium => debezium(envelope.apply, json),
-        EnvelopeKind::Cdc => cdc(envelope.apply, json),
+        EnvelopeKind::Cdc => cdc(envelope, json),
     };
     opened.unwrap_or_else(|_| Ok(Opened::row(json)))
 }
@@ -202,16 +204,16 @@ fn debezium(apply: Apply, json: &[u8]) -> Result<Result<Opened<'_>, String>, Fau
     Ok(of_change(EnvelopeKind::Debezium, op, after))
 }
 
-fn cdc(apply: Apply, json: &[u8]) -> Result<Result<Opened<'_>, String>, Fault> {
+fn cdc(envelope: Envelope, json: &[u8]) -> Result<Result<Opened<'_>, String>, Fault> {
     let [id, operation, after] = members(json, [EVENT_ID, "operation", "payload_after"])?;
-    let opened = match apply {
+    let opened = match envelope.apply {
         Apply::Events => Ok(Opened::row(json)),
         Apply::Rows => {
             let operation = operation.map(text).transpose()?.flatten();
             of_change(EnvelopeKind::Cdc, operation, after)
         }
     };
-    let event_id = id.map(text).transpose()?.flatten();
+    let event_id = id.filter(|_| envelope.keeps_ids()).map(text).transpose()?.flatten();
     Ok(opened.map(|opened| Opened { event_id, ..opened }))
 }
 

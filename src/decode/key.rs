@@ -8,10 +8,10 @@ use arrow::compute::take;
 use super::framed::{FramedDecoder, Framing};
 use super::raw::RawDecoder;
 use super::transcoded::{self, Holds, TranscodedDecoder};
-use super::{Decoded, Decoder, Reject, Stage, messagepack};
+use super::{Decoded, Decoder, Reject, Stage};
 use crate::chunk::Chunk;
 use crate::config::{KeyFormat, ValueFormat};
-use crate::schema::frame::{self, Part};
+use crate::schema::frame::Part;
 use crate::schema::{KEY, Missing, RowPlan, VALUE, Writers, evolve};
 
 /// Decodes the keys of records into the column [`KEY`] of a table.
@@ -95,17 +95,8 @@ impl KeyDecoder {
 ///
 /// - `registry`: it may be behind the id of its schema.
 pub fn sample(format: ValueFormat, registry: bool, key: &[u8]) -> Option<Vec<u8>> {
-    let unpacked;
-    let json = match format {
-        ValueFormat::MessagePack => {
-            unpacked = messagepack::key_json(key).ok()?;
-            &unpacked
-        }
-        ValueFormat::Json if registry && frame::id(key).is_some() => &key[5..],
-        ValueFormat::Json => key,
-        _ => return None,
-    };
-    let json = transcoded::whole(json).ok()?;
+    let json = transcoded::sample(format, Part::Key, registry, key)?;
+    let json = transcoded::whole(&json).ok()?;
     Some([b"{\"", KEY.as_bytes(), b"\":", json, b"}"].concat())
 }
 

@@ -1,6 +1,7 @@
 //! Values that hold JSON, or what JSON can say: MessagePack, and JSON behind the frame of its schema. They go the way of JSON,
 //! and so mean the same.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, BinaryArray, BooleanBufferBuilder, StringArray};
@@ -11,7 +12,7 @@ use super::field::{FieldValue, field};
 use super::json::JsonDecoder;
 use super::{Decoded, Reject, Stage, messagepack};
 use crate::chunk::Chunk;
-use crate::config::Envelope;
+use crate::config::{Envelope, ValueFormat};
 use crate::json::lexer::Lexer;
 use crate::schema::frame::{self, Part, SchemaKey};
 use crate::schema::{Missing, RowPlanRef, Writers};
@@ -125,6 +126,19 @@ impl Json {
     }
 }
 
+/// Returns the JSON of a sample, or what stands for it; `None` where there is none.
+///
+/// - `registry`: it may be behind the id of its schema.
+pub fn sample(format: ValueFormat, part: Part, registry: bool, bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
+    match (format, part) {
+        (ValueFormat::MessagePack, Part::Value) => messagepack::json(bytes).ok().map(Cow::Owned),
+        (ValueFormat::MessagePack, Part::Key) => messagepack::key_json(bytes).ok().map(Cow::Owned),
+        (ValueFormat::Json, _) if registry && frame::id(bytes).is_some() => Some(Cow::Borrowed(&bytes[5..])),
+        (ValueFormat::Json, _) => Some(Cow::Borrowed(bytes)),
+        _ => None,
+    }
+}
+
 /// Finds a field of an event, which may have its schema around it.
 fn around_it<'a>(event: &'a [u8], path: &[String]) -> Option<FieldValue<'a>> {
     let inside = || field(event, &[&["payload".to_owned()], path].concat());
@@ -217,7 +231,7 @@ impl TranscodedDecoder {
         };
         let mut decoded = self.json.decode(&text);
         decoded.gone = events.gone;
-        decoded.event_ids = self.envelope.map(|_| {
+        decoded.event_ids = self.envelope.filter(|envelope| envelope.keeps_ids()).map(|_| {
             let ids = decoded
                 .indexes
                 .iter()

@@ -15,7 +15,7 @@ use crate::config::{
     Apply, Envelope, Evolution, KeyFormat, PartitionField, Pipeline, StartOffset, TableFormat, ValueFormat,
 };
 use crate::decode::envelope::EVENT_ID;
-use crate::decode::{envelope, key, messagepack};
+use crate::decode::{envelope, key, transcoded};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::SampleRecord;
 use crate::kill_points::{self, KillPoint, Place};
@@ -24,7 +24,7 @@ use crate::place;
 use crate::schema::evolve::EVENT_TIME;
 use crate::schema::frame::Part;
 use crate::schema::infer::{self, Shape};
-use crate::schema::{KEY, KafkaColumn, Missing, UnknownFields, VALUE, evolve, frame};
+use crate::schema::{KEY, KafkaColumn, Missing, UnknownFields, VALUE, evolve};
 use crate::shell::open::{World, catalog_failure, ledger_failure, patiently, pauses, sync_points, sync_points_failure};
 use crate::sync_points::SyncPoint;
 use crate::table::TableView;
@@ -403,19 +403,12 @@ impl World {
         let mut shape = Shape::default();
         for value in &values {
             // A sample that can't be read becomes a reject when its turn comes.
-            let unpacked;
-            let json = match (source.format, frame::id(value)) {
-                (ValueFormat::Json, Some(_)) if source.registry.is_some() => &value[5..],
-                (ValueFormat::Json, _) => value,
-                (ValueFormat::MessagePack, _) => {
-                    unpacked = messagepack::json(value).unwrap_or_default();
-                    &unpacked
-                }
-                _ => continue,
+            let Some(json) = transcoded::sample(source.format, Part::Value, source.registry.is_some(), value) else {
+                continue;
             };
             let row = match source.envelope {
-                Some(envelope) => envelope::row(envelope, json),
-                None => Some(json.into()),
+                Some(envelope) => envelope::row(envelope, &json),
+                None => Some(json),
             };
             if let Some(row) = row {
                 let _ = shape.observe(&row);
@@ -630,8 +623,7 @@ impl World {
             .partition
             .iter()
             .any(|field| matches!(field, PartitionField::Date | PartitionField::Hour));
-        let of_rows = |envelope: Envelope| envelope.horizon.is_some() && envelope.apply == Apply::Rows;
-        if self.pipeline.source.envelope.is_some_and(of_rows) {
+        if self.pipeline.source.envelope.is_some_and(Envelope::keeps_ids) {
             include.push(KafkaColumn::EventId);
         }
         if by_time && self.pipeline.source.event_time.is_none() && !include.contains(&KafkaColumn::Timestamp) {

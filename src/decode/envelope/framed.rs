@@ -12,7 +12,7 @@ use super::super::json::JsonDecoder;
 use super::super::{Decoded, Reject, Stage, avro, protobuf};
 use super::{Change, Names, Picked, no_operation, no_row, row_of_text};
 use crate::chunk::Chunk;
-use crate::config::EnvelopeKind;
+use crate::config::{Envelope, EnvelopeKind};
 use crate::schema::frame::{Part, SchemaKey};
 use crate::schema::{Missing, RowPlanRef, WriterSchema, Writers};
 
@@ -56,7 +56,7 @@ impl EnvelopeDecoder {
     /// - `writers`: schemas of what is inside envelopes, see [`WriterSchema::within`].
     /// - `event_time`: the path of the field that holds it, in the row or in its envelope.
     pub fn new(
-        kind: EnvelopeKind,
+        envelope: Envelope,
         plan: RowPlanRef,
         writers: Arc<Writers>,
         framing: Framing,
@@ -65,10 +65,11 @@ impl EnvelopeDecoder {
         let time = event_time.filter(|path| plan.payload_column(path).is_none());
         let text = writers.all().any(|(_, writer)| writer.holds_text());
         EnvelopeDecoder {
-            kind,
+            kind: envelope.kind,
             framing,
             names: Names {
-                kind,
+                kind: envelope.kind,
+                ids: envelope.keeps_ids(),
                 time: time.map(<[_]>::to_vec),
             },
             rows: match text {
@@ -107,7 +108,7 @@ impl EnvelopeDecoder {
             });
             decoded.event_time = Some(times.collect());
         }
-        decoded.event_ids = Some(of_rows(&inside.event_ids));
+        decoded.event_ids = self.names.ids.then(|| of_rows(&inside.event_ids));
         decoded.gone = inside.gone;
         // They were handed on as null.
         decoded.filtered -= inside.rejects.len() as u64;

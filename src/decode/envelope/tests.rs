@@ -19,7 +19,7 @@ fn envelope(kind: EnvelopeKind, apply: Apply) -> Envelope {
     Envelope {
         kind,
         apply,
-        horizon: None,
+        horizon: (kind == EnvelopeKind::Cdc).then_some(1),
     }
 }
 
@@ -225,7 +225,13 @@ fn avro_events_become_rows() {
     assert_eq!(names, ["id", "name", "__deleted"]);
     let path = ["source".to_owned(), "ts_ms".to_owned()];
     let framing = Framing::Registry { indexes: false };
-    let mut decoder = EnvelopeDecoder::new(EnvelopeKind::Debezium, plan(columns), writers, framing, Some(&path));
+    let mut decoder = EnvelopeDecoder::new(
+        envelope(EnvelopeKind::Debezium, Apply::Rows),
+        plan(columns),
+        writers,
+        framing,
+        Some(&path),
+    );
     let event = |id: u8, body: &[&[u8]]| Some([&[0, 0, 0, 0, id], body.concat().as_slice()].concat());
     let (none, op) = (&[0][..], |op: u8| [2, op]);
     // The union's second arm, id 1, name "x" or null.
@@ -264,7 +270,13 @@ fn protobuf_events_become_rows() {
     let (writers, columns) = schemas(EnvelopeKind::Cdc, SchemaLanguage::Protobuf, &[proto]);
     let path = ["commit_ts_utc".to_owned()];
     let framing = Framing::Registry { indexes: true };
-    let mut decoder = EnvelopeDecoder::new(EnvelopeKind::Cdc, plan(columns), writers, framing, Some(&path));
+    let mut decoder = EnvelopeDecoder::new(
+        envelope(EnvelopeKind::Cdc, Apply::Rows),
+        plan(columns),
+        writers,
+        framing,
+        Some(&path),
+    );
     let event = |body: &[u8]| Some([&[0, 0, 0, 0, 1, 0], body].concat());
     let values = [
         event(&[0x0A, 1, b'a', 0x10, 1, 0x1A, 2, 8, 5, 0x20, 9]),
@@ -300,7 +312,7 @@ fn rows_inside_protobuf_may_be_json() {
     let id = NestedField::optional(0, "id", Type::Primitive(PrimitiveType::Long));
     let framing = Framing::Registry { indexes: true };
     let mut decoder = EnvelopeDecoder::new(
-        EnvelopeKind::Cdc,
+        envelope(EnvelopeKind::Cdc, Apply::Rows),
         plan(vec![id]),
         writers,
         framing,

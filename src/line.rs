@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use arrow::array::ArrayRef;
 use iceberg::spec::{PartitionSpecRef, PrimitiveType, SchemaRef, SortOrderRef, Type};
+use uuid::Uuid;
 
 use self::horizon::Horizon;
 use crate::chunk::Chunk;
@@ -279,8 +280,25 @@ impl LineWindow {
 /// Reasons kept of one window: a person reads a few, never a million.
 const REASONS_MAX: usize = 5;
 
+/// Where the files of one window go.
+pub struct NewSinks {
+    /// In the names of its files, and of no others: random, since this layer has no source of such numbers.
+    pub unique: Uuid,
+    /// Takes the files.
+    pub sinks: Box<dyn FileSinks>,
+}
+
+/// Names the files of a window as one line writes them, but for their numbers.
+///
+/// Windows of two tables that a process fills at once are numbered alike, and may share a directory: the random part is
+/// what differs. The window and the line are for people who look for where a file came from.
+fn file_stem(window: WindowId, line: usize, unique: Uuid) -> String {
+    let (run, sequence) = (window.run.simple(), window.sequence);
+    format!("{run}-{sequence:05}-{line}-{}", unique.simple())
+}
+
 /// Turns fresh sinks on for each window.
-pub type SinkMaker = Box<dyn Fn() -> Box<dyn FileSinks> + Send>;
+pub type SinkMaker = Box<dyn Fn() -> NewSinks + Send>;
 
 /// One worker's assembly line; a pipeline has several, each with files of its own.
 pub struct Line {
@@ -610,10 +628,8 @@ impl Line {
             event_times: BTreeMap::new(),
             schemas: vec![self.plan.rows.schema.clone()],
         };
-        let stem = match self.settings.number {
-            0 => format!("{}-{:05}", id.run.simple(), id.sequence),
-            line => format!("{}-{:05}-{line}", id.run.simple(), id.sequence),
-        };
+        let NewSinks { unique, sinks } = (self.sinks)();
+        let stem = file_stem(id, self.settings.number, unique);
         let plan = self.plan.clone();
         let writer = WindowWriter::new(
             plan.stored,
@@ -623,7 +639,7 @@ impl Line {
             plan.data_location,
             stem,
             self.settings.rows_per_file_max,
-            (self.sinks)(),
+            sinks,
         );
         Open {
             window,

@@ -4,6 +4,7 @@
 //! are read as `s3`). They are taken literally, never percent-decoded, as Java's and Python's Iceberg do.
 
 mod access;
+mod create;
 mod iceberg_io;
 mod relocate;
 mod s3;
@@ -58,6 +59,12 @@ pub enum StoreError {
     /// The object was created or replaced by another writer since it was read.
     #[error("`{location}` was changed by another writer")]
     Changed {
+        /// The location as given.
+        location: String,
+    },
+    /// Something else is where an object was to be created. It was left as it is.
+    #[error("`{location}` exists already and holds other bytes; it was not replaced")]
+    Exists {
         /// The location as given.
         location: String,
     },
@@ -302,19 +309,6 @@ impl Store {
         });
         let bytes = result.bytes().await.map_err(|error| StoreError::of(location, error))?;
         Ok(Some((bytes, version)))
-    }
-
-    /// Writes a whole object durably, replacing what was there.
-    ///
-    /// # Errors
-    /// Any [`StoreError`] but `NotFound` and `Changed`; whether the object was written is then unknown.
-    pub async fn put(&self, location: &str, bytes: Bytes) -> Result<(), StoreError> {
-        let path = self.path(location)?;
-        self.objects
-            .put(&path, PutPayload::from_bytes(bytes))
-            .await
-            .map_err(|error| StoreError::of(location, error))?;
-        self.make_durable(location).await
     }
 
     /// Writes a whole object if it still is what it was: at `version`, or absent where that is `None`.
@@ -567,7 +561,7 @@ mod tests {
     async fn a_file_that_cannot_be_deleted_does_not_keep_the_others() {
         let store = Store::in_memory("s3://b/w");
         let unused = ["s3://other/w/x", "s3://b/w/gone", "s3://b/w/x"].map(str::to_owned);
-        store.put(&unused[2], "1".into()).await.expect("put");
+        store.create(&unused[2], "1".into()).await.expect("put");
         store.delete_unused(&unused).await;
         assert!(store.get(&unused[2]).await.expect("get").is_none());
     }
@@ -612,11 +606,24 @@ mod tests {
                 let read = runtime.block_on(store.get(&location)).expect("get");
                 assert_eq!(read.expect("there").0, block);
             }
+            for size in [10, PART_BYTES + 1] {
+                let location = format!("{}/d/{}", store.warehouse(), [10, PART_BYTES][usize::from(size > 10)]);
+                let mut again = store.blocking_writer(runtime.handle().clone(), &location);
+                again.write_all(&vec![7; size]).expect("write");
+                let refused = again.finish().expect_err("it exists");
+                assert!(refused.to_string().contains("exists already"), "{refused}");
+            }
             let location = format!("{}/dropped", store.warehouse());
             let mut upload = store.blocking_writer(runtime.handle().clone(), &location);
             upload.write_all(&vec![1; 2 * PART_BYTES]).expect("write");
             drop(upload);
             assert!(runtime.block_on(store.get(&location)).expect("get").is_none());
         }
+        let left: Vec<_> = std::fs::read_dir(directory.path().join("d"))
+            .expect("a directory")
+            .map(|entry| entry.expect("an entry").file_name())
+            .filter(|name| name.to_string_lossy().parse::<usize>().is_err())
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
     }
 }

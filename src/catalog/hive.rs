@@ -276,7 +276,7 @@ impl HiveCatalog {
             files: files.collect::<Option<_>>().expect("every file of a window was staged"),
         };
         let text = serde_json::to_vec(&manifest).expect("a list of strings serialises");
-        Ok(self.store.put(&self.manifest(name), text.into()).await?)
+        Ok(self.store.create(&self.manifest(name), text.into()).await?)
     }
 
     fn manifest(&self, name: &str) -> String {

@@ -47,8 +47,6 @@ pub struct Change {
     pub properties: HashMap<String, String>,
     /// The new snapshot's id, not in the table yet; see [`fresh_snapshot_id`].
     pub snapshot_id: i64,
-    /// Goes into file names: fresh for every window. Staged again on another base, files get other names.
-    pub commit_uuid: Uuid,
     /// Now, in milliseconds since 1970, UTC; held back to what the table has already seen.
     pub now_ms: i64,
 }
@@ -57,8 +55,8 @@ impl Change {
     /// What a plan does to the table: its files are added, and the ledger is written into the snapshot's summary and into
     /// the table property that names the snapshot.
     ///
-    /// - `snapshot_id`, `commit_uuid`, `now_ms`: as the fields of these names.
-    pub fn of(plan: CommitPlan, snapshot_id: i64, commit_uuid: Uuid, now_ms: i64) -> Self {
+    /// - `snapshot_id`, `now_ms`: as the fields of these names.
+    pub fn of(plan: CommitPlan, snapshot_id: i64, now_ms: i64) -> Self {
         let mut summary = BTreeMap::from([(LEDGER_KEY.to_owned(), plan.ledger.to_text())]);
         if let Some(last) = plan.windows.last() {
             summary.insert(WINDOW_KEY.to_owned(), last.to_string());
@@ -72,7 +70,6 @@ impl Change {
             summary,
             properties: HashMap::from([(LEDGER_KEY.to_owned(), property)]),
             snapshot_id,
-            commit_uuid,
             now_ms,
         }
     }
@@ -193,8 +190,8 @@ struct Stage<'a> {
     metadata: &'a TableMetadata,
     snapshot_id: i64,
     sequence_number: i64,
-    /// Names this attempt's files: the window's UUID, and the sequence number that its base leads to, so that staging
-    /// the same window on a newer base never overwrites what an unknown swap may have made part of the table.
+    /// Names this attempt's files, and never another's: the same windows are staged again, on the same base too, after an
+    /// attempt whose files may be part of the table.
     stem: String,
     manifests_written: usize,
     files: Vec<String>,
@@ -269,7 +266,7 @@ impl<'a> Stage<'a> {
             metadata,
             snapshot_id: change.snapshot_id,
             sequence_number: metadata.next_sequence_number(),
-            stem: format!("{directory}/{}", change.commit_uuid),
+            stem: format!("{directory}/{}", Uuid::new_v4()),
             manifests_written: 0,
             files: Vec::new(),
             tally: Tally::default(),

@@ -10,7 +10,6 @@ use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestContentType, ManifestList, ManifestStatus,
     NestedField, PrimitiveType, SnapshotReference, SnapshotRetention, Struct, Type,
 };
-use uuid::Uuid;
 
 use super::sql::METADATA_CODEC;
 use super::stage::{Change, StageError, Staged, fresh_snapshot_id, schema_change, stage};
@@ -71,7 +70,6 @@ fn change(base: &LoadedTable, added_data: Vec<(i32, DataFile)>) -> Change {
         summary: BTreeMap::from([("aperio.ledger".to_string(), "{}".to_string())]),
         properties: HashMap::from([("aperio.ledger".to_string(), "{}".to_string())]),
         snapshot_id: fresh_snapshot_id(&base.metadata),
-        commit_uuid: Uuid::now_v7(),
         now_ms: 1000,
     }
 }

@@ -12,8 +12,11 @@ use arrow::datatypes::{DataType, Field, Fields};
 use arrow::error::ArrowError;
 use chrono::{DateTime, Datelike};
 use iceberg::arrow::schema_to_arrow_schema;
-use iceberg::spec::{ListType, NestedField, NestedFieldRef, PrimitiveType, Schema, SchemaRef, StructType, Type};
+use iceberg::spec::{
+    ListType, NestedField, NestedFieldRef, PrimitiveType, Schema, SchemaRef, StructType, TableMetadata, Type,
+};
 
+use super::Origin;
 use crate::decode::DeadLetter;
 use crate::place::{UTC, conform};
 use crate::schema::{ColumnSource, RowPlan, RowPlanRef, UnknownFields};
@@ -24,6 +27,17 @@ pub(super) const TOPIC: &str = "topic";
 pub(super) const PARTITION: &str = "partition";
 /// The offset, long.
 pub(super) const OFFSET: &str = "offset";
+/// The pipeline whose record it is, string: `{schema}.{name}`, as its table is called.
+pub(super) const PIPELINE: &str = "pipeline";
+/// The UUID of the pipeline's table, string: a table that was dropped and made anew has another.
+pub(super) const TABLE_UUID: &str = "table_uuid";
+/// The Kafka cluster's id, string; null where the brokers don't tell.
+pub(super) const CLUSTER_ID: &str = "cluster_id";
+/// The Kafka topic's id, string: a topic that was made anew has another; null where the brokers don't tell.
+pub(super) const TOPIC_ID: &str = "topic_id";
+
+/// The columns that dead-letter tables of earlier versions lack.
+const CAME_LATER: [&str; 5] = ["schema_id", PIPELINE, TABLE_UUID, CLUSTER_ID, TOPIC_ID];
 
 /// Returns the columns with which a dead-letter table is created.
 pub(super) fn fields() -> Vec<NestedFieldRef> {
@@ -43,8 +57,36 @@ pub(super) fn fields() -> Vec<NestedFieldRef> {
         NestedField::required(8, "stage", primitive(PrimitiveType::String)),
         NestedField::required(9, "error", primitive(PrimitiveType::String)),
         NestedField::optional(10, "schema_id", primitive(PrimitiveType::Int)),
+        NestedField::optional(14, PIPELINE, primitive(PrimitiveType::String)),
+        NestedField::optional(15, TABLE_UUID, primitive(PrimitiveType::String)),
+        NestedField::optional(16, CLUSTER_ID, primitive(PrimitiveType::String)),
+        NestedField::optional(17, TOPIC_ID, primitive(PrimitiveType::String)),
     ];
     fields.into_iter().map(Arc::new).collect()
+}
+
+/// Adds the columns that a table of an earlier version lacks; `None` if it lacks none, or one that was always there.
+pub(super) fn evolved(metadata: &TableMetadata) -> Option<iceberg::Result<Schema>> {
+    let schema = metadata.current_schema();
+    let lacks = |ours: &NestedFieldRef| schema.as_struct().field_by_name(&ours.name).is_none();
+    let lacking: Vec<_> = fields().into_iter().filter(lacks).collect();
+    let addable = |field: &NestedFieldRef| CAME_LATER.contains(&field.name.as_str());
+    if lacking.is_empty() || !lacking.iter().all(addable) {
+        return None;
+    }
+    let ids = metadata.last_column_id() + 1..;
+    let added = lacking.iter().zip(ids).map(|(field, id)| {
+        let field = NestedField::optional(id, &field.name, (*field.field_type).clone());
+        NestedFieldRef::from(field)
+    });
+    let fields = schema.as_struct().fields().iter().cloned().chain(added);
+    let identifier = schema.identifier_field_ids();
+    Some(
+        Schema::builder()
+            .with_fields(fields)
+            .with_identifier_field_ids(identifier)
+            .build(),
+    )
 }
 
 /// Plans the rows of a table that may have been made or altered by others: columns in any order, more of them than ours.
@@ -100,15 +142,28 @@ pub(super) fn plan(schema: &SchemaRef) -> Result<RowPlanRef, String> {
 ///
 /// # Errors
 /// If a column of the table can't hold what it is given; [`plan`] has looked at the types.
-pub(super) fn rows(plan: &RowPlan, letters: &[&DeadLetter]) -> Result<RecordBatch, ArrowError> {
+pub(super) fn rows(plan: &RowPlan, origin: &Origin, letters: &[&DeadLetter]) -> Result<RecordBatch, ArrowError> {
     let columns = plan
         .arrow
         .fields()
         .iter()
-        .map(|field| match column(field.name(), letters) {
+        .map(|field| match column(field.name(), origin, letters) {
             Some(column) => conform(&column, field.data_type()),
             None => Ok(new_null_array(field.data_type(), letters.len())),
         });
+    RecordBatch::try_new(Arc::clone(&plan.arrow), columns.collect::<Result<_, _>>()?)
+}
+
+/// Gives rows of the table, as a scan brings them, the planned columns.
+///
+/// # Errors
+/// If the scan brings other columns.
+pub(super) fn planned(plan: &RowPlan, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = plan.arrow.fields().iter().map(|field| {
+        let column = rows.column_by_name(field.name());
+        let column = column.ok_or_else(|| ArrowError::SchemaError(format!("column `{}` is missing", field.name())))?;
+        conform(column, field.data_type())
+    });
     RecordBatch::try_new(Arc::clone(&plan.arrow), columns.collect::<Result<_, _>>()?)
 }
 
@@ -120,7 +175,8 @@ pub(super) fn schema() -> iceberg::Result<Schema> {
     Schema::builder().with_fields(fields()).build()
 }
 
-fn column(name: &str, letters: &[&DeadLetter]) -> Option<ArrayRef> {
+fn column(name: &str, origin: &Origin, letters: &[&DeadLetter]) -> Option<ArrayRef> {
+    let every = |text: Option<String>| Arc::new(StringArray::from(vec![text; letters.len()]));
     let letters = letters.iter().copied();
     Some(match name {
         TOPIC => Arc::new(StringArray::from_iter_values(letters.map(|letter| &letter.topic))),
@@ -145,6 +201,10 @@ fn column(name: &str, letters: &[&DeadLetter]) -> Option<ArrayRef> {
         "headers" => Arc::new(headers(letters)),
         "stage" => Arc::new(StringArray::from_iter_values(letters.map(|letter| letter.stage))),
         "error" => Arc::new(StringArray::from_iter_values(letters.map(|letter| &letter.error))),
+        PIPELINE => every(Some(origin.pipeline.clone())),
+        TABLE_UUID => every(Some(origin.table.to_string())),
+        CLUSTER_ID => every(origin.source.cluster_id.clone()),
+        TOPIC_ID => every(origin.source.topic_id.clone()),
         "schema_id" => Arc::new(letters.map(|letter| letter.schema_id).collect::<Int32Array>()),
         _ => return None,
     })

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type};
 use futures::TryStreamExt;
 use iceberg::expr::{Predicate, Reference};
@@ -10,22 +10,24 @@ use iceberg::spec::Datum;
 use iceberg::table::Table;
 use uuid::Uuid;
 
-use super::columns::{OFFSET, PARTITION, TOPIC};
+use super::Origin;
+use super::columns::{CLUSTER_ID, OFFSET, PARTITION, PIPELINE, TABLE_UUID, TOPIC, TOPIC_ID};
 use crate::catalog::LoadedTable;
 use crate::decode::DeadLetter;
-use crate::offsets::{Offset, Offsets, Partition};
+use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
 
 /// Partitions up to which the scan's filter names each one's offset. Beyond, evaluating the filter costs more than the
 /// rows it spares, and the lowest offset of all stands for each.
 const PARTITIONS_FILTERED_MAX: usize = 64;
 
-/// A letter's place in its topic.
-type Key = (Partition, Offset);
+/// A letter's place in its topic; with the letter's [`Origin`] its key.
+pub(super) type Key = (Partition, Offset);
 
 /// The keys that exactly one snapshot of the table holds, from given offsets on.
 #[derive(Debug)]
 pub(super) struct KnownKeys {
-    topic: String,
+    /// Of the letters that were looked at.
+    origin: Origin,
     table: Uuid,
     snapshot: Option<i64>,
     /// For each partition the offset from which on all keys are known.
@@ -45,35 +47,30 @@ pub(super) fn floor(ledger: &Offsets, letters: &[&DeadLetter]) -> Offsets {
 }
 
 impl KnownKeys {
-    /// Reads the keys of `topic` at or above `from` in the table's current snapshot.
+    /// Reads the keys of `origin` at or above `from` in the table's current snapshot.
     ///
-    /// The topic isn't part of the filter: tables are seldom shared, and a filter over integers trusts no statistics of
-    /// shortened text.
-    pub(super) async fn read(table: &LoadedTable, topic: &str, from: &Offsets) -> iceberg::Result<KnownKeys> {
+    /// The origin isn't part of the filter: tables are seldom shared, and a filter over integers trusts no statistics of
+    /// shortened text. A table of an earlier version lacks columns of it: letters without them are nobody's that is known,
+    /// since whose they are can't be told.
+    pub(super) async fn read(table: &LoadedTable, origin: &Origin, from: &Offsets) -> iceberg::Result<KnownKeys> {
         let mut known = KnownKeys {
-            topic: topic.to_owned(),
+            origin: origin.clone(),
             table: table.metadata.uuid(),
             snapshot: table.metadata.current_snapshot_id(),
             from: from.clone(),
             keys: HashSet::new(),
         };
-        if let (Some(snapshot), Some(filter)) = (known.snapshot, filter(from)) {
-            let table = Table::builder()
-                .identifier(table.ident.clone())
-                .metadata(table.metadata.clone())
-                .metadata_location(&table.metadata_location)
-                .file_io(table.file_io.clone())
-                .runtime(iceberg::Runtime::try_current()?)
-                .readonly(true)
-                .build()?;
-            let scan = table
-                .scan()
-                .snapshot_id(snapshot)
-                .select([TOPIC, PARTITION, OFFSET])
-                .with_filter(filter);
+        let complete = |name: &&str| table.metadata.current_schema().field_by_name(name).is_some();
+        if let (Some(snapshot), Some(filter), true) = (known.snapshot, filter(from), KEY.iter().all(complete)) {
+            let table = scannable(table)?;
+            let scan = table.scan().snapshot_id(snapshot).select(KEY).with_filter(filter);
             let mut batches = scan.build()?.to_arrow().await?;
             while let Some(batch) = batches.try_next().await? {
-                known.take(&batch)?;
+                for key in keys_of(&batch, origin)?.into_iter().flatten() {
+                    if known.from.get(key.0).is_some_and(|from| key.1 >= from) {
+                        known.keys.insert(key);
+                    }
+                }
             }
         }
         Ok(known)
@@ -84,11 +81,11 @@ impl KnownKeys {
         self.keys.len()
     }
 
-    /// Says whether these are the keys of the table as it was loaded, of this topic, and from these offsets on.
+    /// Says whether these are the keys of the table as it was loaded, of this origin, and from these offsets on.
     ///
     /// Only the same snapshot will do: any other may hold letters of another run, or have lost some to a rollback.
-    pub(super) fn cover(&self, table: &LoadedTable, topic: &str, from: &Offsets) -> bool {
-        self.topic == topic
+    pub(super) fn cover(&self, table: &LoadedTable, origin: &Origin, from: &Offsets) -> bool {
+        self.origin == *origin
             && self.table == table.metadata.uuid()
             && self.snapshot == table.metadata.current_snapshot_id()
             && from
@@ -112,41 +109,97 @@ impl KnownKeys {
         letters.iter().copied().filter(new).collect()
     }
 
-    /// Moves to the snapshot that added `letters` and nothing else.
-    pub(super) fn add(&mut self, snapshot: i64, letters: &[&DeadLetter]) {
-        self.snapshot = Some(snapshot);
-        self.keys.extend(letters.iter().map(|letter| key(letter)));
+    /// Returns the keys within `ranges` that aren't among the letters that these ranges bring now: what an attempt that was
+    /// never committed has left, and what has become of its records since is a row, or filtered.
+    pub(super) fn stale(&self, ranges: &OffsetRanges, letters: &[&DeadLetter]) -> HashSet<Key> {
+        if self.keys.is_empty() {
+            return HashSet::new();
+        }
+        let brought: HashSet<Key> = letters.iter().map(|letter| key(letter)).collect();
+        let within = |(partition, offset): &Key| ranges.get(*partition).is_some_and(|range| range.contains(*offset));
+        let stale = |key: &&Key| within(key) && !brought.contains(*key);
+        self.keys.iter().filter(stale).copied().collect()
     }
 
-    fn take(&mut self, batch: &RecordBatch) -> iceberg::Result<()> {
-        let column = |name: &str| {
-            batch.column_by_name(name).ok_or_else(|| {
-                iceberg::Error::new(
-                    iceberg::ErrorKind::Unexpected,
-                    format!("a scan came without column `{name}`"),
-                )
-            })
-        };
-        let (topics, partitions, offsets) = (column(TOPIC)?, column(PARTITION)?, column(OFFSET)?);
-        let topics = topics.as_string::<i32>().iter();
-        let partitions = partitions.as_primitive::<Int32Type>().iter();
-        let offsets = offsets.as_primitive::<Int64Type>().iter();
-        for ((topic, partition), offset) in topics.zip(partitions).zip(offsets) {
-            // Rows with a null or negative key are nobody's letters: somebody else wrote them.
-            let (Some(topic), Some(partition), Some(offset @ 0..)) = (topic, partition, offset) else {
-                continue;
-            };
-            let (partition, offset) = (Partition(partition), Offset::new(offset));
-            if topic == self.topic && self.from.get(partition).is_some_and(|from| offset >= from) {
-                self.keys.insert((partition, offset));
-            }
-        }
-        Ok(())
+    /// Moves to the snapshot that added `letters` and took back `stale`, and did nothing else.
+    pub(super) fn change(&mut self, snapshot: i64, letters: &[&DeadLetter], stale: &HashSet<Key>) {
+        self.snapshot = Some(snapshot);
+        self.keys.extend(letters.iter().map(|letter| key(letter)));
+        self.keys.retain(|key| !stale.contains(key));
     }
+}
+
+/// The columns of a letter's key.
+const KEY: [&str; 7] = [TOPIC, PARTITION, OFFSET, PIPELINE, TABLE_UUID, CLUSTER_ID, TOPIC_ID];
+
+/// Finds for each row its place in the topic of `origin`; `None` for a letter of another one.
+///
+/// - `batch`: rows with the columns of [`KEY`], and any others.
+///
+/// # Errors
+/// If a column is missing.
+pub(super) fn keys_of(batch: &RecordBatch, origin: &Origin) -> iceberg::Result<Vec<Option<Key>>> {
+    let column = |name: &str| {
+        batch.column_by_name(name).ok_or_else(|| {
+            iceberg::Error::new(
+                iceberg::ErrorKind::Unexpected,
+                format!("a scan came without column `{name}`"),
+            )
+        })
+    };
+    let partitions = column(PARTITION)?.as_primitive::<Int32Type>();
+    let offsets = column(OFFSET)?.as_primitive::<Int64Type>();
+    let table = origin.table.to_string();
+    let source = &origin.source;
+    let expected = [
+        (TOPIC, Some(source.topic.as_str())),
+        (PIPELINE, Some(origin.pipeline.as_str())),
+        (TABLE_UUID, Some(table.as_str())),
+        (CLUSTER_ID, source.cluster_id.as_deref()),
+        (TOPIC_ID, source.topic_id.as_deref()),
+    ];
+    let mut texts: Vec<(&StringArray, Option<&str>)> = Vec::with_capacity(expected.len());
+    for (name, text) in expected {
+        texts.push((column(name)?.as_string(), text));
+    }
+    let is = |(column, text): &(&StringArray, Option<&str>), row: usize| {
+        let found = column.is_valid(row).then(|| column.value(row));
+        found == *text
+    };
+    let key = |row: usize| {
+        let ours = texts.iter().all(|text| is(text, row)) && partitions.is_valid(row) && offsets.is_valid(row);
+        // Rows with a negative key are nobody's letters: somebody else wrote them.
+        let offset = ours.then(|| offsets.value(row)).filter(|offset| *offset >= 0)?;
+        Some((Partition(partitions.value(row)), Offset::new(offset)))
+    };
+    Ok((0..batch.num_rows()).map(key).collect())
+}
+
+/// Makes of a loaded table one that the crate scans.
+pub(super) fn scannable(table: &LoadedTable) -> iceberg::Result<Table> {
+    Table::builder()
+        .identifier(table.ident.clone())
+        .metadata(table.metadata.clone())
+        .metadata_location(&table.metadata_location)
+        .file_io(table.file_io.clone())
+        .runtime(iceberg::Runtime::try_current()?)
+        .readonly(true)
+        .build()
 }
 
 fn key(letter: &DeadLetter) -> Key {
     (letter.partition, letter.offset)
+}
+
+/// Returns a filter for these keys; more rows may pass it.
+pub(super) fn filter_of(keys: &HashSet<Key>) -> Option<Predicate> {
+    let mut lowest = Offsets::default();
+    for (partition, offset) in keys {
+        if lowest.get(*partition).is_none_or(|known| known > *offset) {
+            lowest.set(*partition, *offset);
+        }
+    }
+    filter(&lowest)
 }
 
 /// Returns a filter that keeps at least all rows at or above `from`; `None` if that is no partition.

@@ -1,34 +1,46 @@
 //! Dead letters: the records that could become no row, kept in an Iceberg table beside the main one.
 //!
 //! The two tables can't be swapped together, so letters are stored *before* the window that rejected them is committed,
-//! and a window that is read again brings them again. What keeps them single is their key, (topic, partition, offset):
-//! every attempt is pinned to the snapshot whose keys it knows, so of two runs with the same letters one loses, reloads and
-//! finds them there. A lost answer is settled in the same way.
+//! and a window that is read again brings them again. What keeps them single is their key: whose they are (the pipeline's
+//! table, the cluster, the topic, by ids that a new one doesn't share) and (partition, offset). Every attempt is pinned to the
+//! snapshot whose keys it knows, so of two runs with the same letters one loses, reloads and finds them there. A lost answer
+//! is settled in the same way. So several pipelines may share one table.
+//!
+//! Letters are of the window that is committed: those of an attempt that never was, within the offsets of a window that
+//! makes rows of them now, are taken back before it is committed. What is above the main table's offsets is nobody's loss:
+//! it is read again, and rejected again where it still is to be. (Two runs of one pipeline whose files *differ* may make a
+//! row and a letter of one record, if the slower one stores its letters between the other's storing and its commit.)
 
 mod columns;
 mod keys;
+mod taken_back;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use chrono::Utc;
+use futures::TryStreamExt;
 use iceberg::TableIdent;
-use iceberg::spec::{DataFile, FormatVersion, Struct, TableMetadata, UnboundPartitionSpec};
+use iceberg::spec::{DataFile, FormatVersion, Schema, Struct, TableMetadata, UnboundPartitionSpec};
 use tokio::runtime::Handle;
+use tracing::info;
 use uuid::Uuid;
 
-use self::keys::KnownKeys;
-use crate::catalog::stage::{Change, StageError, fresh_snapshot_id, stage};
+use self::keys::{Key, KnownKeys};
+use self::taken_back::TakenBack;
+use crate::catalog::stage::{Change, StageError, fresh_snapshot_id, schema_change, stage};
 use crate::catalog::{Catalog, CatalogError, LoadedTable, NewTable, SwapAnswer, creation_properties};
 use crate::decode::{DeadLetter, steps};
-use crate::offsets::Offsets;
+use crate::offsets::{OffsetRanges, Offsets};
 use crate::place::Part;
 use crate::store::UploadSinks;
+use crate::table::admit::Source;
 use crate::write::{ParquetSettings, WindowWriter, WriteError};
 
 /// Attempts of one call: with the delays below about 15 s. Beyond, the run's own retry asks again, knowing how long it may.
@@ -117,14 +129,29 @@ impl DeadLetterError {
     }
 }
 
-/// The dead-letter table of one pipeline.
+/// Whose letters they are; with partition and offset the key of each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The pipeline, as its table is called: `{schema}.{name}`.
+    pub pipeline: String,
+    /// The pipeline's table.
+    pub table: Uuid,
+    /// The topic.
+    pub source: Source,
+}
+
+/// The letters of one pipeline in a dead-letter table, which others may share.
 ///
-/// Columns `topic`, `partition`, `offset`, `timestamp`, `key`, `value`, `headers`, `stage`, `error`, `schema_id`; not
-/// partitioned: letters are few, and looked for by any of these.
+/// Columns `topic`, `partition`, `offset`, `timestamp`, `key`, `value`, `headers`, `stage`, `error`, `schema_id`, `pipeline`,
+/// `table_uuid`, `cluster_id`, `topic_id`; not partitioned: letters are few, and looked for by any of these. Of a table that an
+/// earlier version made, the letters that it holds have nulls in the last four.
 #[derive(Debug)]
 pub struct DeadLetterTable {
     catalog: Arc<Catalog>,
     ident: TableIdent,
+    origin: Origin,
+    /// The table, as it was last loaded.
+    seen: Option<LoadedTable>,
     /// What the table held when it was last looked at; trusted for that snapshot only.
     known: Option<KnownKeys>,
     unsure: Vec<Unsure>,
@@ -138,11 +165,18 @@ struct Unsure {
     letters: u64,
 }
 
+/// What one attempt does.
+struct Letters<'a> {
+    origin: &'a Origin,
+    stored: &'a [&'a DeadLetter],
+    taken_back: &'a HashSet<Key>,
+}
+
 /// What became of one attempt; an `Err` beside it means that nothing was stored.
 #[derive(Debug)]
 enum Attempt {
-    /// The letters are in the table, by this snapshot.
-    Stored(i64),
+    /// The letters are in the table as it is now, by this snapshot.
+    Stored(Box<LoadedTable>, i64),
     /// The table had moved.
     Conflict,
     /// This snapshot may be in the table, or still come.
@@ -151,38 +185,40 @@ enum Attempt {
 
 impl DeadLetterTable {
     /// Names the table; nothing is contacted or created before the first letter.
-    pub fn new(catalog: Arc<Catalog>, ident: TableIdent) -> Self {
+    pub fn new(catalog: Arc<Catalog>, ident: TableIdent, origin: Origin) -> Self {
         DeadLetterTable {
             catalog,
             ident,
+            origin,
+            seen: None,
             known: None,
             unsure: Vec::new(),
         }
     }
 
-    /// Stores those of the letters that the table doesn't hold yet, in one commit, and creates the table at the first.
+    /// Brings the table to hold, of what lies within `ranges`, exactly these letters, in one commit: those that it lacks are
+    /// stored, those that an attempt has left which was never committed are taken back. Creates the table at the first letter.
     ///
     /// - `ledger`: the main table's offsets. Keys are read from there on, once per run while nobody else writes.
-    /// - `letters`: all of one topic, any order; a key that comes twice is stored once.
+    /// - `ranges`: what the windows that are to be committed have read.
+    /// - `letters`: all of this origin's topic and within `ranges`, any order; a key that comes twice is stored once.
     /// - returns how many were stored now, an earlier attempt whose answer was lost included.
     ///
     /// # Errors
     /// [`DeadLetterError`]; calling again with the same letters is always safe.
     ///
     /// # Panics
-    /// If the letters are of several topics.
+    /// If the letters are of another topic.
     pub async fn store<L: Borrow<DeadLetter>>(
         &mut self,
         ledger: &Offsets,
+        ranges: &OffsetRanges,
         letters: &[L],
     ) -> Result<u64, DeadLetterError> {
         let letters: Vec<&DeadLetter> = letters.iter().map(Borrow::borrow).collect();
         let letters = &letters[..];
-        let Some(topic) = letters.first().map(|letter| letter.topic.as_str()) else {
-            return Ok(0);
-        };
         assert!(
-            letters.iter().all(|letter| letter.topic == topic),
+            letters.iter().all(|letter| letter.topic == self.origin.source.topic),
             "a pipeline reads one topic"
         );
         let from = keys::floor(ledger, letters);
@@ -196,28 +232,47 @@ impl DeadLetterTable {
         let mut unanswered = None;
         for delay in std::iter::once(Duration::ZERO).chain(delays) {
             tokio::time::sleep(delay).await;
-            let base = self.load_or_create().await?;
+            let base = match self.load().await? {
+                Some(table) => table,
+                None if letters.is_empty() => return Ok(stored),
+                None => self.create().await?,
+            };
             stored += self.settle(&base.metadata);
             let mut known = match self.known.take() {
-                Some(known) if known.cover(&base, topic, &from) => known,
+                Some(known) if known.cover(&base, &self.origin, &from) => known,
                 _ => {
-                    let read = KnownKeys::read(&base, topic, &from).await;
-                    read.map_err(|source| DeadLetterError::Keys {
-                        table: self.ident.clone(),
-                        source,
-                    })?
+                    let read = KnownKeys::read(&base, &self.origin, &from).await;
+                    read.map_err(|source| self.unread(source))?
                 }
             };
             known.forget_below(&from);
-            let missing = known.missing(letters);
-            let known = self.known.insert(known);
-            if missing.is_empty() {
+            let (missing, stale) = (known.missing(letters), known.stale(ranges, letters));
+            if missing.is_empty() && stale.is_empty() {
+                self.known = Some(known);
                 return Ok(stored);
             }
+            let base = match columns::evolved(&base.metadata) {
+                None => base,
+                Some(schema) => match self.evolve(&base, schema).await? {
+                    Some(table) => table,
+                    None => continue,
+                },
+            };
             let count = missing.len() as u64;
-            match attempt(&self.catalog, &base, &missing).await? {
-                Attempt::Stored(snapshot) => {
-                    known.add(snapshot, &missing);
+            let change = Letters {
+                origin: &self.origin,
+                stored: &missing,
+                taken_back: &stale,
+            };
+            let attempted = attempt(&self.catalog, &base, &change).await?;
+            let known = self.known.insert(known);
+            match attempted {
+                Attempt::Stored(table, snapshot) => {
+                    if !stale.is_empty() {
+                        info!(table = %self.ident, letters = stale.len(), "dead letters taken back: their records were read again, and are none now");
+                    }
+                    known.change(snapshot, &missing, &stale);
+                    self.seen = Some(*table);
                     return Ok(stored + count);
                 }
                 Attempt::Conflict => unanswered = None,
@@ -242,41 +297,67 @@ impl DeadLetterTable {
         })
     }
 
-    /// Counts the letters of `topic` that the table holds at or above `from`; none where there is no table.
+    /// Counts the letters of this origin that the table holds at or above `from`; none where there is no table.
     ///
     /// # Errors
     /// [`DeadLetterError::Catalog`] and [`DeadLetterError::Keys`].
-    pub async fn count_from(&self, topic: &str, from: &Offsets) -> Result<usize, DeadLetterError> {
-        let loaded = self.catalog.load(&self.ident).await;
-        let loaded = loaded.map_err(|source| DeadLetterError::Catalog {
-            table: self.ident.clone(),
-            source,
-        })?;
-        let Some(table) = loaded else { return Ok(0) };
-        let known = KnownKeys::read(&table, topic, from).await;
-        let known = known.map_err(|source| DeadLetterError::Keys {
-            table: self.ident.clone(),
-            source,
-        })?;
-        Ok(known.len())
+    pub async fn count_from(&mut self, from: &Offsets) -> Result<usize, DeadLetterError> {
+        let Some(table) = self.load().await? else {
+            return Ok(0);
+        };
+        let known = KnownKeys::read(&table, &self.origin, from).await;
+        Ok(known.map_err(|source| self.unread(source))?.len())
     }
 
-    async fn load_or_create(&self) -> Result<LoadedTable, DeadLetterError> {
-        let failed = |source| DeadLetterError::Catalog {
+    fn unread(&self, source: iceberg::Error) -> DeadLetterError {
+        DeadLetterError::Keys {
             table: self.ident.clone(),
             source,
-        };
-        if let Some(table) = self.catalog.load(&self.ident).await.map_err(failed)? {
-            return Ok(table);
         }
-        let schema = columns::schema().map_err(|error| failed(CatalogError::Broken(error.to_string())))?;
+    }
+
+    fn failed(&self, source: CatalogError) -> DeadLetterError {
+        DeadLetterError::Catalog {
+            table: self.ident.clone(),
+            source,
+        }
+    }
+
+    /// Loads the table as it is now; little is read where it is as it was seen last.
+    async fn load(&mut self) -> Result<Option<LoadedTable>, DeadLetterError> {
+        let loaded = match &self.seen {
+            Some(seen) => self.catalog.reload(seen).await,
+            None => self.catalog.load(&self.ident).await,
+        };
+        self.seen = loaded.map_err(|source| self.failed(source))?;
+        Ok(self.seen.clone())
+    }
+
+    async fn create(&self) -> Result<LoadedTable, DeadLetterError> {
+        let schema = columns::schema().map_err(|error| self.failed(CatalogError::Broken(error.to_string())))?;
         let creation = NewTable {
             schema,
             spec: UnboundPartitionSpec::default(),
             properties: creation_properties(BTreeMap::new()),
             format_version: FormatVersion::V2,
         };
-        self.catalog.create(&self.ident, creation).await.map_err(failed)
+        let created = self.catalog.create(&self.ident, creation).await;
+        created.map_err(|source| self.failed(source))
+    }
+
+    /// Gives a table of an earlier version the columns that it lacks; `None` if somebody moved it, or nobody knows: look again.
+    async fn evolve(
+        &self,
+        base: &LoadedTable,
+        schema: iceberg::Result<Schema>,
+    ) -> Result<Option<LoadedTable>, DeadLetterError> {
+        let schema = schema.map_err(|error| self.failed(CatalogError::Broken(error.to_string())))?;
+        let (requirements, updates) = schema_change(base, schema);
+        match self.catalog.swap(base, requirements, updates).await {
+            SwapAnswer::Committed(table) => Ok(Some(table)),
+            SwapAnswer::Conflict | SwapAnswer::Unknown(_) => Ok(None),
+            SwapAnswer::Rejected(source) => Err(self.failed(source)),
+        }
     }
 
     /// Counts the letters of attempts that turn out to have happened.
@@ -295,21 +376,25 @@ impl DeadLetterTable {
     }
 }
 
-/// Makes one attempt to add letters to exactly `base`. Files of an attempt that provably didn't happen are deleted.
-async fn attempt(catalog: &Catalog, base: &LoadedTable, letters: &[&DeadLetter]) -> Result<Attempt, DeadLetterError> {
-    let commit_uuid = Uuid::new_v4();
-    let added_data = write(base, commit_uuid, letters).await?;
+/// Makes one attempt to change the letters of exactly `base`. Files of an attempt that provably didn't happen are deleted.
+async fn attempt(catalog: &Catalog, base: &LoadedTable, letters: &Letters<'_>) -> Result<Attempt, DeadLetterError> {
+    let taken_back = TakenBack::find(base, letters.origin, letters.taken_back).await;
+    let taken_back = taken_back.map_err(|source| DeadLetterError::Keys {
+        table: base.ident.clone(),
+        source,
+    })?;
+    let removed_data = taken_back.paths();
+    let added_data = write(base, letters, taken_back).await?;
     let mut files: Vec<String> = added_data.iter().map(|(_, file)| file.file_path().to_owned()).collect();
     let snapshot = fresh_snapshot_id(&base.metadata);
     let change = Change {
         added_data,
         added_deletes: Vec::new(),
-        removed_data: BTreeSet::new(),
+        removed_data,
         removed_deletes: BTreeSet::new(),
         summary: BTreeMap::new(),
         properties: HashMap::new(),
         snapshot_id: snapshot,
-        commit_uuid,
         now_ms: Utc::now().timestamp_millis(),
     };
     let staged = match stage(base, change).await {
@@ -324,7 +409,7 @@ async fn attempt(catalog: &Catalog, base: &LoadedTable, letters: &[&DeadLetter])
     };
     files.extend(staged.files);
     match catalog.swap(base, staged.requirements, staged.updates).await {
-        SwapAnswer::Committed(_) => Ok(Attempt::Stored(snapshot)),
+        SwapAnswer::Committed(table) => Ok(Attempt::Stored(Box::new(table), snapshot)),
         SwapAnswer::Conflict => {
             if catalog.left_behind(base, snapshot).await {
                 base.store.delete_unused(&files).await;
@@ -350,8 +435,8 @@ async fn attempt(catalog: &Catalog, base: &LoadedTable, letters: &[&DeadLetter])
 /// After an error a finished file may remain, referred to by nothing.
 async fn write(
     base: &LoadedTable,
-    commit_uuid: Uuid,
-    letters: &[&DeadLetter],
+    letters: &Letters<'_>,
+    taken_back: TakenBack,
 ) -> Result<Vec<(i32, DataFile)>, DeadLetterError> {
     let metadata = &base.metadata;
     let unsuitable = |reason: String| DeadLetterError::Unsuitable {
@@ -376,7 +461,7 @@ async fn write(
         Some(path) => path.clone(),
         None => format!("{}/data", metadata.location().trim_end_matches('/')),
     };
-    let stem = format!("dead-letters-{commit_uuid}");
+    let stem = format!("dead-letters-{}", Uuid::new_v4());
     let sinks = Box::new(UploadSinks {
         store: base.store.clone(),
         handle: Handle::current(),
@@ -392,21 +477,36 @@ async fn write(
         sinks,
     );
     let (letters_max, bytes_max) = STEP_MAX;
-    for step in steps(letters, letters_max, bytes_max) {
-        let rows = columns::rows(&plan, step).map_err(|error| unsuitable(error.to_string()))?;
-        let part = Part {
-            value: Struct::empty(),
-            path: String::new(),
-            rows,
-        };
-        let write = move || {
-            writer.write(vec![part])?;
-            writer.flush_rows(FILE_BYTES_MAX).map(|()| writer)
-        };
-        writer = blocking(write).await.map_err(failed)?;
+    for step in steps(letters.stored, letters_max, bytes_max) {
+        let rows = columns::rows(&plan, letters.origin, step).map_err(|error| unsuitable(error.to_string()))?;
+        writer = written(writer, rows).await.map_err(failed)?;
+    }
+    let mut staying = taken_back.rows_that_stay(letters.origin, letters.taken_back);
+    let unread = |source| DeadLetterError::Keys {
+        table: base.ident.clone(),
+        source,
+    };
+    while let Some(rows) = staying.try_next().await.map_err(unread)? {
+        if rows.num_rows() > 0 {
+            let rows = columns::planned(&plan, &rows).map_err(|error| unsuitable(error.to_string()))?;
+            writer = written(writer, rows).await.map_err(failed)?;
+        }
     }
     let files = blocking(move || writer.seal()).await.map_err(failed)?;
     Ok(files.into_iter().map(|file| (spec_id, file)).collect())
+}
+
+async fn written(mut writer: WindowWriter, rows: RecordBatch) -> Result<WindowWriter, WriteError> {
+    let part = Part {
+        value: Struct::empty(),
+        path: String::new(),
+        rows,
+    };
+    blocking(move || {
+        writer.write(vec![part])?;
+        writer.flush_rows(FILE_BYTES_MAX).map(|()| writer)
+    })
+    .await
 }
 
 /// Runs what encodes or waits on a thread that may; a panic there goes on here.

@@ -28,8 +28,34 @@ fn ident() -> TableIdent {
     )
 }
 
+fn origin() -> Origin {
+    Origin {
+        pipeline: "lake.user_events".to_owned(),
+        table: Uuid::from_u128(1),
+        source: Source {
+            topic: TOPIC.to_owned(),
+            topic_id: Some("topic-1".to_owned()),
+            cluster_id: Some("cluster-1".to_owned()),
+        },
+    }
+}
+
 fn table(catalog: &Arc<Catalog>) -> DeadLetterTable {
-    DeadLetterTable::new(Arc::clone(catalog), ident())
+    DeadLetterTable::new(Arc::clone(catalog), ident(), origin())
+}
+
+fn of(catalog: &Arc<Catalog>, change: impl FnOnce(&mut Origin)) -> DeadLetterTable {
+    let mut origin = origin();
+    change(&mut origin);
+    DeadLetterTable::new(Arc::clone(catalog), ident(), origin)
+}
+
+/// What windows that read these offsets of partition 0 have read.
+fn read(offsets: std::ops::Range<i64>) -> OffsetRanges {
+    let mut ranges = OffsetRanges::default();
+    let range = OffsetRange::new(Offset::new(offsets.start), Offset::new(offsets.end));
+    ranges.extend(Partition(0), range).expect("one range");
+    ranges
 }
 
 fn letter(partition: i32, offset: i64) -> DeadLetter {
@@ -99,7 +125,8 @@ async fn keys(catalog: &Catalog) -> Vec<(i32, i64)> {
 }
 
 async fn stores(table: &mut DeadLetterTable, ledger: &Offsets, letters: &[DeadLetter], expect: u64) {
-    assert_eq!(table.store(ledger, letters).await.expect("stored"), expect);
+    let stored = table.store(ledger, &OffsetRanges::default(), letters).await;
+    assert_eq!(stored.expect("stored"), expect);
 }
 
 #[tokio::test]
@@ -176,7 +203,8 @@ async fn a_new_run_reads_the_keys_and_stores_only_what_is_missing() {
             ..letter
         })
         .collect();
-    stores(&mut second, &from, &other, 2).await;
+    let mut of_other = of(&catalog, |origin| origin.source.topic = "other".to_owned());
+    stores(&mut of_other, &from, &other, 2).await;
     let expect = [
         (0, 5),
         (0, 5),
@@ -232,7 +260,14 @@ async fn runs_that_bring_the_same_letters_at_once_double_none() {
             .drain(..)
             .map(|mut run| {
                 let (from, brought) = (from.clone(), brought.clone());
-                tokio::spawn(async move { (run.store(&from, &brought).await.expect("stored"), run) })
+                tokio::spawn(async move {
+                    (
+                        run.store(&from, &OffsetRanges::default(), &brought)
+                            .await
+                            .expect("stored"),
+                        run,
+                    )
+                })
             })
             .collect();
         let mut stored = 0;
@@ -258,11 +293,16 @@ async fn runs_that_bring_the_same_letters_at_once_double_none() {
 async fn an_attempt_is_pinned_to_the_snapshot_whose_keys_were_read() {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);
-    let base = table(&catalog).load_or_create().await.expect("a table");
-    let brought = letters(0, 0..2);
+    let base = table(&catalog).create().await.expect("a table");
+    let (origin, brought) = (origin(), letters(0, 0..2));
     let brought: Vec<_> = brought.iter().collect();
+    let brought = Letters {
+        origin: &origin,
+        stored: &brought,
+        taken_back: &HashSet::new(),
+    };
     let first = attempt(&catalog, &base, &brought).await.expect("an answer");
-    assert!(matches!(first, Attempt::Stored(_)), "{first:?}");
+    assert!(matches!(first, Attempt::Stored(..)), "{first:?}");
     let second = attempt(&catalog, &base, &brought).await.expect("an answer");
     assert!(matches!(second, Attempt::Conflict), "{second:?}");
     let data = format!("{}/data", base.metadata.location());
@@ -282,12 +322,14 @@ async fn a_lost_answer_is_counted_once_and_stored_once() {
     let catalog = catalog(&directory);
     let mut run = table(&catalog);
     let from = ledger(&[(0, 0)]);
-    let base = run.load_or_create().await.expect("a table");
-    let brought = letters(0, 0..3);
-    let Attempt::Stored(snapshot) = attempt(&catalog, &base, &brought.iter().collect::<Vec<_>>())
-        .await
-        .expect("an answer")
-    else {
+    let base = run.create().await.expect("a table");
+    let (origin, brought) = (origin(), letters(0, 0..3));
+    let change = Letters {
+        origin: &origin,
+        stored: &brought.iter().collect::<Vec<_>>(),
+        taken_back: &HashSet::new(),
+    };
+    let Attempt::Stored(_, snapshot) = attempt(&catalog, &base, &change).await.expect("an answer") else {
         panic!("nobody else writes");
     };
     // Neither of them was answered, and only one of them came through.
@@ -307,6 +349,162 @@ async fn a_lost_answer_is_counted_once_and_stored_once() {
     assert_eq!(keys(&catalog).await, [(0, 0), (0, 1), (0, 2)]);
 }
 
+#[tokio::test]
+async fn pipelines_clusters_and_topics_that_share_a_table_lose_no_letter() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let catalog = catalog(&directory);
+    let from = ledger(&[(0, 0)]);
+    let others: [fn(&mut Origin); 7] = [
+        |_| {},
+        |origin| origin.pipeline = "lake.copies".to_owned(),
+        |origin| origin.table = Uuid::from_u128(2),
+        |origin| origin.source.topic_id = Some("topic-2".to_owned()),
+        |origin| origin.source.topic_id = None,
+        |origin| origin.source.cluster_id = Some("cluster-2".to_owned()),
+        |origin| origin.source.cluster_id = None,
+    ];
+    for change in others {
+        stores(&mut of(&catalog, change), &from, &letters(0, 0..2), 2).await;
+    }
+    for change in others {
+        stores(&mut of(&catalog, change), &from, &letters(0, 0..3), 1).await;
+        // That of each other origin stays, whatever these offsets bring now.
+        let mut own = of(&catalog, change);
+        let stored = own.store(&from, &read(0..1), &letters(0, 1..3)).await.expect("stored");
+        assert_eq!(stored, 0);
+    }
+    let (keys, rows) = (keys(&catalog).await, rows(&catalog).await);
+    assert_eq!(keys, [[(0, 1); 7], [(0, 2); 7]].concat());
+    let text = |name: &str, row: usize| {
+        let column = rows[name].as_string::<i32>();
+        column.is_valid(row).then(|| column.value(row).to_owned())
+    };
+    let of_row = |row| ["pipeline", "table_uuid", "cluster_id", "topic_id"].map(|name| text(name, row));
+    let ours = [
+        "lake.user_events",
+        "00000000-0000-0000-0000-000000000001",
+        "cluster-1",
+        "topic-1",
+    ];
+    let ours = ours.map(|text| Some(text.to_owned()));
+    assert_eq!((0..rows.num_rows()).filter(|row| of_row(*row) == ours).count(), 2);
+}
+
+#[tokio::test]
+async fn letters_of_an_attempt_that_was_never_committed_are_taken_back() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let catalog = catalog(&directory);
+    let from = ledger(&[(0, 5)]);
+    stores(&mut table(&catalog), &from, &letters(0, 5..9), 4).await;
+    // Its commit never came. What is read again rejects 6 still, and 9 for the first time; 8 isn't read yet.
+    let mut next = table(&catalog);
+    let rejected: Vec<_> = letters(0, 6..7).into_iter().chain(letters(0, 9..10)).collect();
+    assert_eq!(next.store(&from, &read(5..8), &rejected).await.expect("stored"), 1);
+    assert_eq!(keys(&catalog).await, [(0, 6), (0, 8), (0, 9)]);
+    let snapshot = loaded(&catalog).await.metadata.current_snapshot_id();
+    assert_eq!(next.store(&from, &read(5..8), &rejected).await.expect("stored"), 0);
+    assert_eq!(
+        loaded(&catalog).await.metadata.current_snapshot_id(),
+        snapshot,
+        "nothing to do"
+    );
+    // A window without letters takes the rest back; the letter before the ledger stays.
+    let none: [DeadLetter; 0] = [];
+    let from = ledger(&[(0, 7)]);
+    assert_eq!(next.store(&from, &read(7..12), &none).await.expect("stored"), 0);
+    assert_eq!(keys(&catalog).await, [(0, 6)]);
+    assert_eq!(
+        rows(&catalog).await["error"].as_string::<i32>().value(0),
+        letter(0, 6).error
+    );
+}
+
+#[tokio::test]
+async fn a_table_of_an_earlier_version_gets_the_new_columns_and_keeps_its_letters() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let catalog = catalog(&directory);
+    let earlier = columns::fields().into_iter().filter(|field| field.id < 14);
+    let creation = NewTable {
+        schema: Schema::builder().with_fields(earlier).build().expect("a schema"),
+        spec: UnboundPartitionSpec::default(),
+        properties: HashMap::new(),
+        format_version: FormatVersion::V2,
+    };
+    let base = catalog.create(&ident(), creation).await.expect("a table");
+    let (origin, held) = (origin(), letters(0, 0..2));
+    let change = Letters {
+        origin: &origin,
+        stored: &held.iter().collect::<Vec<_>>(),
+        taken_back: &HashSet::new(),
+    };
+    // As the earlier version wrote them.
+    let earlier = write_as_it_is(&base, &change).await;
+    let stored = catalog.swap(&base, earlier.requirements, earlier.updates).await;
+    assert!(matches!(stored, SwapAnswer::Committed(_)), "{stored:?}");
+
+    let from = ledger(&[(0, 0)]);
+    let mut run = table(&catalog);
+    // A look alone changes nothing.
+    let none: [DeadLetter; 0] = [];
+    assert_eq!(run.store(&from, &read(0..9), &none).await.expect("stored"), 0);
+    assert_eq!(run.count_from(&from).await.expect("counted"), 0);
+    assert_eq!(loaded(&catalog).await.metadata.snapshots().len(), 1);
+    // Whose the old ones are can't be told, so they are nobody's: none is lost.
+    stores(&mut run, &from, &letters(0, 1..3), 2).await;
+    assert_eq!(keys(&catalog).await, [(0, 0), (0, 1), (0, 1), (0, 2)]);
+    let rows = rows(&catalog).await;
+    let whose = rows["pipeline"].as_string::<i32>();
+    assert_eq!((0..4).filter(|row| whose.is_valid(*row)).count(), 2);
+    assert_eq!(run.store(&from, &read(0..9), &none).await.expect("stored"), 0);
+    assert_eq!(keys(&catalog).await, [(0, 0), (0, 1)]);
+}
+
+/// Stages letters in a table that lacks the columns of today.
+async fn write_as_it_is(base: &LoadedTable, letters: &Letters<'_>) -> crate::catalog::stage::Staged {
+    let schema = base.metadata.current_schema();
+    let arrow = iceberg::arrow::schema_to_arrow_schema(schema).expect("a schema");
+    let full = columns::schema().expect("a schema");
+    let plan = columns::plan(&Arc::new(full)).expect("a plan");
+    let rows = columns::rows(&plan, letters.origin, letters.stored).expect("rows");
+    let columns = arrow
+        .fields()
+        .iter()
+        .map(|field| Arc::clone(&rows[field.name().as_str()]));
+    let rows = RecordBatch::try_new(Arc::new(arrow.clone()), columns.collect()).expect("fewer columns");
+    let plan = crate::schema::RowPlan {
+        schema: Arc::clone(schema),
+        arrow: Arc::new(arrow),
+        ..plan.as_ref().clone()
+    };
+    let sinks = Box::new(UploadSinks {
+        store: base.store.clone(),
+        handle: Handle::current(),
+    });
+    let writer = WindowWriter::new(
+        Arc::new(plan),
+        base.metadata.default_partition_spec().clone(),
+        None,
+        ParquetSettings::from_properties(base.metadata.properties()).expect("settings"),
+        format!("{}/data", base.metadata.location()),
+        "earlier".to_owned(),
+        u64::MAX,
+        sinks,
+    );
+    let writer = written(writer, rows).await.unwrap_or_else(|error| panic!("{error}"));
+    let files = blocking(move || writer.seal()).await.expect("files");
+    let change = Change {
+        added_data: files.into_iter().map(|file| (0, file)).collect(),
+        added_deletes: Vec::new(),
+        removed_data: BTreeSet::new(),
+        removed_deletes: BTreeSet::new(),
+        summary: BTreeMap::new(),
+        properties: HashMap::new(),
+        snapshot_id: fresh_snapshot_id(&base.metadata),
+        now_ms: Utc::now().timestamp_millis(),
+    };
+    stage(base, change).await.expect("staged")
+}
+
 async fn check_made_by_others(fields: Vec<NestedField>, spec: UnboundPartitionSpec, expect: Result<u64, &str>) {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);
@@ -321,7 +519,9 @@ async fn check_made_by_others(fields: Vec<NestedField>, spec: UnboundPartitionSp
         format_version: FormatVersion::V2,
     };
     catalog.create(&ident(), creation).await.expect("a table");
-    let answer = table(&catalog).store(&ledger(&[(0, 0)]), &letters(0, 0..2)).await;
+    let answer = table(&catalog)
+        .store(&ledger(&[(0, 0)]), &OffsetRanges::default(), &letters(0, 0..2))
+        .await;
     match expect {
         Ok(count) => {
             assert_eq!(answer.expect("stored"), count);

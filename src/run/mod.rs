@@ -326,6 +326,17 @@ impl Run {
         self.ledger.as_ref()
     }
 
+    /// What the windows of the commit under way have read.
+    pub fn committing(&self) -> OffsetRanges {
+        let mut all = OffsetRanges::default();
+        let windows = self.commit.iter().flat_map(Commit::windows);
+        for (partition, range) in windows.flat_map(|window| window.ranges.iter()) {
+            all.extend(partition, range)
+                .expect("each window goes on where the last one ended");
+        }
+        all
+    }
+
     /// The window that takes chunks now.
     pub fn filling(&self) -> Option<WindowId> {
         self.filling.as_ref().map(|filling| filling.id)

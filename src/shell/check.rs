@@ -279,7 +279,11 @@ async fn probe(store: &Store, directory: &str) -> Result<(), Failure> {
         }
     }
     let location = format!("{at}/.aperio-check-{}", Uuid::new_v4().simple());
-    let written = store.put(&location, Bytes::from_static(TEXT)).await;
+    let written = store.create(&location, Bytes::from_static(TEXT)).await;
+    // A store that replaces what it was asked to create can't keep two writers apart.
+    let again = store
+        .create(&location, Bytes::from_static(b"never to be written"))
+        .await;
     let read = match written {
         Ok(()) => store.get(&location).await,
         Err(error) => Err(error),
@@ -288,6 +292,16 @@ async fn probe(store: &Store, directory: &str) -> Result<(), Failure> {
     let deleted = store.delete(&location).await;
     let found = read.map_err(failed)?;
     deleted.map_err(failed)?;
+    if again.is_ok() {
+        return Err(Failure::new(
+            Exit::Config,
+            format!("the store of `{directory}` replaces objects that are to be created"),
+        )
+        .detail("a conditional write (`If-None-Match: *`) was answered as done where an object was already")
+        .hint(
+            "use a store with conditional writes, as S3 has them: without them two writers can overwrite each other",
+        ));
+    }
     match found {
         Some((bytes, _)) if bytes == TEXT => Ok(()),
         _ => Err(Failure::new(

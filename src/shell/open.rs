@@ -9,6 +9,7 @@ use tracing::warn;
 
 use crate::catalog::{Catalog, CatalogError, HiveCatalog, LoadedTable};
 use crate::config::{CatalogConfig, CatalogKind, Pipeline, RegistryConfig, StartOffset, TableFormat};
+use crate::dead_letters::{DeadLetterTable, Origin};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::{Admin, SampleRecord};
 use crate::kafka::error::KafkaError;
@@ -115,6 +116,21 @@ impl World {
             retry_for,
             admin: Arc::new(admin),
         })
+    }
+
+    /// The letters of `origin` in the dead-letter table of that name.
+    pub fn dead_letters(&self, name: &str, origin: Origin) -> DeadLetterTable {
+        let ident = TableIdent::new(self.ident.namespace().clone(), name.to_owned());
+        DeadLetterTable::new(self.letters.clone(), ident, origin)
+    }
+
+    /// Whose letters those of this pipeline are.
+    pub fn origin(&self, table: &LoadedTable, source: &Source) -> Origin {
+        Origin {
+            pipeline: self.ident.to_string(),
+            table: table.metadata.uuid(),
+            source: source.clone(),
+        }
     }
 
     /// The schemas of a part of the records that are known by now.

@@ -3,19 +3,17 @@
 
 use std::sync::Arc;
 
-use iceberg::TableIdent;
 use tokio::sync::Mutex;
-use uuid::Uuid;
 
 use crate::catalog::stage::{Change, fresh_snapshot_id, stage};
 use crate::catalog::{CatalogError, Committed, HiveCatalog, LoadedTable, PublishError, SwapAnswer, ViewError};
 use crate::config::OnDecodeError;
-use crate::dead_letters::DeadLetterTable;
+use crate::dead_letters::{DeadLetterTable, Origin};
 use crate::decode::{DeadLetter, Letters, steps};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::kill_points::{self, KillPoint, Place};
-use crate::offsets::{Offset, Offsets, Partition};
+use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use crate::run::Swapped;
 use crate::shell::open::{World, ledger_failure};
 use crate::shell::wall_clock;
@@ -57,7 +55,7 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
         return (Swapped::Conflict, None);
     }
     let snapshot_id = fresh_snapshot_id(&base.metadata);
-    let change = Change::of(plan, snapshot_id, Uuid::new_v4(), wall_clock().0);
+    let change = Change::of(plan, snapshot_id, wall_clock().0);
     let staged = match stage(&base, change).await {
         Ok(staged) => staged,
         // Nothing was sent to the catalog.
@@ -224,6 +222,14 @@ fn ahead_of(offsets: &Offsets, held: &[SyncPoint]) -> Vec<Ahead> {
     held.iter().filter_map(compare).collect()
 }
 
+/// Why a window isn't ready for its commit.
+pub(super) enum Unprepared {
+    /// It can be tried again.
+    Yet(String),
+    /// A person must act.
+    ForEver(Failure),
+}
+
 /// Where rejects go, by `errors.onDecodeError`.
 pub(super) struct Aside {
     topic: Option<DeadLetterTopic>,
@@ -232,7 +238,7 @@ pub(super) struct Aside {
 }
 
 impl Aside {
-    pub fn open(world: &World) -> Result<Aside, Failure> {
+    pub fn open(world: &World, origin: Origin) -> Result<Aside, Failure> {
         let OnDecodeError::DeadLetter { topic, table } = &world.pipeline.errors.on_decode_error else {
             return Ok(Aside {
                 topic: None,
@@ -247,33 +253,42 @@ impl Aside {
                     .map_err(|error| error.failure(&source.brokers, topic))?,
             ),
         };
-        let table = table.as_ref().map(|name| {
-            let ident = TableIdent::new(world.ident.namespace().clone(), name.clone());
-            Mutex::new(DeadLetterTable::new(world.letters.clone(), ident))
-        });
+        let table = table.as_ref().map(|name| Mutex::new(world.dead_letters(name, origin)));
         Ok(Aside { topic, table })
     }
 
-    /// Stores letters; in the table each once, in the topic at least once.
-    pub async fn store(&self, ledger: &Offsets, windows: &[Arc<Letters>]) -> Result<(), String> {
+    /// Stores the letters of windows; in the table each once and no others of these offsets, in the topic at least once.
+    pub async fn store(
+        &self,
+        ledger: &Offsets,
+        ranges: &OffsetRanges,
+        windows: &[Arc<Letters>],
+    ) -> Result<(), Unprepared> {
         let letters: Vec<&DeadLetter> = windows.iter().flat_map(|letters| letters.all()).collect();
+        if let Some(table) = &self.table {
+            let stored = table.lock().await.store(ledger, ranges, &letters).await;
+            stored.map_err(|error| {
+                if error.retryable() {
+                    return Unprepared::Yet(chain(&error));
+                }
+                let failure = Failure::new(Exit::Config, "dead letters can't be stored").detail(chain(&error));
+                Unprepared::ForEver(failure.hint(
+                    "nothing of the window was stored. Name another table in `errors.deadLetter.table`, or alter this one, then run again",
+                ))
+            })?;
+        }
         if letters.is_empty() {
             return Ok(());
-        }
-        if let Some(table) = &self.table {
-            table
-                .lock()
-                .await
-                .store(ledger, &letters)
-                .await
-                .map_err(|error| chain(&error))?;
         }
         kill_points::pass(KillPoint::Inside(Place::LettersStored));
         if let Some(topic) = &self.topic {
             let (letters_max, bytes_max) = SEND_MAX;
             for step in steps(&letters, letters_max, bytes_max) {
                 let records: Vec<_> = step.iter().copied().map(record).collect();
-                topic.send(&records).await.map_err(|error| chain(&error))?;
+                topic
+                    .send(&records)
+                    .await
+                    .map_err(|error| Unprepared::Yet(chain(&error)))?;
             }
         }
         Ok(())

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use iceberg::TableIdent;
-
 use crate::catalog::{LoadedTable, ViewError};
 use crate::config::{OnDecodeError, Pipeline};
-use crate::dead_letters::DeadLetterTable;
 use crate::error::{Exit, Failure, chain};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::Swapped;
@@ -88,7 +85,7 @@ impl Preview {
             to,
         };
         let reset = reset(held, &wish).map_err(|refusal| refused(&world, &refusal, problem.is_some()))?;
-        letters_stay_unambiguous(&world, &wish, held, other_source.is_some(), &reset.ledger).await?;
+        letters_stay_unambiguous(&world, &base, &wish, held, &reset.ledger).await?;
         let members = world.group_members().await;
         Ok(Preview {
             world,
@@ -272,42 +269,37 @@ fn refused(world: &World, refusal: &ResetRefusal, unknown: bool) -> Failure {
     }
 }
 
-/// Dead letters are told apart by partition and offset. Where a topic gives offsets out again, a letter of the records that
-/// were there would be taken for one of those that are there now, and that one would be lost: then nothing is moved.
+/// Where a topic gives offsets out again without becoming another one, its log was cut, a letter of the records that were
+/// there would be taken for one of those that are there now, and that one would be lost: then nothing is moved.
+///
+/// A topic that was made anew has an id of its own, and so have its letters.
 async fn letters_stay_unambiguous(
     world: &World,
+    base: &LoadedTable,
     wish: &Wish,
     held: Option<&Ledger>,
-    other_source: bool,
     ledger: &Ledger,
 ) -> Result<(), Failure> {
     let beyond = |(partition, held)| wish.ends.get(partition).is_none_or(|end| held > end);
-    let again = other_source || held.is_some_and(|ledger| ledger.offsets.iter().any(beyond));
+    let again = held.is_some_and(|ledger| ledger.offsets.iter().any(beyond));
     let OnDecodeError::DeadLetter { table: Some(name), .. } = &world.pipeline.errors.on_decode_error else {
         return Ok(());
     };
     if !again {
         return Ok(());
     }
-    let ident = TableIdent::new(world.ident.namespace().clone(), name.clone());
-    let letters = DeadLetterTable::new(world.catalog.clone(), ident.clone());
-    let count = letters
-        .count_from(&wish.source.topic, &ledger.offsets)
-        .await
-        .map_err(|error| {
-            Failure::new(
-                Exit::Remote,
-                format!("the dead letters in `{ident}` can't be looked at"),
-            )
+    let mut letters = world.dead_letters(name, world.origin(base, &wish.source));
+    let count = letters.count_from(&ledger.offsets).await.map_err(|error| {
+        Failure::new(Exit::Remote, format!("the dead letters in `{name}` can't be looked at"))
             .detail(chain(&error))
             .hint("nothing was changed; run it again")
-        })?;
+    })?;
     if count == 0 {
         return Ok(());
     }
-    let what = format!("`{ident}` holds {count} dead letters of another topic at offsets that would be read");
+    let what = format!("`{name}` holds {count} dead letters of other records at offsets that would be read");
     Err(Failure::new(Exit::Config, what)
-        .detail("dead letters are told apart by topic, partition and offset: a new one at such an offset would be taken for stored")
+        .detail("the topic gives offsets out again: a new dead letter at such an offset would be taken for the one that is stored")
         .hint("nothing was changed; name another `errors.deadLetter.table`, or rename this one, then run it again"))
 }
 

@@ -58,11 +58,7 @@ impl From<StoreError> for Error {
 #[typetag::serde(name = "AperioStore")]
 impl Storage for Store {
     async fn exists(&self, location: &str) -> Result<bool> {
-        match self.objects.head(&self.path(location)?).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(StoreError::of(location, error).into()),
-        }
+        Ok(self.is_there(location).await?)
     }
 
     async fn metadata(&self, location: &str) -> Result<FileMetadata> {
@@ -93,7 +89,7 @@ impl Storage for Store {
     }
 
     async fn write(&self, location: &str, bytes: Bytes) -> Result<()> {
-        Ok(self.put(location, bytes).await?)
+        Ok(self.create(location, bytes).await?)
     }
 
     async fn writer(&self, location: &str) -> Result<Box<dyn FileWrite>> {

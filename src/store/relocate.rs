@@ -6,6 +6,7 @@ use std::path::Path as DiskPath;
 use object_store::ObjectStoreExt;
 use uuid::Uuid;
 
+use super::create::{Made, rename_new, same_bytes};
 use super::{Root, Store, StoreError};
 
 impl Store {
@@ -13,11 +14,13 @@ impl Store {
     ///
     /// - returns whether it is at `to` now, by this call or by one before; `false` if it is in neither place.
     ///
-    /// On a disk it is a rename, or a synced copy and a rename where the two are on different disks. In a bucket it is a
+    /// On a disk it is a link, or a synced copy and a link where the two are on different disks. In a bucket it is a
     /// copy and a deletion; S3 copies objects of up to 5 GB in one request.
     ///
     /// # Errors
-    /// Any [`StoreError`] but `NotFound`; the object is then in one of the two places, or in both. Do it again.
+    /// [`StoreError::Exists`] where another object is at `to`: both stay where they are. (A bucket is asked before it copies:
+    /// not every server copies on condition.) Any other [`StoreError`] but `NotFound`; the object is then in one of the two
+    /// places, or in both. Do it again.
     pub async fn relocate(&self, from: &str, to: &str) -> Result<bool, StoreError> {
         let moved = match self.root {
             Root::Disk => self.rename(from, to).await?,
@@ -59,36 +62,55 @@ impl Store {
         let source = self.local_path(from).ok_or_else(|| elsewhere(from))?;
         let target = self.local_path(to).ok_or_else(|| elsewhere(to))?;
         let rename = move || match rename(&source, &target) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            renamed => renamed.map(|()| true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            renamed => renamed.map(Some),
         };
-        tokio::task::spawn_blocking(rename)
+        let renamed = tokio::task::spawn_blocking(rename)
             .await
             .unwrap_or_else(|error| Err(std::io::Error::other(error)))
-            .map_err(|error| StoreError::disk(to, error))
+            .map_err(|error| StoreError::disk(to, error))?;
+        match renamed {
+            None => Ok(false),
+            Some(Made::New) => Ok(true),
+            Some(Made::Existing) => self.was_moved(from, to).await,
+        }
     }
 
     async fn copy_and_delete(&self, from: &str, to: &str) -> Result<bool, StoreError> {
+        if self.is_there(to).await? {
+            return self.was_moved(from, to).await;
+        }
         match self.objects.copy(&self.path(from)?, &self.path(to)?).await {
             Ok(()) => self.delete(from).await.map(|()| true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(StoreError::of(to, error)),
         }
     }
+
+    /// Finishes a move that has come to `to` before; `false` if there is nothing to finish, since `from` is gone.
+    async fn was_moved(&self, from: &str, to: &str) -> Result<bool, StoreError> {
+        let same = same_bytes(&self.objects, &self.path(from)?, &self.path(to)?).await;
+        match same {
+            Ok(true) => self.delete(from).await.map(|()| true),
+            Ok(false) if self.is_there(from).await? => Err(self.exists(to)),
+            Ok(false) | Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(StoreError::of(to, error)),
+        }
+    }
 }
 
 /// `NotFound` means that there is no `source`.
-fn rename(source: &DiskPath, target: &DiskPath) -> std::io::Result<()> {
+fn rename(source: &DiskPath, target: &DiskPath) -> std::io::Result<Made> {
     let directory = target.parent().unwrap_or(DiskPath::new("/"));
     if !source.try_exists()? {
         return Err(ErrorKind::NotFound.into());
     }
     std::fs::create_dir_all(directory)?;
-    let renamed = match std::fs::rename(source, target) {
+    let renamed = match rename_new(source, target) {
         // Somebody who clears out empty directories was in between.
         Err(error) if error.kind() == ErrorKind::NotFound && source.try_exists()? => {
             std::fs::create_dir_all(directory)?;
-            std::fs::rename(source, target)
+            rename_new(source, target)
         }
         renamed => renamed,
     };
@@ -98,14 +120,14 @@ fn rename(source: &DiskPath, target: &DiskPath) -> std::io::Result<()> {
             let copy = directory.join(format!(".{}.copying", Uuid::new_v4().simple()));
             let copied = std::fs::copy(source, &copy)
                 .and_then(|_| std::fs::File::open(&copy)?.sync_all())
-                .and_then(|()| std::fs::rename(&copy, target));
-            if let Err(error) = copied {
+                .and_then(|()| rename_new(&copy, target));
+            if !matches!(copied, Ok(Made::New)) {
                 let _ = std::fs::remove_file(&copy);
-                return Err(error);
+                return copied;
             }
             match std::fs::remove_file(source) {
                 Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
+                _ => Ok(Made::New),
             }
         }
         renamed => renamed,
@@ -122,14 +144,21 @@ mod tests {
         let top = store.warehouse().to_owned();
         let (from, to) = (format!("{top}/staged/a=1/x"), format!("{top}/t/a=1/x"));
         assert!(!store.relocate(&from, &to).await.expect("neither is there"));
-        store.put(&from, "1".into()).await.expect("put");
+        store.create(&from, "1".into()).await.expect("put");
         assert!(store.relocate(&from, &to).await.expect("moved"));
         assert!(store.relocate(&from, &to).await.expect("was moved"));
         assert!(store.get(&from).await.expect("get").is_none());
         // One that was copied and not deleted.
-        store.put(&from, "1".into()).await.expect("put");
+        store.create(&from, "1".into()).await.expect("put");
         assert!(store.relocate(&from, &to).await.expect("moved again"));
         assert_eq!(store.get(&to).await.expect("get").expect("there").0, "1");
+        // Another object, of the same name.
+        store.create(&from, "2".into()).await.expect("put");
+        let refused = store.relocate(&from, &to).await;
+        assert!(matches!(refused, Err(StoreError::Exists { .. })), "{refused:?}");
+        assert_eq!(store.get(&to).await.expect("get").expect("there").0, "1");
+        assert_eq!(store.get(&from).await.expect("get").expect("there").0, "2");
+        store.delete(&from).await.expect("deleted");
         store.remove_empty_directories(&from, &format!("{top}/staged")).await;
         store.remove_empty_directories(&to, &format!("{top}/t")).await;
         assert!(

@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use reqwest::Method;
+use reqwest::header::{HeaderValue, IF_NONE_MATCH};
 
 use super::Access;
 
@@ -37,6 +43,7 @@ pub(super) fn client(bucket: &str, access: &Access) -> object_store::Result<Amaz
         .with_client_options(client)
         .with_bucket_name(bucket)
         .with_retry(retry)
+        .with_http_connector(CreatesOnly)
         .with_conditional_put(S3ConditionalPut::ETagMatch);
     if let Some(region) = get("s3.region").or_else(|| get("client.region")) {
         builder = builder.with_region(region);
@@ -75,4 +82,60 @@ pub(super) fn client(bucket: &str, access: &Access) -> object_store::Result<Amaz
         }
     }
     builder.build()
+}
+
+/// Connects such that an upload in parts is completed only where there is no object yet.
+///
+/// `object_store` 0.13.2 can ask for that in a whole put and not for parts (`aws/mod.rs`, `CompleteMultipartMode::Overwrite`).
+/// The header comes after the signature, which covers those of its time: S3 wants `host` and `x-amz-*` signed, no others.
+///
+/// Source: S3 API reference, `CompleteMultipartUpload`, `If-None-Match`; "Authenticating Requests", `SignedHeaders`.
+#[derive(Debug)]
+struct CreatesOnly;
+
+impl HttpConnector for CreatesOnly {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(OnCondition(client)))
+    }
+}
+
+#[derive(Debug)]
+struct OnCondition(HttpClient);
+
+#[async_trait]
+impl HttpService for OnCondition {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        if completes_parts(request.method(), request.uri().query()) {
+            request
+                .headers_mut()
+                .insert(IF_NONE_MATCH, HeaderValue::from_static("*"));
+        }
+        self.0.execute(request).await
+    }
+}
+
+/// Says whether a request is `CompleteMultipartUpload`; the other `POST`s, such as `?uploads` and `?delete`, name no upload.
+fn completes_parts(method: &Method, query: Option<&str>) -> bool {
+    let names_upload = |pair: &str| pair.starts_with("uploadId=");
+    *method == Method::POST && query.is_some_and(|query| query.split('&').any(names_upload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_completed_on_condition_and_nothing_else_is() {
+        let check = |method: Method, query: Option<&str>, expect: bool| {
+            assert_eq!(completes_parts(&method, query), expect, "{method} {query:?}");
+        };
+        check(Method::POST, Some("uploadId=abc"), true);
+        check(Method::POST, Some("x=1&uploadId=abc"), true);
+        check(Method::POST, Some("uploads"), false);
+        check(Method::POST, Some("delete"), false);
+        check(Method::POST, None, false);
+        check(Method::PUT, Some("partNumber=1&uploadId=abc"), false);
+        check(Method::DELETE, Some("uploadId=abc"), false);
+    }
 }

@@ -1,11 +1,15 @@
 //! Writes of objects that arrive piece by piece: in parts once they are large, in one put while they are small.
 
 use std::io;
+use std::path::PathBuf;
 
 use bytes::Bytes;
-use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
+use object_store::path::Path;
+use object_store::{Attribute, Attributes, GetOptions, ObjectStore, PutMultipartOptions, WriteMultipart};
 use tokio::runtime::Handle;
+use uuid::Uuid;
 
+use super::create::{Made, rename_new};
 use super::{Store, StoreError};
 use crate::kill_points::{self, KillPoint, Place};
 use crate::write::{FileSink, FileSinks, Finishing};
@@ -15,11 +19,16 @@ pub const PART_BYTES: usize = 8 * 1024 * 1024;
 /// Parts of one file in flight at once: with the open one it bounds a file's memory to 24 MiB.
 const PARTS_IN_FLIGHT_MAX: usize = 2;
 
-/// An object that is being written. It can be read by nobody until it is finished.
+/// The user metadata of an object that was uploaded in parts: which upload made it.
+const MARK: &str = "aperio-upload";
+
+/// An object that is being written. It can be read by nobody until it is finished, and never takes the place of another.
 #[derive(Debug)]
 pub(super) struct Upload {
     store: Store,
     location: String,
+    /// Tells this upload from all others.
+    mark: Uuid,
     /// Bytes not handed on yet; empty once `parts` exists.
     start: Vec<u8>,
     parts: Option<WriteMultipart>,
@@ -31,6 +40,7 @@ impl Upload {
         Upload {
             store,
             location: location.to_string(),
+            mark: Uuid::new_v4(),
             start: Vec::new(),
             parts: None,
             written: 0,
@@ -67,11 +77,16 @@ impl Upload {
         let parts = match &mut self.parts {
             Some(parts) => parts,
             none => {
-                let path = self.store.path(&self.location)?;
+                let mut options = PutMultipartOptions::default();
+                if !self.store.is_local() {
+                    let mark = Attribute::Metadata(MARK.into());
+                    options.attributes = Attributes::from_iter([(mark, self.mark.to_string())]);
+                }
+                let path = parts_path(&self.store, &self.location, self.mark)?;
                 let upload = self
                     .store
                     .objects
-                    .put_multipart(&path)
+                    .put_multipart_opts(&path, options)
                     .await
                     .map_err(|error| StoreError::of(&self.location, error))?;
                 let parts = none.insert(WriteMultipart::new_with_chunk_size(upload, PART_BYTES));
@@ -89,18 +104,43 @@ impl Upload {
     }
 
     /// Makes the object visible and durable; returns its size in bytes.
-    pub(super) async fn finish(mut self) -> Result<u64, StoreError> {
-        let path = self.store.path(&self.location)?;
-        let done = match self.parts.take() {
-            Some(parts) => parts.finish().await,
-            None => {
-                let bytes = Bytes::from(std::mem::take(&mut self.start));
-                self.store.objects.put(&path, PutPayload::from_bytes(bytes)).await
-            }
+    pub(super) async fn finish(self) -> Result<u64, StoreError> {
+        let Upload {
+            store,
+            location,
+            mark,
+            start,
+            parts,
+            written,
+        } = self;
+        let Some(parts) = parts else {
+            store.create(&location, Bytes::from(start)).await?;
+            return Ok(written);
         };
-        done.map_err(|error| StoreError::of(&self.location, error))?;
-        self.store.make_durable(&self.location).await?;
-        Ok(self.written)
+        // Not every server heeds the condition that the completion carries, see `s3.rs`.
+        if !store.is_local() && store.is_there(&location).await? {
+            let _ = parts.abort().await;
+            return Err(store.exists(&location));
+        }
+        let done = parts.finish().await;
+        if store.is_local() {
+            done.map_err(|error| StoreError::of(&location, error))?;
+            name(&store, &location, mark).await?;
+        } else if let Err(error) = done {
+            use object_store::Error as E;
+            let gone = matches!(error, E::NotFound { .. });
+            if !gone && !matches!(error, E::Precondition { .. } | E::AlreadyExists { .. }) {
+                return Err(StoreError::of(&location, error));
+            }
+            // A completion that is sent again, since its answer was lost, meets the object that it made.
+            match maker(&store, &location).await? {
+                Some(maker) if maker == mark.to_string() => {}
+                Some(_) => return Err(store.exists(&location)),
+                None => return Err(StoreError::of(&location, error)),
+            }
+        }
+        store.make_durable(&location).await?;
+        Ok(written)
     }
 
     async fn abort(mut self) {
@@ -111,6 +151,54 @@ impl Upload {
             tracing::debug!(location = %self.location, %error, "an unfinished upload was left behind");
         }
     }
+}
+
+/// Gives the finished file of a local disk its name.
+async fn name(store: &Store, location: &str, mark: Uuid) -> Result<(), StoreError> {
+    let disk_path = |path: Path| PathBuf::from(format!("/{path}"));
+    let from = disk_path(parts_path(store, location, mark)?);
+    let to = disk_path(store.path(location)?);
+    let named = move || match rename_new(&from, &to) {
+        Ok(Made::New) => Ok(Made::New),
+        other => {
+            // It has no name, and nobody will look for it.
+            let _ = std::fs::remove_file(&from);
+            other
+        }
+    };
+    let named = tokio::task::spawn_blocking(named)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)));
+    match named.map_err(|error| StoreError::disk(location, error))? {
+        Made::New => Ok(()),
+        Made::Existing => Err(store.exists(location)),
+    }
+}
+
+/// Returns the mark of the upload that made an object of a bucket, empty where it has none; `None` if there is no object.
+async fn maker(store: &Store, location: &str) -> Result<Option<String>, StoreError> {
+    let head = GetOptions {
+        head: true,
+        ..GetOptions::default()
+    };
+    match store.objects.get_opts(&store.path(location)?, head).await {
+        Ok(found) => {
+            let mark = found.attributes.get(&Attribute::Metadata(MARK.into()));
+            Ok(Some(mark.map_or_else(String::new, |mark| mark.to_string())))
+        }
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(StoreError::of(location, error)),
+    }
+}
+
+/// Where the parts of an object come together: in a bucket under its own name, which it has once they are complete; on a
+/// disk, where completing them would replace a file, beside it under a name that readers pass over.
+fn parts_path(store: &Store, location: &str, mark: Uuid) -> Result<Path, StoreError> {
+    if !store.is_local() {
+        return store.path(location);
+    }
+    let (directory, name) = location.rsplit_once('/').unwrap_or(("", location));
+    store.path(&format!("{directory}/.{name}.{}", mark.simple()))
 }
 
 /// An object written from an ordinary thread, such as a line's; it waits for the network there.

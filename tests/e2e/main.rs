@@ -31,6 +31,7 @@ mod reset;
 mod schema_check;
 mod servers;
 mod setup;
+mod shared;
 mod smoke;
 mod source;
 mod subjects;

@@ -524,7 +524,7 @@ impl Process {
                 .collect();
             let name = format!("{}-{:05}-{odd:05}", self.id.simple(), window.sequence);
             let path = format!("{}/odd={odd}/{name}.parquet", self.hive.staging());
-            if self.hive.store.put(&path, text.join("\n").into()).await.is_err() {
+            if self.hive.store.create(&path, text.join("\n").into()).await.is_err() {
                 return Event::Failed(Failure::new(Exit::Remote, "the file can't be written"));
             }
             let file = DataFileBuilder::default()

@@ -14,7 +14,7 @@ use crate::kill_points::{self, Effect, KillPoint};
 use crate::run::{Action, Event, Outcome};
 use crate::shell::conductor::answers::Answer;
 use crate::shell::conductor::{Conductor, Sealing};
-use crate::shell::perform::Unpublished;
+use crate::shell::perform::{Unprepared, Unpublished};
 use crate::shell::report::TableReport;
 use crate::shell::tables::TableForm;
 use crate::shell::{open, perform};
@@ -154,6 +154,7 @@ impl Conductor {
             .ledger()
             .map(|ledger| ledger.offsets.clone())
             .unwrap_or_default();
+        let ranges = self.run.committing();
         let (world, aside, known) = (self.world.clone(), self.aside.clone(), self.topic_id.clone());
         self.begin(Effect::Prepare, async move {
             wait(after).await;
@@ -175,7 +176,11 @@ impl Conductor {
                 }
                 Ok(_) => {}
             }
-            let answer = aside.store(&ledger, &letters).await;
+            let answer = match aside.store(&ledger, &ranges, &letters).await {
+                Ok(()) => Ok(()),
+                Err(Unprepared::Yet(error)) => Err(error),
+                Err(Unprepared::ForEver(failure)) => return Answer::Event(Event::Failed(failure)),
+            };
             Answer::Event(Event::Prepared { windows, answer })
         });
     }

@@ -31,6 +31,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::catalog::LoadedTable;
 use crate::chunk::Chunk;
@@ -41,7 +42,7 @@ use crate::error::{Exit, Failure, chain};
 use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::consumer::{Consumer, KafkaEvent};
 use crate::kill_points::{self, Effect, KillPoint, Place};
-use crate::line::{Encoding, KeyEncoding, LineError, LineSettings, LineWindow, Reply, SinkMaker};
+use crate::line::{Encoding, KeyEncoding, LineError, LineSettings, LineWindow, NewSinks, Reply, SinkMaker};
 use crate::memory::{Held, Memory, Purpose, Shares};
 use crate::observe::Phase;
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
@@ -280,7 +281,10 @@ impl Conductor {
             let sinks = (line_store.clone(), handle.clone());
             Box::new(move || {
                 let (store, handle) = sinks.clone();
-                Box::new(UploadSinks { store, handle })
+                NewSinks {
+                    unique: Uuid::new_v4(),
+                    sinks: Box::new(UploadSinks { store, handle }),
+                }
             })
         };
         let (outbox, replies) = unbounded_channel();
@@ -292,7 +296,7 @@ impl Conductor {
             Failure::new(exit, format!("table `{}` can't be written", world.ident)).detail(chain(&error))
         })?;
         let points = open::sync_points(&world.pipeline, Some(&table))?.expect("the table's location is known");
-        let aside = Aside::open(&world)?;
+        let aside = Aside::open(&world, world.origin(&table, &topic.source))?;
         Ok(Conductor {
             run: Run::new(config),
             once: options.once,

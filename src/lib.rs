@@ -24,7 +24,7 @@
 //! 3. the exactly-once core: [`table`] decides over Iceberg metadata, [`run`] is the run as a state machine;
 //! 4. the path of a record: [`chunk`], [`json`], [`schema`], [`decode`], [`place`], [`write`], and in one function: [`line`];
 //! 5. what a topic holds, guessed from samples that take the same path: [`discover`];
-//! 6. the world, one system each: [`resident`], [`kafka`], [`registry`], [`store`], [`sync_points`], [`catalog`], [`dead_letters`];
+//! 6. the world, one system each: [`resident`], [`http`], [`kafka`], [`registry`], [`store`], [`sync_points`], [`catalog`], [`dead_letters`];
 //! 7. those who watch: [`observe`]; feeding events to the run and doing what it says: [`shell`]; the command line: [`cli`].
 
 pub mod units;
@@ -60,6 +60,8 @@ pub mod line;
 pub mod discover;
 
 pub mod resident;
+
+pub mod http;
 
 pub mod kafka;
 

@@ -10,6 +10,7 @@ mod history;
 mod hive;
 mod lists;
 mod part;
+mod proof;
 mod rest;
 mod sql;
 pub mod stage;
@@ -149,7 +150,8 @@ pub enum SwapAnswer {
     Committed(LoadedTable),
     /// The table had moved, and this request changed nothing; a proxy may have sent it before. Reload and admit again.
     Conflict,
-    /// It can't be told whether the swap happened, or still will. Reload and look for the snapshot; delete nothing.
+    /// It can't be told whether the swap happened, or still will: everything that is no clear no, and no yes whose metadata
+    /// shows this attempt's own snapshot, columns and properties. Reload and look for the snapshot; delete nothing.
     Unknown(CatalogError),
     /// Nothing was changed; trying again as it is helps only if the error is [`CatalogError::retryable`].
     Rejected(CatalogError),
@@ -225,16 +227,28 @@ impl Catalog {
     }
 
     /// Makes one attempt to move the table from `base` to `base` with `updates`, admitted only under `requirements`.
+    ///
+    /// No yes is taken at its word: it counts where the metadata that comes with it shows all of the updates.
     pub async fn swap(
         &self,
         base: &LoadedTable,
         requirements: Vec<TableRequirement>,
         updates: Vec<TableUpdate>,
     ) -> SwapAnswer {
+        let asked = updates.clone();
         let answer = match self {
             Catalog::Sql(sql) => sql.swap(base, requirements, updates).await,
             Catalog::Rest(rest) => rest.swap(base, requirements, updates).await,
             Catalog::Hive(hive) => hive.swap(base, requirements, updates).await,
+        };
+        let answer = match answer {
+            SwapAnswer::Committed(table) => match proof::shows(base.metadata.uuid(), &asked, &table.metadata) {
+                Ok(()) => SwapAnswer::Committed(table),
+                Err(missing) => SwapAnswer::Unknown(CatalogError::Broken(format!(
+                    "the catalog says that the table was changed, and the metadata in its answer {missing}"
+                ))),
+            },
+            answer => answer,
         };
         kill_points::pass(KillPoint::Inside(Place::Swapped));
         answer

@@ -1,7 +1,8 @@
 //! A catalog server that speaks the Iceberg REST protocol.
 //!
 //! The server writes the metadata file and checks the requirements; what matters here is to read its answers to a
-//! commit no better than they are: everything that isn't a clear yes or no is [`SwapAnswer::Unknown`].
+//! commit no better than they are: everything that isn't a clear yes or no is [`SwapAnswer::Unknown`], redirects and words that
+//! are no catalog's included.
 //!
 //! Source: Iceberg's `open-api/rest-catalog-open-api.yaml`, 1.12.
 
@@ -75,7 +76,7 @@ impl RestCatalog {
         let answer = self.server.send(Method::GET, &url, None).await?;
         match answer.status {
             200 => self.table(ident, &answer).await.map(Some),
-            404 => Ok(None),
+            404 if answer.says_missing() => Ok(None),
             _ => Err(answer.error()),
         }
     }
@@ -90,16 +91,18 @@ impl RestCatalog {
         match answer.status {
             200 => self.table(&known.ident, &answer).await.map(Some),
             304 => Ok(Some(known.clone())),
-            404 => Ok(None),
+            404 if answer.says_missing() => Ok(None),
             _ => Err(answer.error()),
         }
     }
 
     pub(super) async fn create(&self, ident: &TableIdent, creation: NewTable) -> Result<LoadedTable, CatalogError> {
         let url = format!("{}/tables", self.server.settings().await?.namespace_url(ident));
+        let fields = creation.schema.as_struct().fields().iter();
+        let columns: Vec<_> = fields.map(|field| field.name.clone()).collect();
         let body = create_body(ident, creation)?;
         let mut answer = self.server.send(Method::POST, &url, Some(&body)).await?;
-        if matches!(answer.status, 404 | 409) {
+        if answer.status == 409 || answer.says_missing() {
             // Some say 409 where the namespace is missing, as Nessie 0.99 does; others where the table is there.
             if answer.status == 409
                 && let Some(table) = self.load(ident).await?
@@ -110,10 +113,14 @@ impl RestCatalog {
             self.create_namespaces(ident).await?;
             answer = self.server.send(Method::POST, &url, Some(&body)).await?;
         }
-        match answer.status {
-            200 => self.table(ident, &answer).await,
-            409 => self.load(ident).await?.ok_or_else(|| answer.error()),
+        let made = match answer.status {
+            200 => self.table(ident, &answer).await.and_then(|table| made(table, &columns)),
             _ => Err(answer.error()),
+        };
+        match made {
+            // It may be there all the same, by this request or by another's: the catalog says.
+            Err(error) if matches!(answer.status, 200..=299 | 409) => self.load(ident).await?.ok_or(error),
+            made => made,
         }
     }
 
@@ -153,7 +160,11 @@ impl RestCatalog {
             409 => SwapAnswer::Conflict,
             400 if speaks_of_a_race(&answer.message()) => SwapAnswer::Conflict,
             // 408: the server gave up on reading, or a proxy on waiting.
-            400..=407 | 409..=499 => SwapAnswer::Rejected(answer.error()),
+            400..=407 | 409..=499 => match answer.error() {
+                // Not in the catalog's words, so its own are lost, and may have been a yes.
+                error @ CatalogError::Unreachable(_) => SwapAnswer::Unknown(error),
+                error => SwapAnswer::Rejected(error),
+            },
             _ => SwapAnswer::Unknown(answer.error()),
         }
     }
@@ -164,7 +175,7 @@ impl RestCatalog {
         let levels: &[String] = ident.namespace();
         for depth in 1..=levels.len() {
             let body = json!({"namespace": &levels[..depth], "properties": {}});
-            let answer = self.server.send(Method::POST, &url, Some(&body)).await?;
+            let answer = self.server.ask(Method::POST, &url, Some(&body)).await?;
             let created = matches!(answer.status, 200 | 409);
             // Who may not touch the outer ones may still be allowed to create the innermost.
             if !created && depth == levels.len() {
@@ -189,6 +200,22 @@ impl RestCatalog {
             rows: None,
         })
     }
+}
+
+/// Takes the answer to a creation, if it is the table that was asked for.
+fn made(table: LoadedTable, columns: &[String]) -> Result<LoadedTable, CatalogError> {
+    let schema = table.metadata.current_schema();
+    let missing = columns.iter().find(|name| schema.field_by_name(name).is_none());
+    let wrong = match missing {
+        Some(name) => format!("has no column `{name}`"),
+        None if table.metadata.uuid().is_nil() => "has no UUID".to_owned(),
+        None if table.metadata.location().is_empty() => "has no location".to_owned(),
+        None => return Ok(table),
+    };
+    Err(CatalogError::Unreachable(format!(
+        "it says that `{}` was created, and the table in its answer {wrong}",
+        table.ident
+    )))
 }
 
 /// Returns whether a refusal of a commit tells of another commit that came first.

@@ -449,12 +449,13 @@ struct Server {
     requests: Arc<Mutex<Vec<String>>>,
 }
 
-/// Answers one request after another, each with its number as ETag; status 0 is no answer.
+/// Answers one request after another, each with its number as ETag; status 0 is no answer, and a redirect is to the same
+/// server.
 fn serve(answers: Vec<(u16, String)>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     let uri = format!("http://{}", listener.local_addr().expect("address"));
     let requests = Arc::new(Mutex::new(Vec::new()));
-    let noted = requests.clone();
+    let (noted, own) = (requests.clone(), uri.clone());
     std::thread::spawn(move || {
         for (number, (status, body)) in answers.into_iter().enumerate() {
             let (mut stream, _) = listener.accept().expect("accept");
@@ -482,8 +483,12 @@ fn serve(answers: Vec<(u16, String)>) -> Server {
                 .push(String::from_utf8(bytes).expect("utf-8"));
             if status != 0 {
                 let length = body.len();
+                let location = match status {
+                    300..=399 => format!("location: {own}/elsewhere?token=t\r\n"),
+                    _ => String::new(),
+                };
                 let head = format!(
-                    "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\netag: \"{number}\"\r\nconnection: close\r\n\r\n"
+                    "HTTP/1.1 {status} X\r\n{location}content-length: {length}\r\netag: \"{number}\"\r\nconnection: close\r\n\r\n"
                 );
                 stream.write_all(format!("{head}{body}").as_bytes()).expect("write");
             }
@@ -494,6 +499,12 @@ fn serve(answers: Vec<(u16, String)>) -> Server {
 
 fn error_body(message: &str) -> String {
     format!(r#"{{"error":{{"message":"{message}","type":"T","code":1}}}}"#)
+}
+
+/// What a catalog says of a table or namespace that it doesn't have.
+fn missing(kind: &str) -> (u16, String) {
+    let body = format!(r#"{{"error":{{"message":"none such","type":"{kind}","code":404}}}}"#);
+    (404, body)
 }
 
 fn config() -> (u16, String) {
@@ -514,13 +525,46 @@ fn table_body(table: &LoadedTable) -> String {
     .to_string()
 }
 
+/// The answer of a server that made a swap.
+fn swapped_body(base: &LoadedTable, staged: &Staged) -> String {
+    let built = rebuilt(&base.metadata, None, vec![], staged.updates.clone());
+    let built = built.expect("updates that fit").expect("no requirement");
+    table_body(&LoadedTable {
+        metadata: Arc::new(built.metadata),
+        ..base.clone()
+    })
+}
+
 #[tokio::test]
 async fn a_rest_answer_is_read_no_better_than_it_is() {
     let directory = tempfile::tempdir().expect("tempdir");
     let base = base(&directory).await;
+    let staged = stage(&base, change(&base, vec![])).await.expect("stage");
+    let other = stage(&base, change(&base, vec![])).await.expect("stage");
+    let made = swapped_body(&base, &staged);
     let cases: Vec<(u16, String, &str)> = vec![
-        (200, table_body(&base), "Committed"),
+        (200, made.clone(), "Committed"),
         (200, "{".to_string(), "Unknown"),
+        (200, made[..made.len() / 2].to_owned(), "Unknown"),
+        (200, "<html>Who are you?</html>".to_string(), "Unknown"),
+        // The table as it was, that of another attempt, and another table.
+        (200, table_body(&base), "Unknown"),
+        (200, swapped_body(&base, &other), "Unknown"),
+        (
+            200,
+            made.replace(&base.metadata.uuid().to_string(), &Uuid::new_v4().to_string()),
+            "Unknown",
+        ),
+        // A yes without a word, and another's.
+        (201, made.clone(), "Unknown"),
+        (202, String::new(), "Unknown"),
+        (204, String::new(), "Unknown"),
+        (300, String::new(), "Unknown"),
+        (301, String::new(), "Unknown"),
+        (302, String::new(), "Unknown"),
+        (303, String::new(), "Unknown"),
+        (307, String::new(), "Unknown"),
+        (308, String::new(), "Unknown"),
         (409, error_body("moved"), "Conflict"),
         (
             400,
@@ -531,7 +575,12 @@ async fn a_rest_answer_is_read_no_better_than_it_is() {
         (400, error_body("Invalid snapshot timestamp 5"), "Conflict"),
         (400, error_body("no such field"), "Rejected"),
         (401, error_body("who?"), "Rejected"),
-        (404, error_body("no table"), "Rejected"),
+        (404, missing("NoSuchTableException").1, "Rejected"),
+        // Not in a catalog's words.
+        (400, "<html>".to_string(), "Unknown"),
+        (404, "<html>".to_string(), "Unknown"),
+        (405, r#"{"message":"no route"}"#.to_string(), "Unknown"),
+        (413, String::new(), "Unknown"),
         (408, String::new(), "Unknown"),
         (500, error_body("oops"), "Unknown"),
         (502, "<html>".to_string(), "Unknown"),
@@ -540,12 +589,22 @@ async fn a_rest_answer_is_read_no_better_than_it_is() {
         (0, String::new(), "Unknown"),
     ];
     for (status, body, expect) in cases {
-        let server = serve(vec![config(), (status, body.clone())]);
+        // What a redirect would lead to, if it were followed, is a commit.
+        let server = serve(vec![config(), (status, body.clone()), (200, made.clone())]);
         let catalog = Catalog::rest(&server.uri, Some("a warehouse"), &none()).expect("open");
-        let staged = stage(&base, change(&base, vec![])).await.expect("stage");
-        let answer = format!("{:?}", swap(&catalog, &base, staged).await);
+        let again = Staged {
+            requirements: staged.requirements.clone(),
+            updates: staged.updates.clone(),
+            files: vec![],
+        };
+        let answer = format!("{:?}", swap(&catalog, &base, again).await);
         assert!(answer.starts_with(expect), "{status} {body}: {answer}");
+        if (300..400).contains(&status) {
+            let to = format!("status {status} points to `{}`", server.uri);
+            assert!(answer.contains(&to) && !answer.contains("token"), "{answer}");
+        }
         let requests = server.requests.lock().expect("lock");
+        assert_eq!(requests.len(), 2, "{status}: {requests:?}");
         assert!(requests[0].starts_with("GET /v1/config?warehouse=a%20warehouse "));
         assert!(requests[1].starts_with("POST /v1/a/b/namespaces/sales/tables/events "));
         assert!(requests[1].contains(r#""type":"assert-ref-snapshot-id""#));
@@ -565,19 +624,19 @@ async fn an_ended_token_is_renewed_once() {
         let body = format!(r#"{{"access_token":"{value}","token_type":"bearer","expires_in":3600}}"#);
         (200, body)
     };
+    let staged = stage(&base, change(&base, vec![])).await.expect("stage");
     let server = serve(vec![
         token("first"),
         config(),
         (401, error_body("ended")),
         token("second"),
-        (200, table_body(&base)),
+        (200, swapped_body(&base, &staged)),
         (419, error_body("ended")),
         token("third"),
         (401, error_body("still")),
     ]);
     let credential = BTreeMap::from([("credential".to_string(), "id:s&cret".to_string())]);
     let catalog = Catalog::rest(&server.uri, None, &credential).expect("open");
-    let staged = stage(&base, change(&base, vec![])).await.expect("stage");
     let answer = swap(&catalog, &base, staged).await;
     assert!(matches!(answer, SwapAnswer::Committed(_)), "{answer:?}");
     let staged = stage(&base, change(&base, vec![])).await.expect("stage");
@@ -598,11 +657,11 @@ async fn a_rest_table_is_created_with_its_namespace_and_loaded() {
     let base = base(&directory).await;
     let server = serve(vec![
         config(),
-        (404, error_body("no namespace")),
+        missing("NoSuchNamespaceException"),
         (409, error_body("another made it")),
         (409, error_body("another made this too")),
         (200, table_body(&base)),
-        (404, error_body("no table")),
+        missing("NoSuchTableException"),
         (403, error_body("not yours")),
     ]);
     let catalog = Catalog::rest(&server.uri, None, &none()).expect("open");
@@ -628,7 +687,8 @@ async fn a_rest_table_that_is_known_is_not_read_again() {
         (200, table_body(&first)),
         (304, String::new()),
         (200, table_body(&second)),
-        (404, error_body("no table")),
+        (404, "<html>".to_owned()),
+        missing("NoSuchTableException"),
     ]);
     let catalog = Catalog::rest(&server.uri, None, &none()).expect("open");
     let known = catalog.load(&ident()).await.expect("load").expect("there");
@@ -636,6 +696,8 @@ async fn a_rest_table_that_is_known_is_not_read_again() {
     assert!(Arc::ptr_eq(&same.metadata, &known.metadata));
     let next = catalog.reload(&same).await.expect("load").expect("there");
     assert_eq!(next.metadata, second.metadata);
+    let lost = catalog.reload(&next).await.expect_err("a gateway's word");
+    assert!(matches!(lost, CatalogError::Unreachable(_)), "{lost}");
     assert!(catalog.reload(&next).await.expect("load").is_none());
     let requests = server.requests.lock().expect("lock");
     for (request, known) in [(2, r#""1""#), (3, r#""1""#), (4, r#""3""#)] {
@@ -643,4 +705,72 @@ async fn a_rest_table_that_is_known_is_not_read_again() {
         assert!(requests[request].contains(&header), "{known}: {}", requests[request]);
     }
     assert!(!requests[1].contains("if-none-match"));
+}
+
+#[tokio::test]
+async fn a_table_is_missing_by_the_catalog_s_word_only() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let base = base(&directory).await;
+    let of = |body: &str| (404, body.to_owned());
+    let cases = [
+        (missing("NoSuchTableException"), true),
+        (missing("NoSuchNamespaceException"), true),
+        (missing("EntityNotFoundException"), true),
+        (
+            of(r#"{"error":{"message":"m","type":"NoSuchTableException","code":0}}"#),
+            true,
+        ),
+        (of(r#"{"error":{"message":"m","type":"T","code":400}}"#), false),
+        (of(r#"{"error":{"message":"no route","code":404}}"#), false),
+        (of(r#"{"error":"not_found"}"#), false),
+        (of("<html>"), false),
+        (of(""), false),
+        ((302, String::new()), false),
+        ((200, "<html>".to_owned()), false),
+        ((200, table_body(&base)[..100].to_owned()), false),
+    ];
+    for ((status, body), is_missing) in cases {
+        let server = serve(vec![config(), (status, body.clone())]);
+        let catalog = Catalog::rest(&server.uri, None, &none()).expect("open");
+        match catalog.load(&ident()).await {
+            Ok(None) => assert!(is_missing, "{status} {body}"),
+            Err(error) => assert!(
+                !is_missing && (error.retryable() || body.contains("400")),
+                "{status} {body}: {error}"
+            ),
+            Ok(Some(_)) => panic!("{status} {body}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_created_table_is_the_one_that_was_asked_for_or_the_catalog_is_asked() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let base = base(&directory).await;
+    let other = one_more_column(&base, "more");
+    let other = taken(sql(&directory).swap(&base, other.0, other.1).await);
+    let (more, found) = (table_body(&other), table_body(&base));
+    let nameless = found.replace(r#""name":"id""#, r#""name":"di""#);
+    let gateway = || (404, "<html>".to_owned());
+    let cases: Vec<(Vec<(u16, String)>, bool)> = vec![
+        (vec![(200, more.clone())], true),
+        // Nobody's word: what is there is looked at.
+        (vec![(200, nameless.clone()), (200, found.clone())], true),
+        (vec![(200, "<html>".to_owned()), (200, found.clone())], true),
+        (vec![(204, String::new()), (200, found.clone())], true),
+        (vec![(200, nameless), missing("NoSuchTableException")], false),
+        (vec![(200, "<html>".to_owned()), missing("NoSuchTableException")], false),
+        (vec![(302, String::new())], false),
+        (vec![gateway()], false),
+    ];
+    for (answers, made) in cases {
+        let told = format!("{answers:?}");
+        let server = serve([vec![config()], answers].concat());
+        let catalog = Catalog::rest(&server.uri, None, &none()).expect("open");
+        let created = catalog.create(&ident(), new_table(FormatVersion::V2, &[])).await;
+        match created {
+            Ok(table) => assert!(made && table.metadata.uuid() == base.metadata.uuid(), "{told}"),
+            Err(error) => assert!(!made && error.retryable(), "{told}: {error}"),
+        }
+    }
 }

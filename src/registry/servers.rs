@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Client, Identity, Response};
+use reqwest::{Certificate, Client, Identity};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::warn;
@@ -19,6 +19,7 @@ use super::RegistryError;
 use super::answers::ErrorBody;
 use crate::config::{RegistryAuth, RegistryConfig};
 use crate::error::chain;
+use crate::http::{self, BodyError};
 
 /// The most bytes of an answer, and of a schema with all that it refers to: Confluent's registry keeps a schema in a record of
 /// a topic, 1 MiB unless somebody raised that, and a list of 100,000 subjects has some 5 MB.
@@ -85,9 +86,8 @@ impl Servers {
     /// Sets up the client; see [`super::Registry::new`].
     pub fn open(config: &RegistryConfig, request_timeout: Duration) -> Result<Servers, RegistryError> {
         let (headers, secrets) = headers(&config.auth)?;
-        let mut builder = Client::builder()
+        let mut builder = http::client()
             .use_rustls_tls()
-            .user_agent(concat!("aperio/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
             .timeout(request_timeout)
             .connect_timeout(request_timeout.min(CONNECT_TIMEOUT_MAX));
@@ -171,10 +171,23 @@ impl Servers {
         };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status().as_u16();
-        let Some(body) = whole(response).await.map_err(unreachable)? else {
-            let reason = format!("the answer has more than {} MiB", BODY_BYTES_MAX >> 20);
-            let what = what.clone();
-            return Err(RegistryError::Unusable { what, reason });
+        if let Some(to) = http::sent_on_to(&response) {
+            let message =
+                format!("it points to `{to}`, and nothing is sent there; name the address that answers itself");
+            return Err(RegistryError::Answered {
+                what: what.clone(),
+                status,
+                url: url.to_owned(),
+                message,
+            });
+        }
+        let body = match http::body(response, BODY_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(BodyError::Failed(error)) => return Err(unreachable(error)),
+            Err(long) => {
+                let (what, reason) = (what.clone(), long.to_string());
+                return Err(RegistryError::Unusable { what, reason });
+            }
         };
         if status == 200 {
             return serde_json::from_slice(&body).map_err(|error| RegistryError::Unreadable {
@@ -220,19 +233,6 @@ impl Servers {
         let hide = |text: String, secret: &String| text.replace(secret.as_str(), HIDDEN);
         self.secrets.iter().fold(text, hide)
     }
-}
-
-/// Waits for the whole body; `None` if it is larger than any should be.
-async fn whole(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
-    let mut body = Vec::new();
-    // Ends: with the body, or when it has grown beyond its bound.
-    while let Some(part) = response.chunk().await? {
-        if body.len() + part.len() > BODY_BYTES_MAX {
-            return Ok(None);
-        }
-        body.extend_from_slice(&part);
-    }
-    Ok(Some(body))
 }
 
 /// The headers of every request, and what of them no message may hold.

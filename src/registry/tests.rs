@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 enum Reply {
     Answer(u16, String),
+    Redirect(u16, String),
     HangUp,
     Never,
 }
@@ -89,6 +90,12 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     match answer(request.split(" HTTP/1.1").next().unwrap_or_default()) {
         Reply::HangUp => {}
         Reply::Never => std::future::pending().await,
+        Reply::Redirect(status, to) => {
+            let head =
+                format!("HTTP/1.1 {status} X\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
         Reply::Answer(status, body) => {
             let length = body.len();
             let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
@@ -329,12 +336,30 @@ async fn references_and_bodies_have_a_bound() {
     let client = registry(&[&server.url]);
     for (id, expect) in [
         (1, "it comes to more than 16 MiB with all that it refers to"),
-        (2, "the answer has more than 16 MiB"),
+        (2, "bytes, and 16777216 are taken at most"),
     ] {
         let error = client.schema(id).await.expect_err(expect);
         assert!(error.to_string().ends_with(expect), "{error}");
         assert!(!error.retryable());
     }
+}
+
+#[tokio::test]
+async fn a_registry_that_points_elsewhere_is_not_followed_there() {
+    let good = serve_these(&[("/schemas/ids/7", long())]).await;
+    let to = good.url.clone();
+    for status in [301, 302, 303, 307, 308] {
+        let to = format!("{to}/schemas/ids/7?token=t");
+        let server = serve(move |_| Reply::Redirect(status, to.clone())).await;
+        let error = registry(&[&server.url]).schema(7).await.expect_err("no schema");
+        let told = error.to_string();
+        assert!(
+            told.contains(&format!("status {status}")) && told.contains(&good.url),
+            "{told}"
+        );
+        assert!(!told.contains("token"), "{told}");
+    }
+    assert_eq!(good.asked(), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
-use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
-};
-use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService};
+use object_store::{BackoffConfig, ClientConfigKey, ClientOptions, RetryConfig};
 use reqwest::Method;
 use reqwest::header::{HeaderValue, IF_NONE_MATCH};
 
 use super::Access;
+use crate::http;
 
 /// How long one request to S3 may take; an 8 MiB part passes even at 100 KB/s.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -24,6 +23,31 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const RETRY_TIMEOUT_MAX: Duration = Duration::from_secs(240);
 /// Attempts at a request: never reached, since the time is over first.
 const RETRIES_MAX: usize = 10_000;
+
+/// Makes the HTTP clients of a bucket and of its credentials. Those of `object_store` 0.13.2 follow redirects: of a PUT that is
+/// answered with 303 they make a GET, whose answer, an object that was there before, they take for the write's.
+#[derive(Debug)]
+struct Connector;
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let allows = options.get_config_value(&ClientConfigKey::AllowHttp);
+        // Who asks a machine for its credentials waits less for a connection, in the words of `humantime`.
+        let connect = options.get_config_value(&ClientConfigKey::ConnectTimeout);
+        let connect = connect.and_then(|text| humantime::parse_duration(&text).ok());
+        let client = http::client()
+            .https_only(allows.as_deref() != Some("true"))
+            .timeout(REQUEST_TIMEOUT)
+            .connect_timeout(connect.unwrap_or(CONNECT_TIMEOUT))
+            .build();
+        client
+            .map(|client| HttpClient::new(OnCondition(HttpClient::new(client))))
+            .map_err(|error| object_store::Error::Generic {
+                store: "S3",
+                source: Box::new(error),
+            })
+    }
+}
 
 /// Sets up the client; nothing is contacted yet.
 pub(super) fn client(bucket: &str, access: &Access) -> object_store::Result<AmazonS3> {
@@ -41,9 +65,9 @@ pub(super) fn client(bucket: &str, access: &Access) -> object_store::Result<Amaz
     };
     let mut builder = AmazonS3Builder::from_env()
         .with_client_options(client)
+        .with_http_connector(Connector)
         .with_bucket_name(bucket)
         .with_retry(retry)
-        .with_http_connector(CreatesOnly)
         .with_conditional_put(S3ConditionalPut::ETagMatch);
     if let Some(region) = get("s3.region").or_else(|| get("client.region")) {
         builder = builder.with_region(region);
@@ -84,22 +108,12 @@ pub(super) fn client(bucket: &str, access: &Access) -> object_store::Result<Amaz
     builder.build()
 }
 
-/// Connects such that an upload in parts is completed only where there is no object yet.
+/// Completes an upload in parts only where there is no object yet.
 ///
 /// `object_store` 0.13.2 can ask for that in a whole put and not for parts (`aws/mod.rs`, `CompleteMultipartMode::Overwrite`).
 /// The header comes after the signature, which covers those of its time: S3 wants `host` and `x-amz-*` signed, no others.
 ///
 /// Source: S3 API reference, `CompleteMultipartUpload`, `If-None-Match`; "Authenticating Requests", `SignedHeaders`.
-#[derive(Debug)]
-struct CreatesOnly;
-
-impl HttpConnector for CreatesOnly {
-    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(OnCondition(client)))
-    }
-}
-
 #[derive(Debug)]
 struct OnCondition(HttpClient);
 

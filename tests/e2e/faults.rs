@@ -17,12 +17,12 @@ use crate::{produce, setup};
 /// Patience of the runs that are meant to lose it.
 const IMPATIENT: [&str; 2] = ["--retry-for", "6s"];
 
-fn read(catalog: &Catalog, table: &str) -> Vec<Value> {
+pub fn read(catalog: &Catalog, table: &str) -> Vec<Value> {
     readers::read(Engine::PyIceberg, catalog, &format!("default.{table}"), None)
 }
 
 /// Expects that a run gave up on something remote, and that its error holds all of `parts`.
-fn gave_up(outcome: Outcome, parts: &[&str]) {
+pub fn gave_up(outcome: Outcome, parts: &[&str]) {
     let outcome = outcome.expect_code(4);
     for part in parts {
         assert!(outcome.stderr.contains(part), "no `{part}` in: {outcome:#?}");
@@ -92,7 +92,7 @@ fn bucket_table(kafka: &Kafka, table: &str, endpoint: &str) -> Workspace {
 }
 
 /// A REST catalog whose commits go through a proxy, and a pipeline into it that has committed its first records.
-fn rest_table(kafka: &Kafka, table: &str, rest: &RestCatalog, source: &str) -> (Workspace, Proxy) {
+pub fn rest_table(kafka: &Kafka, table: &str, rest: &RestCatalog, source: &str) -> (Workspace, Proxy) {
     let proxy = Proxy::start(rest.address());
     let work = Workspace::new(&format!(
         "catalog: {{type: rest, uri: \"{}\"}}\nstateDir: ./state\npartitionedTables:\n{}",

@@ -4,6 +4,7 @@
 //! `make setup` gets them, `make test` does that first. What isn't there fails a test; nothing is skipped.
 
 mod access;
+mod answers;
 mod aperio;
 mod avro;
 mod discover;

@@ -29,6 +29,15 @@ pub enum Fault {
     Page,
     /// Waits so many milliseconds, then forwards the request and the answer.
     Delay(u16),
+    /// Answers with this status and a `location`, the same address: whoever follows it with a GET finds what is there. The
+    /// server never sees this request.
+    Redirect(u16),
+    /// Forwards the request, then answers with the first half of what the server said, as if that were all.
+    Half,
+    /// Answers 200 with a body that never ends; the server never sees the request.
+    Endless,
+    /// Answers 404 with a page, as a gateway does that doesn't know where to; the server never sees the request.
+    Lost,
 }
 
 /// A commit that came by.
@@ -304,9 +313,12 @@ fn serve(mut client: TcpStream, upstream: &str, plan: &Mutex<Plan>) -> io::Resul
         Fault::Cut => return client.shutdown(Shutdown::Both),
         // Until the client goes away.
         Fault::Hang => return client.read(&mut [0; 1]).map(drop),
-        Fault::Page => return page().write(&mut client, false),
+        Fault::Page => return page("200 OK").write(&mut client, false),
+        Fault::Lost => return page("404 Not Found").write(&mut client, false),
+        Fault::Redirect(status) => return redirect(status, &request).write(&mut client, false),
+        Fault::Endless => return endless(&mut client),
         Fault::Delay(millis) => std::thread::sleep(Duration::from_millis(millis.into())),
-        Fault::Pass | Fault::SwallowAnswer | Fault::LieAfter(_) => {}
+        Fault::Pass | Fault::SwallowAnswer | Fault::LieAfter(_) | Fault::Half => {}
     }
 
     let mut server = TcpStream::connect(upstream)?;
@@ -327,6 +339,10 @@ fn serve(mut client: TcpStream, upstream: &str, plan: &Mutex<Plan>) -> io::Resul
         editor(&request, &mut answer);
     }
     drop(plan);
+    if fault == Fault::Half {
+        let half = answer.body.len() / 2;
+        answer.body.truncate(half);
+    }
     match fault {
         Fault::SwallowAnswer => client.shutdown(Shutdown::Both),
         Fault::LieAfter(status) => made_up(status).write(&mut client, false),
@@ -383,10 +399,30 @@ fn made_up(status: u16) -> Message {
 }
 
 /// A page for people.
-fn page() -> Message {
+fn page(status: &str) -> Message {
     Message {
-        start_line: "HTTP/1.1 200 OK".to_owned(),
+        start_line: format!("HTTP/1.1 {status}"),
         headers: vec![("content-type".to_owned(), "text/html".to_owned())],
         body: b"<!DOCTYPE html><html><body>Who are you?</body></html>".to_vec(),
+    }
+}
+
+/// Sends whoever asked to the address that they asked at.
+fn redirect(status: u16, request: &Request) -> Message {
+    let host = request.header("host").unwrap_or_default();
+    Message {
+        start_line: format!("HTTP/1.1 {status} Elsewhere"),
+        headers: vec![("location".to_owned(), format!("http://{host}{}", request.target()))],
+        body: Vec::new(),
+    }
+}
+
+/// Answers until the client goes away.
+fn endless(client: &mut TcpStream) -> io::Result<()> {
+    client.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n")?;
+    let chunk = [&b"100000\r\n"[..], &vec![b' '; 0x100000], b"\r\n"].concat();
+    // Ends with the connection.
+    loop {
+        client.write_all(&chunk)?;
     }
 }

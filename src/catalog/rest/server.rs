@@ -10,10 +10,12 @@ use reqwest::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Client, Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::error::Category;
 use tokio::sync::OnceCell;
 
 use super::token::Tokens;
 use crate::catalog::CatalogError;
+use crate::http::{self, BodyError};
 use crate::store::Access;
 
 /// How long a request may take where `--retry-for` isn't shorter; a commit of a table with many snapshots takes seconds
@@ -26,6 +28,11 @@ const REQUEST_TIMEOUT_MIN: Duration = Duration::from_secs(10);
 const LOOKS_WITHIN_RETRY_FOR: u32 = 3;
 /// How long a TCP and TLS handshake may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes of an answer that is a table. One of 10,000 snapshots has some 10 MB, one whose snapshots carry the offsets
+/// of a thousand partitions some hundred: beyond this it is no table, or one that no reader opens any more.
+const TABLE_BYTES_MAX: usize = 256 << 20;
+/// The most bytes of any other answer, a token or settings, and of an error's text: servers add their stack to it.
+pub(super) const WORDS_BYTES_MAX: usize = 1 << 20;
 /// A longer message from the server is cut; proxies answer with whole pages.
 const MESSAGE_CHARS_MAX: usize = 500;
 /// What separates the levels of a namespace in a URL, percent-encoded, unless the server says otherwise.
@@ -79,6 +86,8 @@ pub(super) struct Answer {
     pub status: u16,
     /// The `ETag` header: what the server calls the table as this answer has it.
     pub etag: Option<String>,
+    /// Of a redirect: where it points to.
+    sent_on_to: Option<String>,
     body: Vec<u8>,
 }
 
@@ -89,6 +98,8 @@ struct Request<'a> {
     body: Option<&'a Value>,
     /// Goes into `If-None-Match`: the answer is 304 if that is still so.
     known: Option<&'a str>,
+    /// The longest answer that is taken.
+    bytes_max: usize,
 }
 
 /// Why there is no answer: whether the request can have had an effect.
@@ -136,8 +147,7 @@ impl Server {
     /// Sets up the client; see [`super::RestCatalog::open`].
     pub fn open(uri: &str, warehouse: Option<&str>, access: &Access) -> Result<Server, CatalogError> {
         let timeout = access.retry_for.clamp(REQUEST_TIMEOUT_MIN, REQUEST_TIMEOUT_MAX);
-        let http = Client::builder()
-            .user_agent(concat!("aperio/", env!("CARGO_PKG_VERSION")))
+        let http = http::client()
             .default_headers(headers(&access.properties)?)
             .timeout(timeout)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -166,7 +176,7 @@ impl Server {
         if let Some(warehouse) = &self.warehouse {
             url = format!("{url}?warehouse={}", encoded(warehouse));
         }
-        let answer = self.send(Method::GET, &url, None).await?;
+        let answer = self.ask(Method::GET, &url, None).await?;
         if answer.status != 200 {
             return Err(answer.error());
         }
@@ -188,14 +198,26 @@ impl Server {
         })
     }
 
-    /// Sends a request, and once more with a new token if the server doesn't take the old one.
+    /// Sends a request whose answer is a table, and once more with a new token if the server doesn't take the old one.
     pub async fn send(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Answer, NoAnswer> {
-        let known = None;
         self.send_twice(Request {
             method,
             url,
             body,
-            known,
+            known: None,
+            bytes_max: TABLE_BYTES_MAX,
+        })
+        .await
+    }
+
+    /// Sends a request whose answer is a few words; else as [`Server::send`].
+    pub async fn ask(&self, method: Method, url: &str, body: Option<&Value>) -> Result<Answer, NoAnswer> {
+        self.send_twice(Request {
+            method,
+            url,
+            body,
+            known: None,
+            bytes_max: WORDS_BYTES_MAX,
         })
         .await
     }
@@ -209,6 +231,7 @@ impl Server {
             url,
             body: None,
             known: Some(known),
+            bytes_max: TABLE_BYTES_MAX,
         })
         .await
     }
@@ -241,14 +264,25 @@ impl Server {
         if let Some(body) = asked.body {
             request = request.json(body);
         }
-        received(request).await
+        received(request, asked.bytes_max).await
     }
 }
 
 impl Answer {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// [`CatalogError::Unreachable`] for what is no JSON: a page for people, or the first half of an answer, isn't a catalog's
+    /// word, and the next may be one. [`CatalogError::Broken`] for JSON that says something else.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, CatalogError> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| CatalogError::Broken(format!("the catalog's answer: {error}")))
+        serde_json::from_slice(&self.body).map_err(|error| match error.classify() {
+            Category::Data => CatalogError::Broken(format!("the catalog's answer: {error}")),
+            Category::Io | Category::Syntax | Category::Eof => CatalogError::Unreachable(format!(
+                "status {}, and {} bytes that are no JSON: {error}",
+                self.status,
+                self.body.len()
+            )),
+        })
     }
 
     /// Reads a table, with the location of its metadata file.
@@ -272,19 +306,50 @@ impl Answer {
         text.trim().chars().take(MESSAGE_CHARS_MAX).collect()
     }
 
+    /// Says whether it is a catalog that speaks of an error, and not somebody before it.
+    ///
+    /// Source: `rest-catalog-open-api.yaml`, `IcebergErrorResponse`: an object `error` with `message`, `type` and `code`.
+    fn is_of_a_catalog(&self) -> bool {
+        let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let error = json.get("error");
+        error.is_some_and(|error| error["type"].is_string() && error["code"].is_number())
+    }
+
+    /// Says whether the catalog has no such table or namespace. A 404 alone doesn't: a gateway that has lost its catalog, or
+    /// was given another path, says the same, and a table is not gone because of that.
+    pub fn says_missing(&self) -> bool {
+        let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let named = json.pointer("/error/type").and_then(Value::as_str).unwrap_or_default();
+        let named = matches!(named, "NoSuchTableException" | "NoSuchNamespaceException");
+        self.status == 404 && self.is_of_a_catalog() && (named || json.pointer("/error/code") == Some(&404.into()))
+    }
+
+    /// What an answer means that isn't the one that was hoped for.
     pub fn error(&self) -> CatalogError {
+        self.error_at("catalog.uri")
+    }
+
+    /// The same of a server whose address is the setting `written`.
+    pub fn error_at(&self, written: &str) -> CatalogError {
         let (status, message) = (self.status, self.message());
-        match status {
-            401 | 403 | 407 | 419 => CatalogError::Unauthorized(format!("{status} {message}")),
-            400..=499 => CatalogError::Refused { status, message },
-            500..=599 => CatalogError::Unreachable(format!("status {status}: {message}")),
+        match (status, &self.sent_on_to) {
+            (300..=399, Some(to)) => CatalogError::Unreachable(format!(
+                "status {status} points to `{to}`, and no request is sent there: a commit would be lost on the way, and \
+                 credentials are for the address that was written down; let `{written}` name the one that answers itself"
+            )),
+            (401 | 403 | 407 | 419, _) => CatalogError::Unauthorized(format!("{status} {message}")),
+            (400..=499, _) if self.is_of_a_catalog() => CatalogError::Refused { status, message },
+            (400..=499, _) => CatalogError::Unreachable(format!(
+                "status {status}, not in the words of a catalog: is `{written}` right, and what stands before it well? {message}"
+            )),
+            (500..=599, _) => CatalogError::Unreachable(format!("status {status}: {message}")),
             _ => CatalogError::Broken(format!("status {status}: {message}")),
         }
     }
 }
 
-/// Sends a request and waits for the whole answer.
-pub(super) async fn received(request: RequestBuilder) -> Result<Answer, NoAnswer> {
+/// Sends a request and waits for the whole answer, or for as much of an error's as is told to people.
+pub(super) async fn received(request: RequestBuilder, bytes_max: usize) -> Result<Answer, NoAnswer> {
     let unreachable = |error: reqwest::Error| CatalogError::Unreachable(with_causes(&error.without_url()));
     let response = match request.send().await {
         Ok(response) => response,
@@ -297,13 +362,23 @@ pub(super) async fn received(request: RequestBuilder) -> Result<Answer, NoAnswer
     let status = response.status().as_u16();
     let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok());
     let etag = etag.map(str::to_owned);
-    match response.bytes().await {
+    let sent_on_to = http::sent_on_to(&response);
+    let body = match status {
+        200 => http::body(response, bytes_max).await,
+        _ => http::beginning(response, WORDS_BYTES_MAX)
+            .await
+            .map_err(BodyError::from),
+    };
+    match body {
         Ok(body) => Ok(Answer {
             status,
             etag,
-            body: body.into(),
+            sent_on_to,
+            body,
         }),
-        Err(error) => Err(NoAnswer::MayBeSent(unreachable(error))),
+        Err(BodyError::Failed(error)) => Err(NoAnswer::MayBeSent(unreachable(error))),
+        // It may be a gateway's: the catalog's own may come the next time.
+        Err(long) => Err(NoAnswer::MayBeSent(CatalogError::Unreachable(long.to_string()))),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::Client;
 use serde::Deserialize;
 
-use super::server::received;
+use super::server::{WORDS_BYTES_MAX, received};
 use crate::catalog::CatalogError;
 
 /// A token is renewed this long before it ends, or at half of its time if that is shorter, so that it doesn't end on
@@ -109,7 +109,7 @@ impl Exchange {
         ];
         form.extend(self.id.as_deref().map(|id| ("client_id", id)));
         form.extend(self.more.iter().map(|(name, value)| (*name, value.as_str())));
-        let answer = received(http.post(&self.server).form(&form)).await?;
+        let answer = received(http.post(&self.server).form(&form), WORDS_BYTES_MAX).await?;
         match answer.status {
             200 => {
                 let body: TokenBody = answer.json()?;
@@ -127,7 +127,7 @@ impl Exchange {
                 answer.status,
                 answer.message().replace(&self.secret, "…")
             ))),
-            _ => Err(answer.error()),
+            _ => Err(answer.error_at("catalog.properties.oauth2-server-uri")),
         }
     }
 }

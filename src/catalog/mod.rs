@@ -6,6 +6,7 @@
 //! base both succeed; hence this module.)
 
 mod error;
+mod expired;
 mod history;
 mod hive;
 mod lists;

@@ -17,6 +17,7 @@ use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use tokio::sync::OnceCell;
 
+use super::expired::may_be_deleted;
 use super::lists::Lists;
 use super::part;
 use super::{CatalogError, DELETE_AFTER_COMMIT, LoadedTable, NewTable, SwapAnswer, rebuilt};
@@ -223,7 +224,7 @@ impl SqlCatalog {
         match inserted {
             Ok(_) => {}
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                self.discard(&file).await;
+                discard(&self.store, &file).await;
                 return self
                     .load(ident)
                     .await?
@@ -287,7 +288,7 @@ impl SqlCatalog {
             .await;
         match updated {
             Ok(done) if done.rows_affected() == 0 => {
-                self.discard(&file).await;
+                discard(&base.store, &file).await;
                 return SwapAnswer::Conflict;
             }
             Ok(_) => {}
@@ -296,8 +297,13 @@ impl SqlCatalog {
                 _ => return SwapAnswer::Unknown(self.error(&error)),
             },
         }
-        for gone in expired {
-            self.discard(&gone.metadata_file).await;
+        for gone in expired.iter().map(|gone| gone.metadata_file.as_str()) {
+            if may_be_deleted(&next, &[&file, &base.metadata_location], gone) {
+                // Through the table's own store, so that another bucket isn't reached.
+                discard(&base.store, gone).await;
+            } else {
+                tracing::debug!(table = %base.ident, file = gone, "a file that the table's log let go of isn't its own to delete");
+            }
         }
         if let Some(text) = kept {
             let written = Written {
@@ -419,17 +425,6 @@ impl SqlCatalog {
             .copied()
     }
 
-    /// Deletes a metadata file that no row can name; leaving it behind would do no harm.
-    async fn discard(&self, file: &str) {
-        let deleted = match self.store.serving(file) {
-            Ok(store) => store.delete(file).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = deleted {
-            tracing::debug!(file, %error, "an unused metadata file was left behind");
-        }
-    }
-
     fn error(&self, error: &sqlx::Error) -> CatalogError {
         let message = format!("{}: {error}", self.file.display());
         let code = match error {
@@ -448,6 +443,13 @@ impl SqlCatalog {
             Some(3 | 8 | 23) => CatalogError::Unauthorized(message), // PERM, READONLY, AUTH
             _ => CatalogError::Broken(message),
         }
+    }
+}
+
+/// Deletes a metadata file that no row can name; leaving it behind would do no harm.
+async fn discard(store: &Store, file: &str) {
+    if let Err(error) = store.delete(file).await {
+        tracing::debug!(file, %error, "an unused metadata file was left behind");
     }
 }
 

@@ -22,6 +22,20 @@ pub enum CatalogError {
         /// The catalog's own words.
         message: String,
     },
+    /// A REST catalog names files of this machine, and nothing says that it may.
+    #[error("table `{table}`: its {what} is `{location}`, on the disk of this machine, while {warehouse}")]
+    OnOurDisk {
+        /// The table.
+        table: String,
+        /// What of it lies there.
+        what: &'static str,
+        /// Where it is said to lie.
+        location: String,
+        /// What the pipeline file says of the warehouse.
+        warehouse: String,
+        /// The catalog property that would allow it.
+        property: &'static str,
+    },
     /// The configuration asks for something that isn't built.
     #[error("not supported: {0}")]
     Unsupported(String),

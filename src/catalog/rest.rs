@@ -7,6 +7,7 @@
 //! Source: Iceberg's `open-api/rest-catalog-open-api.yaml`, 1.12.
 
 mod files;
+mod local;
 mod server;
 mod token;
 
@@ -20,6 +21,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::files::Stores;
+use self::local::LocalFiles;
 use self::server::{Answer, NoAnswer, Server};
 use super::{CatalogError, LoadedTable, NewTable, SwapAnswer};
 use crate::store::Access;
@@ -28,6 +30,7 @@ use crate::store::Access;
 pub struct RestCatalog {
     server: Arc<Server>,
     stores: Stores,
+    local_files: LocalFiles,
 }
 
 impl fmt::Debug for RestCatalog {
@@ -49,7 +52,7 @@ impl RestCatalog {
     ///
     /// - `uri`: as `http://host:8181` or with a path; `/v1/…` is added here;
     /// - `warehouse`: the name or location the server knows it by;
-    /// - `access`: properties `token`, or `credential` (`id:secret`) with `oauth2-server-uri` and `scope`; `prefix`;
+    /// - `access`: properties `aperio.allow-local-files`, `token`, or `credential` (`id:secret`) with `oauth2-server-uri` and `scope`; `prefix`;
     ///   `header.NAME`; and file-io properties, which win over the server's defaults and lose to its overrides. A request
     ///   waits for its answer as long as `access.retry_for` says, but 10 s at least and 60 s at most.
     ///
@@ -64,6 +67,7 @@ impl RestCatalog {
         Ok(RestCatalog {
             server: Arc::new(Server::open(uri, warehouse, &access)?),
             stores: Stores::new(access.retry_for),
+            local_files: LocalFiles::of(uri, warehouse, &access.properties),
         })
     }
 
@@ -188,6 +192,7 @@ impl RestCatalog {
     /// Reads a load or create answer, with the store that serves the table's files.
     async fn table(&self, ident: &TableIdent, answer: &Answer) -> Result<LoadedTable, CatalogError> {
         let (metadata_location, body) = answer.table_body()?;
+        self.local_files.check(ident, &body.metadata)?;
         let properties = self.server.settings().await?.properties.clone();
         let store = self.stores.of(&self.server, ident, properties, &body)?;
         Ok(LoadedTable {

@@ -522,6 +522,13 @@ pub(crate) fn sync_points(pipeline: &Pipeline, table: Option<&LoadedTable>) -> R
 pub(crate) fn catalog_failure(config: &CatalogConfig, error: &CatalogError) -> Failure {
     let exit = match error {
         CatalogError::Unsupported { .. } => Exit::Config,
+        CatalogError::OnOurDisk { property, .. } => {
+            return Failure::new(Exit::Config, format!("the catalog at `{}` names local files", config.shown()))
+                .detail(chain(error))
+                .hint(format!(
+                    "if they are meant, write `catalog.properties: {{{property}: \"true\"}}`, or a local `catalog.warehouse`; nothing was written"
+                ));
+        }
         _ => Exit::Remote,
     };
     Failure::new(exit, format!("the catalog at `{}` can't be used", config.shown()))

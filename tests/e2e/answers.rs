@@ -231,3 +231,43 @@ fn a_table_is_made_once_and_never_taken_for_gone_whoever_answers() {
         expect_each_once(&read(&catalog, table), 0..200);
     }
 }
+
+#[test]
+fn a_catalog_whose_warehouse_is_elsewhere_gets_at_no_local_file() {
+    let (kafka, table) = (Kafka::shared(), "sentlocal");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let rest = RestCatalog::start(dir.path());
+    let pipeline = pipeline(kafka, table, "");
+    let yaml = |properties: &str| {
+        format!(
+            "catalog: {{type: rest, uri: \"{}\", warehouse: \"s3://lake/w\"{properties}}}\nstateDir: ./state\npartitionedTables:\n{pipeline}",
+            rest.uri()
+        )
+    };
+    let work = Workspace::new(&yaml(""));
+    produce(kafka, table, 0..100);
+    let written = || {
+        let folder = dir.path().join("default").join(table);
+        std::fs::read_dir(folder.join("data")).map_or(0, Iterator::count)
+    };
+    for command in [
+        "run --once pipeline.yaml",
+        "run --once pipeline.yaml",
+        "check pipeline.yaml",
+    ] {
+        let args: Vec<_> = command.split(' ').collect();
+        let refused = Aperio::run(work.path(), &args).expect_code(2);
+        for part in [
+            "location is `file:",
+            "`catalog.warehouse` is `s3://lake/w`",
+            "aperio.allow-local-files",
+        ] {
+            assert!(refused.stderr.contains(part), "{part}: {refused:#?}");
+        }
+    }
+    assert_eq!(written(), 0);
+    work.rewrite(&yaml(", properties: {aperio.allow-local-files: \"true\"}"));
+    work.start_once(&[]).wait().expect_code(0);
+    assert!(written() > 0);
+    expect_each_once(&read(&Catalog::Rest { uri: rest.uri() }, table), 0..100);
+}

@@ -27,7 +27,7 @@ use tracing::debug;
 use crate::error::chain;
 use crate::kill_points::{self, KillPoint, Place};
 
-pub use access::{Access, Lent, Renew, Vended};
+pub use access::{Access, Connections, Lent, Renew, Vended};
 pub use upload::{BlockingUpload, PART_BYTES, UploadSinks};
 
 /// Why the store could not do what it was asked; the variants are what a caller can act on.

@@ -59,6 +59,22 @@ impl CatalogError {
         }
     }
 
+    /// The same for another who waited for the same answer.
+    pub(super) fn again(&self) -> CatalogError {
+        match self {
+            CatalogError::Unauthorized(why) => CatalogError::Unauthorized(why.clone()),
+            CatalogError::Refused { status, message } => CatalogError::Refused {
+                status: *status,
+                message: message.clone(),
+            },
+            CatalogError::Unsupported(why) => CatalogError::Unsupported(why.clone()),
+            CatalogError::Unreachable(why) => CatalogError::Unreachable(why.clone()),
+            CatalogError::Broken(why) => CatalogError::Broken(why.clone()),
+            other if other.retryable() => CatalogError::Unreachable(other.to_string()),
+            other => CatalogError::Broken(other.to_string()),
+        }
+    }
+
     /// Tells apart the store's failures and broken metadata in an error of the `iceberg` crate.
     pub(super) fn of_iceberg(doing: &str, error: &iceberg::Error) -> CatalogError {
         match store_error(error) {

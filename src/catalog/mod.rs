@@ -5,6 +5,7 @@
 //! may decide that. (`iceberg` 0.10.1's own `Transaction::commit` reloads on every attempt, so two writers from one
 //! base both succeed; hence this module.)
 
+mod asked;
 mod error;
 mod expired;
 mod history;

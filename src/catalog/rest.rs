@@ -13,6 +13,7 @@ mod token;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use iceberg::spec::{Schema, UnboundPartitionSpec};
 use iceberg::{TableIdent, TableRequirement, TableUpdate};
@@ -23,12 +24,18 @@ use serde_json::{Value, json};
 use self::files::Stores;
 use self::local::LocalFiles;
 use self::server::{Answer, NoAnswer, Server};
+use super::asked::Asked;
 use super::{CatalogError, LoadedTable, NewTable, SwapAnswer};
 use crate::store::Access;
+
+/// How long a sign of life counts: every table of a process asks for one every ten seconds, and one answer is for all.
+const ALIVE_FOR: Duration = Duration::from_secs(5);
 
 /// A catalog behind HTTP.
 pub struct RestCatalog {
     server: Arc<Server>,
+    /// When it last gave a sign of life.
+    alive: Asked<Instant>,
     stores: Stores,
     local_files: LocalFiles,
 }
@@ -66,13 +73,15 @@ impl RestCatalog {
         }
         Ok(RestCatalog {
             server: Arc::new(Server::open(uri, warehouse, &access)?),
-            stores: Stores::new(access.retry_for),
+            alive: Asked::new(),
+            stores: Stores::new(&access),
             local_files: LocalFiles::of(uri, warehouse, &access.properties),
         })
     }
 
     pub(super) async fn reach(&self) -> Result<(), CatalogError> {
-        self.server.ask_settings().await.map(drop)
+        let ask = async { self.server.ask_settings().await.map(|_| Instant::now()) };
+        self.alive.get(|at| at.elapsed() < ALIVE_FOR, ask).await.map(drop)
     }
 
     pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<LoadedTable>, CatalogError> {

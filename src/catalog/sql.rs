@@ -15,8 +15,8 @@ use iceberg::spec::{MetadataLog, TableMetadata};
 use iceberg::{MetadataLocation, TableIdent, TableRequirement, TableUpdate};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-use tokio::sync::OnceCell;
 
+use super::asked::Asked;
 use super::expired::may_be_deleted;
 use super::lists::Lists;
 use super::part;
@@ -26,8 +26,9 @@ use crate::store::{Access, Store};
 
 /// How long a statement waits for another process' write lock; writes of a row take milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
-/// Connections: one commits while another loads.
-const CONNECTIONS_MAX: u32 = 2;
+/// Connections, each with a thread, for all tables of the process: two commits that wait for SQLite's lock, while loads pass
+/// them. More would wait for that lock too.
+const CONNECTIONS_MAX: u32 = 4;
 /// How metadata files are written. Packed here unless the pipeline file says otherwise: with each commit another one is
 /// written that lists all snapshots. Source: Iceberg 1.12 `TableProperties.java`, `METADATA_COMPRESSION`, "none" by default.
 pub(super) const METADATA_CODEC: &str = "write.metadata.compression-codec";
@@ -76,7 +77,7 @@ pub struct SqlCatalog {
     file: PathBuf,
     pool: SqlitePool,
     store: Store,
-    layout: OnceCell<Layout>,
+    layout: Asked<Layout>,
     /// The metadata files written last, until somebody else's follows.
     written: Mutex<HashMap<TableIdent, Written>>,
 }
@@ -129,14 +130,14 @@ impl SqlCatalog {
             file: PathBuf::from(path),
             pool,
             store: Store::open(warehouse, access)?,
-            layout: OnceCell::new(),
+            layout: Asked::new(),
             written: Mutex::default(),
         })
     }
 
     pub(super) async fn reach(&self) -> Result<(), CatalogError> {
         // As in `load`: looking makes no file. Where there is none yet, the first table makes it.
-        if !self.layout.initialized() && !tokio::fs::try_exists(&self.file).await.unwrap_or(true) {
+        if self.layout.known(|_| true).is_none() && !tokio::fs::try_exists(&self.file).await.unwrap_or(true) {
             return Ok(());
         }
         self.layout().await?;
@@ -149,7 +150,7 @@ impl SqlCatalog {
 
     pub(super) async fn load(&self, ident: &TableIdent) -> Result<Option<LoadedTable>, CatalogError> {
         // Looking makes no file: `aperio status` before the first run must leave nothing behind.
-        if !self.layout.initialized() && !tokio::fs::try_exists(&self.file).await.unwrap_or(true) {
+        if self.layout.known(|_| true).is_none() && !tokio::fs::try_exists(&self.file).await.unwrap_or(true) {
             return Ok(None);
         }
         match self.current(ident).await? {
@@ -400,29 +401,26 @@ impl SqlCatalog {
 
     /// Makes sure that file and tables exist, once, and returns which layout they have.
     async fn layout(&self) -> Result<Layout, CatalogError> {
-        self.layout
-            .get_or_try_init(|| async {
-                let directory = self.file.parent().filter(|p| *p != Path::new(""));
-                if let Some(directory) = directory {
-                    tokio::fs::create_dir_all(directory).await.map_err(|error| {
-                        CatalogError::Broken(format!("can't create {}: {error}", directory.display()))
-                    })?;
-                }
-                for statement in [CREATE_TABLES, CREATE_NAMESPACES] {
-                    sqlx::query(statement)
-                        .execute(&self.pool)
-                        .await
-                        .map_err(|error| self.error(&error))?;
-                }
-                let typed =
-                    sqlx::query("SELECT 1 FROM pragma_table_info('iceberg_tables') WHERE name = 'iceberg_type'")
-                        .fetch_optional(&self.pool)
-                        .await
-                        .map_err(|error| self.error(&error))?;
-                Ok(typed.map_or(Layout::V0, |_| Layout::V1))
-            })
-            .await
-            .copied()
+        let ask = async {
+            let directory = self.file.parent().filter(|p| *p != Path::new(""));
+            if let Some(directory) = directory {
+                tokio::fs::create_dir_all(directory)
+                    .await
+                    .map_err(|error| CatalogError::Broken(format!("can't create {}: {error}", directory.display())))?;
+            }
+            for statement in [CREATE_TABLES, CREATE_NAMESPACES] {
+                sqlx::query(statement)
+                    .execute(&self.pool)
+                    .await
+                    .map_err(|error| self.error(&error))?;
+            }
+            let typed = sqlx::query("SELECT 1 FROM pragma_table_info('iceberg_tables') WHERE name = 'iceberg_type'")
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(|error| self.error(&error))?;
+            Ok::<_, CatalogError>(typed.map_or(Layout::V0, |_| Layout::V1))
+        };
+        self.layout.get(|_| true, ask).await
     }
 
     fn error(&self, error: &sqlx::Error) -> CatalogError {

@@ -199,6 +199,46 @@ async fn of_two_writers_from_one_base_exactly_one_commits() {
     assert!(matches!(swap(&one, &table, late).await, SwapAnswer::Conflict));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_catalog_serves_writers_of_one_table_and_of_others_at_once() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let catalog = Arc::new(sql(&directory));
+    let idents = ["a", "b"].map(|name| TableIdent::from_strs(["sales", name]).expect("ident"));
+    for ident in &idents {
+        let created = catalog.create(ident, new_table(FormatVersion::V2, &[])).await;
+        created.expect("create");
+    }
+    let writers = (0..8).map(|n| {
+        let (catalog, ident) = (catalog.clone(), idents[n % 2].clone());
+        tokio::spawn(async move {
+            let mut made = 0;
+            // Ends: each conflict is a commit of another's.
+            while made < 5 {
+                let base = catalog.load(&ident).await.expect("load").expect("there");
+                let staged = stage(&base, change(&base, vec![])).await.expect("stage");
+                match swap(&catalog, &base, staged).await {
+                    SwapAnswer::Committed(_) => made += 1,
+                    SwapAnswer::Conflict => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        })
+    });
+    for writer in futures::future::join_all(writers).await {
+        writer.expect("no panic");
+    }
+    // What each metadata file says was put together from the one before it, which others may have written meanwhile.
+    for ident in &idents {
+        let read = sql(&directory).load(ident).await.expect("load").expect("there");
+        let known = catalog.load(ident).await.expect("load").expect("there");
+        assert_eq!(read.metadata, known.metadata);
+        assert_eq!(
+            (read.metadata.snapshots().len(), read.metadata.history().len()),
+            (20, 20)
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_refused_attempt_is_left_behind_only_where_the_table_shows_it() {
     let directory = tempfile::tempdir().expect("tempdir");

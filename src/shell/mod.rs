@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::config::Pipeline;
 use crate::memory::Memory;
+use crate::shell::open::Clients;
 use crate::shell::report::{Counters, TableReport};
 use crate::units::Millis;
 
@@ -65,12 +66,20 @@ pub async fn run_all(
         silence::limit(options.retry_for),
     )
     .into_iter();
+    let clients = Arc::new(Clients::default());
     let tasks: Vec<_> = pipelines
         .into_iter()
         .zip(counters)
         .map(|(pipeline, counters)| {
             let name = pipeline.full_name();
-            let conducted = conductor::conduct(pipeline, options.clone(), shares, counters, stop.clone());
+            let conducted = conductor::conduct(
+                pipeline,
+                options.clone(),
+                clients.clone(),
+                shares,
+                counters,
+                stop.clone(),
+            );
             (name, tokio::spawn(conducted), silent.next())
         })
         .collect();

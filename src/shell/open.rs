@@ -1,6 +1,6 @@
 //! Opening a pipeline: who the topic is, where the table is, and what the two are made of.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -20,7 +20,7 @@ use crate::schema::frame::{Part, SchemaKey};
 use crate::schema::json_schema::Check;
 use crate::schema::{SchemaText, WriterSchema, Writers};
 use crate::shell::schema_file::{schema_file, unusable_file};
-use crate::store::{Access, Store};
+use crate::store::{Access, Connections, Store};
 use crate::sync_points::{SyncPoints, SyncPointsError};
 use crate::table::admit::Source;
 use crate::table::ledger::{Ledger, LedgerProblem};
@@ -38,6 +38,57 @@ const ATTEMPT_PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duratio
 /// How long a topic that isn't there may take to appear: one that was just created isn't known to all brokers at once.
 const TOPIC_WAIT: Duration = Duration::from_secs(5);
 
+/// The clients of catalogs, stores and registries, shared by the pipelines of a process: those that say the same of a catalog
+/// have one pool of connections, one token and its renewals; those of a registry, one set of kept schemas.
+///
+/// Kafka is not among them: a consumer is a member of one group.
+#[derive(Default)]
+pub(crate) struct Clients {
+    connections: Connections,
+    /// Locks and no channels: they guard look-ups, and nobody waits or contacts anything under them. Few configurations are
+    /// different, so lists do.
+    catalogs: Mutex<Vec<(CatalogConfig, Arc<Catalog>)>>,
+    registries: Mutex<Vec<(RegistryConfig, Arc<Registry>)>>,
+}
+
+impl Clients {
+    /// How a pipeline's stores are reached.
+    fn access(&self, config: &CatalogConfig, retry_for: Millis) -> Access {
+        Access {
+            retry_for: Duration::from(retry_for),
+            connections: self.connections.clone(),
+            ..Access::from(&config.properties)
+        }
+    }
+
+    /// Returns the catalog of this configuration, which the first who asks opens, with their patience.
+    fn catalog(&self, config: &CatalogConfig, retry_for: Millis) -> Result<Arc<Catalog>, Failure> {
+        // A panic under it leaves a list with or without one more; so below.
+        let mut open = self.catalogs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, catalog)) = open.iter().find(|(known, _)| known == config) {
+            return Ok(catalog.clone());
+        }
+        let catalog = Arc::new(catalog_with(config, self.access(config, retry_for))?);
+        open.push((config.clone(), catalog.clone()));
+        Ok(catalog)
+    }
+
+    fn registry(&self, config: &RegistryConfig, timeout: Duration) -> Result<Arc<Registry>, Failure> {
+        // Which subjects a pipeline asks for is its own matter.
+        let same = |known: &RegistryConfig| {
+            let of = |config: &RegistryConfig| (config.ca.clone(), config.cert.clone(), config.key.clone());
+            known.urls == config.urls && known.auth == config.auth && of(known) == of(config)
+        };
+        let mut open = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, registry)) = open.iter().find(|(known, _)| same(known)) {
+            return Ok(registry.clone());
+        }
+        let opened = Arc::new(registry(config, timeout)?);
+        open.push((config.clone(), opened.clone()));
+        Ok(opened)
+    }
+}
+
 /// The foreign systems of a pipeline.
 pub(super) struct World {
     pub pipeline: Pipeline,
@@ -48,13 +99,15 @@ pub(super) struct World {
     pub ident: TableIdent,
     pub retry_for: Millis,
     /// Where schemas are asked for, if the pipeline names a registry.
-    pub registry: Option<Registry>,
+    pub registry: Option<Arc<Registry>>,
     /// The schema in `schemaFile`.
     pub schema_file: Option<SchemaText>,
     /// The schemas that are known by now. A lock and no channel: whoever makes a plan reads them, and only the one task that
     /// learns a schema replaces them.
     known: RwLock<Known>,
     admin: Arc<Admin>,
+    /// How stores are reached.
+    access: Access,
 }
 
 /// The schemas of values and of keys.
@@ -74,15 +127,12 @@ pub(super) struct Topic {
 
 impl World {
     /// Sets up the clients; nothing is contacted yet.
-    pub fn new(pipeline: Pipeline, retry_for: Millis) -> Result<World, Failure> {
-        let access = Access {
-            retry_for: Duration::from(retry_for),
-            ..Access::from(&pipeline.catalog.properties)
-        };
-        let letters = Arc::new(catalog_with(&pipeline.catalog, access.clone())?);
+    pub fn new(pipeline: Pipeline, retry_for: Millis, clients: &Clients) -> Result<World, Failure> {
+        let access = clients.access(&pipeline.catalog, retry_for);
+        let letters = clients.catalog(&pipeline.catalog, retry_for)?;
         let catalog = match pipeline.materialize.format {
             TableFormat::Iceberg => letters.clone(),
-            TableFormat::Parquet => Arc::new(hive_catalog(&pipeline, access)?),
+            TableFormat::Parquet => Arc::new(hive_catalog(&pipeline, access.clone())?),
         };
         let source = &pipeline.source;
         let (least, most) = QUESTION_TIMEOUT_S;
@@ -93,7 +143,7 @@ impl World {
         let registry = source
             .registry
             .as_ref()
-            .map(|config| registry(config, timeout))
+            .map(|config| clients.registry(config, timeout))
             .transpose()?;
         let schema_file = schema_file(&pipeline)?;
         let mut values = Writers::default();
@@ -115,6 +165,7 @@ impl World {
             ident,
             retry_for,
             admin: Arc::new(admin),
+            access,
         })
     }
 
@@ -131,6 +182,11 @@ impl World {
             table: table.metadata.uuid(),
             source: source.clone(),
         }
+    }
+
+    /// Opens the sync points, given the table; see [`sync_points`].
+    pub fn sync_points(&self, table: Option<&LoadedTable>) -> Result<Option<SyncPoints>, Failure> {
+        sync_points_with(&self.pipeline, table, &self.access)
     }
 
     /// The schemas of a part of the records that are known by now.
@@ -459,7 +515,7 @@ fn hive_catalog(pipeline: &Pipeline, access: Access) -> Result<Catalog, Failure>
         })
     };
     let state_dir = pipeline.state_dir.as_deref().unwrap_or(warehouse);
-    let points = sync_points(pipeline, None)?.expect("the state directory of plain Parquet is known");
+    let points = sync_points_with(pipeline, None, &access)?.expect("the state directory of plain Parquet is known");
     let hive = HiveCatalog::new(
         ident(pipeline, &pipeline.name)?,
         opened(warehouse)?,
@@ -490,6 +546,14 @@ pub(crate) fn ident(pipeline: &Pipeline, name: &str) -> Result<TableIdent, Failu
 /// # Errors
 /// Exit code 2 if `stateDir` names no store.
 pub(crate) fn sync_points(pipeline: &Pipeline, table: Option<&LoadedTable>) -> Result<Option<SyncPoints>, Failure> {
+    sync_points_with(pipeline, table, &Access::from(&pipeline.catalog.properties))
+}
+
+fn sync_points_with(
+    pipeline: &Pipeline,
+    table: Option<&LoadedTable>,
+    access: &Access,
+) -> Result<Option<SyncPoints>, Failure> {
     let directory = match (&pipeline.state_dir, table) {
         (Some(directory), _) => directory.clone(),
         (None, Some(table)) => format!("{}/.aperio", table.metadata.location().trim_end_matches('/')),
@@ -505,7 +569,7 @@ pub(crate) fn sync_points(pipeline: &Pipeline, table: Option<&LoadedTable>) -> R
             .rooted(&directory)
             .map(|store| SyncPoints::within(store, &pipeline.schema))
             .map_err(SyncPointsError::from),
-        None => SyncPoints::open(&directory, &pipeline.schema, &pipeline.catalog.properties),
+        None => SyncPoints::open(&directory, &pipeline.schema, access.clone()),
     };
     let refused = |error| {
         Failure::new(

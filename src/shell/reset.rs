@@ -8,7 +8,7 @@ use crate::config::{OnDecodeError, Pipeline};
 use crate::error::{Exit, Failure, chain};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::run::Swapped;
-use crate::shell::open::{World, catalog_failure, ledger_failure, sync_points};
+use crate::shell::open::{Clients, World, catalog_failure, ledger_failure};
 use crate::shell::perform;
 use crate::table::admit::reset::{Reset, ResetRefusal, Wish, admit_reset, reset};
 use crate::table::admit::{self, Source};
@@ -62,7 +62,7 @@ impl Preview {
         partitions: &[Partition],
         retry_for: Millis,
     ) -> Result<Preview, Failure> {
-        let world = World::new(pipeline, retry_for)?;
+        let world = World::new(pipeline, retry_for, &Clients::default())?;
         let Some(base) = world.load().await? else {
             return Err(
                 Failure::new(Exit::Config, format!("table `{}` doesn't exist", world.ident))
@@ -143,7 +143,9 @@ impl Preview {
                 now.snapshot
             }
         };
-        let points = sync_points(&world.pipeline, Some(&self.base))?.expect("the table's location is known");
+        let points = world
+            .sync_points(Some(&self.base))?
+            .expect("the table's location is known");
         match perform::publish(world, &points, &ledger).await {
             Ok(_) => Ok(snapshot),
             Err(error) => {

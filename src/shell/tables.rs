@@ -25,7 +25,7 @@ use crate::schema::evolve::EVENT_TIME;
 use crate::schema::frame::Part;
 use crate::schema::infer::{self, Shape};
 use crate::schema::{KEY, KafkaColumn, Missing, UnknownFields, VALUE, evolve};
-use crate::shell::open::{World, catalog_failure, ledger_failure, patiently, pauses, sync_points, sync_points_failure};
+use crate::shell::open::{World, catalog_failure, ledger_failure, patiently, pauses, sync_points_failure};
 use crate::sync_points::SyncPoint;
 use crate::table::TableView;
 use crate::write::ParquetSettings;
@@ -311,7 +311,7 @@ impl World {
 
     /// Counts the sync points of this pipeline, given its table.
     async fn rows_kept(&self, table: Option<&LoadedTable>) -> Result<usize, Failure> {
-        let Some(points) = sync_points(&self.pipeline, table)? else {
+        let Some(points) = self.sync_points(table)? else {
             return Ok(0);
         };
         let rows = points

@@ -11,6 +11,8 @@ use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 use tracing::{debug, warn};
 
+pub use super::s3::Connections;
+
 /// How long a store may be away before a request to it fails, where nothing else is said.
 const RETRY_FOR: Duration = Duration::from_secs(60);
 /// Lent credentials are renewed this long before they end, or at half of their time if that is shorter.
@@ -39,6 +41,8 @@ pub struct Access {
     pub lent: Option<Lent>,
     /// How long a failing request is tried again.
     pub retry_for: Duration,
+    /// Connections that stores share; clones of an access share theirs.
+    pub connections: Connections,
 }
 
 impl Default for Access {
@@ -47,6 +51,7 @@ impl Default for Access {
             properties: BTreeMap::new(),
             lent: None,
             retry_for: RETRY_FOR,
+            connections: Connections::default(),
         }
     }
 }

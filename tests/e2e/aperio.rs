@@ -178,6 +178,17 @@ impl Aperio {
         self
     }
 
+    /// The names of its threads, of 15 bytes at most each.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).ok();
+        // A thread may end meanwhile.
+        tasks
+            .filter_map(|task| name(task.ok()?))
+            .map(|name| name.trim().to_owned())
+            .collect()
+    }
+
     /// The CPU time that it has used so far.
     pub fn cpu_seconds(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();

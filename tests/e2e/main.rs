@@ -19,6 +19,7 @@ mod hive;
 mod instances;
 mod json_table;
 mod load;
+mod many_tables;
 mod neighbours;
 mod observe;
 mod produce;

@@ -49,6 +49,27 @@ fn pure_modules_name_no_side_effects() {
 }
 
 #[test]
+fn http_clients_begin_in_one_place() {
+    let begins = [
+        "Client::builder(",
+        "ClientBuilder::new(",
+        " Client::new(",
+        "reqwest::Client::",
+        "reqwest::get(",
+    ];
+    let found: Vec<_> = sources(&modules())
+        .filter(|(module, _, _)| module != "http")
+        .filter(|(_, _, text)| begins.iter().any(|begin| text.contains(begin)))
+        .map(|(_, path, _)| path.display().to_string())
+        .collect();
+    assert!(
+        found.is_empty(),
+        "`http::client` follows no redirect, these may: {}",
+        found.join(", ")
+    );
+}
+
+#[test]
 fn the_map_names_every_module_in_its_order() {
     let lib = fs::read_to_string(root().join("lib.rs")).expect("lib.rs is there");
     let map: Vec<&str> = lib

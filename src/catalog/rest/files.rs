@@ -10,12 +10,13 @@ use reqwest::Method;
 use super::server::{Server, TableBody};
 use crate::catalog::CatalogError;
 use crate::error::chain;
-use crate::store::{Access, Lent, Renew, Store, Vended};
+use crate::store::{Access, Connections, Lent, Renew, Store, Vended};
 
 /// The stores of tables, so that loads share connections, and a table's uploads the newest credentials. It has no
 /// `Debug`: properties hold secrets.
 pub(super) struct Stores {
     retry_for: Duration,
+    connections: Connections,
     /// A lock and no channel: it guards a look-up, and no wait happens under it.
     open: Mutex<HashMap<TableIdent, Opened>>,
 }
@@ -28,9 +29,11 @@ struct Opened {
 }
 
 impl Stores {
-    pub fn new(retry_for: Duration) -> Stores {
+    /// - `access`: how the catalog is reached; its patience and its connections are the stores' too.
+    pub fn new(access: &Access) -> Stores {
         Stores {
-            retry_for,
+            retry_for: access.retry_for,
+            connections: access.connections.clone(),
             open: Mutex::new(HashMap::new()),
         }
     }
@@ -72,6 +75,7 @@ impl Stores {
             properties: properties.clone(),
             lent: lent.clone(),
             retry_for: self.retry_for,
+            connections: self.connections.clone(),
         };
         let store = Store::open(location, access)?;
         let opened = Opened {

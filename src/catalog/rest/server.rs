@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use iceberg::TableIdent;
@@ -11,10 +12,10 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::error::Category;
-use tokio::sync::OnceCell;
 
 use super::token::Tokens;
 use crate::catalog::CatalogError;
+use crate::catalog::asked::Asked;
 use crate::http::{self, BodyError};
 use crate::store::Access;
 
@@ -46,7 +47,7 @@ pub(super) struct Server {
     uri: String,
     warehouse: Option<String>,
     given: BTreeMap<String, String>,
-    settings: OnceCell<Settings>,
+    settings: Asked<Arc<Settings>>,
     tokens: Tokens,
 }
 
@@ -162,13 +163,14 @@ impl Server {
             uri,
             warehouse: warehouse.map(str::to_string),
             given: access.properties.clone(),
-            settings: OnceCell::new(),
+            settings: Asked::new(),
         })
     }
 
     /// Returns the settings, which are asked for once.
-    pub async fn settings(&self) -> Result<&Settings, CatalogError> {
-        self.settings.get_or_try_init(|| self.ask_settings()).await
+    pub async fn settings(&self) -> Result<Arc<Settings>, CatalogError> {
+        let ask = async { self.ask_settings().await.map(Arc::new) };
+        self.settings.get(|_| true, ask).await
     }
 
     pub async fn ask_settings(&self) -> Result<Settings, CatalogError> {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::server::{WORDS_BYTES_MAX, received};
 use crate::catalog::CatalogError;
+use crate::catalog::asked::Asked;
 
 /// A token is renewed this long before it ends, or at half of its time if that is shorter, so that it doesn't end on
 /// its way.
@@ -31,10 +32,11 @@ pub(super) struct Exchange {
     scope: String,
     /// `audience` and `resource`, as far as they are given.
     more: Vec<(&'static str, String)>,
-    /// Held across a renewal, so that many requests whose token ended ask for one new token, not for many.
-    held: tokio::sync::Mutex<Option<Token>>,
+    /// Many requests whose token ended ask for one new token, not for many.
+    held: Asked<Token>,
 }
 
+#[derive(Clone)]
 struct Token {
     value: String,
     /// `None`: the server didn't say when it ends; it is used until it is refused.
@@ -69,7 +71,7 @@ impl Tokens {
                 .into_iter()
                 .filter_map(|name| Some((name, property(name)?)))
                 .collect(),
-            held: tokio::sync::Mutex::new(None),
+            held: Asked::new(),
         }))
     }
 
@@ -90,15 +92,11 @@ impl Tokens {
 
 impl Exchange {
     async fn get(&self, http: &Client, refused: Option<&str>) -> Result<String, CatalogError> {
-        let mut held = self.held.lock().await;
-        if let Some(token) = held.as_ref() {
+        let holds = |token: &Token| {
             let fresh = token.renew_at.is_none_or(|renew_at| Instant::now() < renew_at);
-            if fresh && refused != Some(token.value.as_str()) {
-                return Ok(token.value.clone());
-            }
-        }
-        let renewed = self.ask(http).await?;
-        Ok(held.insert(renewed).value.clone())
+            fresh && refused != Some(token.value.as_str())
+        };
+        self.held.get(holds, self.ask(http)).await.map(|token| token.value)
     }
 
     async fn ask(&self, http: &Client) -> Result<Token, CatalogError> {

@@ -52,7 +52,7 @@ use crate::run::{Event, Outcome, Run, RunConfig};
 use crate::shell::conductor::answers::Answer;
 pub(in crate::shell) use crate::shell::conductor::counts::close;
 use crate::shell::conductor::lines::Lines;
-use crate::shell::open::{self, Topic, World};
+use crate::shell::open::{Clients, Topic, World};
 use crate::shell::perform::Aside;
 use crate::shell::probe::probe;
 use crate::shell::report::{Counters, OffsetSpan, TableReport};
@@ -80,13 +80,14 @@ const LEAVE_WAIT: (Duration, Duration) = (Duration::from_secs(20), Duration::fro
 pub(super) async fn conduct(
     pipeline: Pipeline,
     options: RunOptions,
+    clients: Arc<Clients>,
     shares: Shares,
     counters: Arc<Counters>,
     stop: watch::Receiver<bool>,
 ) -> TableReport {
     let started = now();
     let mut report = TableReport::new(pipeline.full_name());
-    let outcome = match play(pipeline, options, shares, &counters, stop, &mut report).await {
+    let outcome = match play(pipeline, options, &clients, shares, &counters, stop, &mut report).await {
         Ok(outcome) => outcome,
         Err(failure) => Outcome::Failed(failure),
     };
@@ -101,12 +102,13 @@ pub(super) async fn conduct(
 async fn play(
     pipeline: Pipeline,
     options: RunOptions,
+    clients: &Clients,
     shares: Shares,
     counters: &Arc<Counters>,
     mut stop: watch::Receiver<bool>,
     report: &mut TableReport,
 ) -> Result<Outcome, Failure> {
-    let world = Arc::new(World::new(pipeline, options.retry_for)?);
+    let world = Arc::new(World::new(pipeline, options.retry_for, clients)?);
     let _probes = options
         .observed
         .then(|| AbortOnDrop(tokio::spawn(probe(world.clone(), counters.table.clone()))));
@@ -295,7 +297,7 @@ impl Conductor {
             };
             Failure::new(exit, format!("table `{}` can't be written", world.ident)).detail(chain(&error))
         })?;
-        let points = open::sync_points(&world.pipeline, Some(&table))?.expect("the table's location is known");
+        let points = world.sync_points(Some(&table))?.expect("the table's location is known");
         let aside = Aside::open(&world, world.origin(&table, &topic.source))?;
         Ok(Conductor {
             run: Run::new(config),

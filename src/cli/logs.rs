@@ -1,10 +1,16 @@
 //! Logs: to standard error, around the progress bars where there are any.
 
+mod repeats;
+
 use std::io::{self, IsTerminal, Write};
 
 use indicatif::MultiProgress;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use self::repeats::Repeats;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,8 +31,18 @@ pub(super) fn start(format: LogFormat, default_filter: &str, bars: Option<MultiP
         .with_writer(Lines { bars });
     // An error means that logs were started before, which is no harm.
     let _ = match format {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Text => lines
+            .with_ansi(io::stderr().is_terminal())
+            .finish()
+            .with(Repeats::default())
+            .try_init(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .finish()
+            .with(Repeats::default())
+            .try_init(),
     };
 }
 

@@ -279,6 +279,20 @@ impl Admin {
             .map_err(|cause| KafkaError::of("connecting", "", &cause))
     }
 
+    /// Makes a client that may be assigned partitions, with these properties of its own.
+    pub(super) fn reader(&self, own: &BTreeMap<String, String>) -> Result<BaseConsumer<LogContext>, KafkaError> {
+        let mut properties = self.properties.clone();
+        properties.extend(own.clone());
+        config::consumer(&self.brokers, self.read_committed, &properties, Some(SAMPLE_GROUP))
+            .create_with_context(LogContext)
+            .map_err(|cause| KafkaError::of("connecting", "", &cause))
+    }
+
+    /// How long one question may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Reads values from every partition, half from its beginning and half before its end; nulls are left out.
     ///
     /// - `per_partition_max`: values of one partition; `bytes_max`: of all together, the last may exceed it.
@@ -318,6 +332,7 @@ impl Admin {
             deadline: Instant::now() + self.timeout,
             bytes_left: bytes_max,
             records: Vec::new(),
+            damaged: None,
         };
         let per_partition_max = per_partition_max(ends.len());
         let early = per_partition_max.div_ceil(2);
@@ -330,6 +345,9 @@ impl Admin {
             starts.set(partition, Offset::new(back.max(at.get())));
         }
         sample.read(&starts, &ends, late, 0)?;
+        if let (false, Some(damaged)) = (sample.has_values(), sample.damaged) {
+            return Err(damaged);
+        }
         Ok(Looked {
             records: sample.records,
             begins,
@@ -389,6 +407,8 @@ struct Sample<'a> {
     deadline: Instant,
     bytes_left: usize,
     records: Vec<SampleRecord>,
+    /// Where reading ended early, since what came isn't what was written.
+    damaged: Option<KafkaError>,
 }
 
 impl Sample<'_> {
@@ -460,6 +480,11 @@ impl Sample<'_> {
                     // Retention moved on meanwhile; other partitions can still be read.
                     Some(RDKafkaErrorCode::AutoOffsetReset) => {}
                     Some(code) if kind(code) == Kind::Unreachable => {}
+                    // librdkafka would tell of it again and again; from the ends, other records are read.
+                    Some(code) if kind(code) == Kind::Damaged => {
+                        self.damaged = Some(KafkaError::of(&doing, self.topic, &cause));
+                        break;
+                    }
                     _ if !self.has_values() => return Err(KafkaError::of(&doing, self.topic, &cause)),
                     _ => break,
                 },

@@ -152,6 +152,8 @@ pub(crate) enum Entry<'a> {
     Error {
         partition: Partition,
         code: RDKafkaErrorCode,
+        /// The offset that it is about: the first of a batch, where it is about one.
+        at: Option<Offset>,
         reason: String,
     },
 }
@@ -173,6 +175,7 @@ unsafe fn entry<'a>(fetched: *const sys::rd_kafka_message_t) -> Entry<'a> {
         code => Entry::Error {
             partition,
             code,
+            at: (message.offset >= 0).then(|| Offset::new(message.offset)),
             reason: reason(message),
         },
     }

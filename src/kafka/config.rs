@@ -20,6 +20,10 @@ use tracing::{debug, error, info, warn};
 /// allow 6 s to 30 min (`group.min.session.timeout.ms`, Kafka 4.3).
 const SESSION_TIMEOUT_MS: &str = "10000";
 
+/// Whether a batch that isn't what its producer wrote is an error. librdkafka's default is off: a byte that flipped on a disk
+/// then comes through as it is, or takes its record along where it can't be unpacked (2.12.1).
+pub(crate) const CHECK_CRCS: &str = "check.crcs";
+
 /// Makes the configuration that every client starts from.
 ///
 /// - `brokers`: `host:port`, comma separated.
@@ -48,6 +52,9 @@ pub fn consumer(
     let mut config = base(brokers, client);
     if !client.contains_key("session.timeout.ms") {
         config.set("session.timeout.ms", SESSION_TIMEOUT_MS);
+    }
+    if !client.contains_key(CHECK_CRCS) {
+        config.set(CHECK_CRCS, "true");
     }
     config
         .set(
@@ -150,9 +157,11 @@ mod tests {
     fn the_user_may_set_what_exactly_once_does_not_need() {
         let ours = consumer("b:1", true, &BTreeMap::new(), Some("g"));
         assert_eq!(ours.get("session.timeout.ms"), Some(SESSION_TIMEOUT_MS));
+        assert_eq!(ours.get("check.crcs"), Some("true"));
         let wanted = [
             ("session.timeout.ms", "45000"),
             ("client.id", "mine"),
+            ("check.crcs", "false"),
             ("auto.offset.reset", "latest"),
             ("group.id", "other"),
         ];
@@ -161,6 +170,7 @@ mod tests {
         for (key, expect) in [
             ("session.timeout.ms", "45000"),
             ("client.id", "mine"),
+            ("check.crcs", "false"),
             ("auto.offset.reset", "error"),
             ("group.id", "g"),
             ("isolation.level", "read_uncommitted"),

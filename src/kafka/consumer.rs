@@ -107,6 +107,15 @@ pub enum KafkaEvent {
         /// The offset that was to be read, if the partition is still ours.
         wanted: Option<Offset>,
     },
+    /// The partition can't be read on, and isn't any more: what comes next isn't what was written. All before it was sent.
+    Damaged {
+        /// Where.
+        partition: Partition,
+        /// The offset to read next.
+        at: Offset,
+        /// librdkafka's words.
+        reason: String,
+    },
     /// The topic isn't there. librdkafka goes on looking for it.
     TopicMissing,
     /// No broker answers; librdkafka goes on trying. Sent once until [`KafkaEvent::Reachable`].
@@ -182,6 +191,14 @@ impl Consumer {
         let failed = |cause| KafkaError::of("joining the group", &settings.topic, &cause);
         let client: BaseConsumer<Membership> = client_config(&settings).create_with_context(context).map_err(failed)?;
         info!(topic = settings.topic, group = settings.group, "joining the group");
+        if let Some(set) = settings.client.get(config::CHECK_CRCS)
+            && !matches!(set.as_str(), "true" | "t" | "1")
+        {
+            warn!(
+                topic = settings.topic,
+                "`consumerConfig` says `check.crcs: {set}`: records that were damaged are taken as they are, or skipped"
+            );
+        }
         client.subscribe(&[&settings.topic]).map_err(failed)?;
         let queue = FetchQueue::new(Arc::new(client), settings.max_poll_records);
         let name = format!("kafka-{}", NUMBER.fetch_add(1, Ordering::Relaxed));

@@ -35,6 +35,14 @@ pub enum KafkaError {
         /// Its name.
         topic: String,
     },
+    /// Records aren't what was written.
+    #[error("records of topic `{topic}` are damaged: {reason}")]
+    Damaged {
+        /// The topic's name.
+        topic: String,
+        /// librdkafka's words; they name the offset.
+        reason: String,
+    },
     /// Anything else: it isn't known to pass by itself.
     #[error("Kafka failed while {doing}: {reason}")]
     Failed {
@@ -53,6 +61,8 @@ pub(crate) enum Kind {
     TopicMissing,
     /// The group doesn't take a member that is configured like this one.
     Unfit,
+    /// A batch of records isn't what was written.
+    Damaged,
     Other,
 }
 
@@ -105,6 +115,14 @@ pub(crate) fn kind(code: RDKafkaErrorCode) -> Kind {
         Code::InvalidSessionTimeout | Code::InconsistentGroupProtocol | Code::InvalidGroupId | Code::InvalidTopic => {
             Kind::Unfit
         }
+        // By librdkafka: a checksum that is another, what doesn't unpack, a format nobody knows. By a broker: its own look at a
+        // batch (Kafka's `CORRUPT_MESSAGE`), or a length that leads nowhere.
+        Code::BadMessage
+        | Code::BadCompression
+        | Code::NotImplemented
+        | Code::InvalidMessage
+        | Code::InvalidMessageSize
+        | Code::MessageSizeTooLarge => Kind::Damaged,
         _ => Kind::Other,
     }
 }
@@ -137,6 +155,11 @@ impl KafkaError {
                 Failure::new(Exit::Remote, format!("Kafka at `{brokers}` can't be reached for topic `{topic}`"))
                     .detail(chain(self))
                     .hint("look at `source.brokers` and whether they are up; run again, or wait longer with `--retry-for`")
+            }
+            KafkaError::Damaged { .. } => {
+                Failure::new(Exit::Data, format!("topic `{topic}` is damaged where samples were taken of it"))
+                    .detail(chain(self))
+                    .hint("declare `columns`, so that none are needed; a run then says how to go past the damage")
             }
             KafkaError::Failed { .. } => {
                 Failure::new(Exit::Remote, format!("Kafka at `{brokers}` gives no answer of use about topic `{topic}`"))
@@ -176,6 +199,10 @@ impl KafkaError {
             Kind::Refused => KafkaError::Refused { doing, reason },
             Kind::TopicMissing => KafkaError::TopicMissing {
                 topic: topic.to_owned(),
+            },
+            Kind::Damaged => KafkaError::Damaged {
+                topic: topic.to_owned(),
+                reason,
             },
             Kind::Unfit | Kind::Other => KafkaError::Failed { doing, reason },
         }

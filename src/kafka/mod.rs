@@ -10,6 +10,7 @@ pub mod budget;
 mod columns;
 pub mod config;
 pub mod consumer;
+pub mod damage;
 pub mod error;
 pub mod meter;
 pub mod producer;

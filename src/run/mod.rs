@@ -135,6 +135,8 @@ pub enum Event {
     Tick,
     /// Somebody asked the run to stop.
     Stop,
+    /// Nothing more can be read; what was read before is whole, and is to be in the table when the run fails.
+    Unreadable(Failure),
     /// Something can't be gone on with.
     Failed(Failure),
 }
@@ -273,6 +275,8 @@ pub struct Run {
     paused: bool,
     revoke: Option<Revoke>,
     stop_deadline: Option<Millis>,
+    /// What the stop is for, where it isn't asked for.
+    ending: Option<Failure>,
     overtaken: u32,
     outcome: Option<Outcome>,
     actions: VecDeque<Action>,
@@ -315,6 +319,7 @@ impl Run {
             paused: false,
             revoke: None,
             stop_deadline: None,
+            ending: None,
             overtaken: 0,
             outcome: None,
             actions: VecDeque::new(),
@@ -415,13 +420,20 @@ impl Run {
             Event::Swapped { windows, answer } => self.swapped(&windows, answer, now),
             Event::Published(answer) => self.published(answer, now),
             Event::Tick => {}
-            Event::Stop => {
-                self.actions.push_back(Action::Pause);
-                self.paused = true;
-                self.stop_deadline.get_or_insert(now.after(self.config.grace));
+            Event::Stop => self.stop(now),
+            Event::Unreadable(failure) => {
+                self.ending.get_or_insert(failure);
+                self.stop(now);
             }
             Event::Failed(failure) => self.finish(Outcome::Failed(failure)),
         }
+    }
+
+    /// Reads no more: the window under way is the last, if it is committed within the grace.
+    fn stop(&mut self, now: Millis) {
+        self.actions.push_back(Action::Pause);
+        self.paused = true;
+        self.stop_deadline.get_or_insert(now.after(self.config.grace));
     }
 
     fn opened(&mut self, view: TableView, partitions: Vec<Partition>, ends: Offsets, now: Millis) {
@@ -597,7 +609,8 @@ impl Run {
         }
         if let Some(deadline) = self.stop_deadline {
             if idle || now >= deadline {
-                self.finish(Outcome::Stopped);
+                let ending = self.ending.take();
+                self.finish(ending.map_or(Outcome::Stopped, Outcome::Failed));
             }
             return;
         }

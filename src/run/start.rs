@@ -127,7 +127,7 @@ pub fn topic_gone(topic: &str, held: &Offsets) -> Failure {
     failure.hint("look at `source.brokers` and `source.topic`. A topic that is created anew under this name is another one and is refused until `aperio sync-points reset` moves the offsets; the table stays as it is")
 }
 
-pub(super) fn named(topic: &str, partition: Partition) -> String {
+pub(crate) fn named(topic: &str, partition: Partition) -> String {
     format!("{topic}/{partition}")
 }
 

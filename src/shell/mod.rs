@@ -2,6 +2,7 @@
 
 pub mod check;
 mod conductor;
+mod damage;
 pub mod discover;
 mod horizon;
 pub(crate) mod open;

@@ -12,8 +12,9 @@ use crate::config::{CatalogConfig, CatalogKind, Pipeline, RegistryConfig, StartO
 use crate::dead_letters::{DeadLetterTable, Origin};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::{Admin, SampleRecord};
+use crate::kafka::damage::Found;
 use crate::kafka::error::KafkaError;
-use crate::offsets::{Offsets, Partition};
+use crate::offsets::{Offset, Offsets, Partition};
 use crate::registry::{Registry, RegistryError};
 use crate::run::start;
 use crate::schema::frame::{Part, SchemaKey};
@@ -306,6 +307,18 @@ impl World {
             (Ok(topic), Some(ledger)) => self.continues(&ledger, &topic).await.err(),
             (Ok(_), None) => None,
         }
+    }
+
+    /// Finds out how far the damage reaches that was met when `at` was read.
+    pub(super) async fn damage_found(
+        &self,
+        topic: String,
+        partition: Partition,
+        at: Offset,
+    ) -> Result<Found, KafkaError> {
+        let admin = self.admin.clone();
+        let asked = tokio::task::spawn_blocking(move || admin.damage(&topic, partition, at));
+        asked.await.expect("a question to a broker doesn't panic")
     }
 
     /// Asks whether the consumer group can be talked to at all.

@@ -7,6 +7,7 @@ mod access;
 mod answers;
 mod aperio;
 mod avro;
+mod damage;
 mod discover;
 mod encode;
 mod events;

@@ -254,6 +254,22 @@ impl Kafka {
         self.running.lock().expect("no panic holds the broker").1 = None;
     }
 
+    /// Stops the broker as its operator would: it looks at none of its data when it starts again.
+    pub fn stop(&self) {
+        let mut running = self.running.lock().expect("no panic holds the broker");
+        let mut server = running.1.take().expect("the broker runs");
+        setup::signal(&server.child, libc::SIGTERM);
+        let ended = setup::wait_until(START_LIMIT, || {
+            server.child.try_wait().expect("the child can be asked").is_some()
+        });
+        assert!(ended, "the broker doesn't stop");
+    }
+
+    /// The folder that holds a folder of each partition.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// Starts the killed broker again with its data, on the same port.
     pub fn start_again(&self) {
         let mut running = self.running.lock().expect("no panic holds the broker");

@@ -20,6 +20,8 @@ pub(super) struct Assembly {
     chunk_bytes_max: usize,
     pub(super) sizes: Sizes,
     pub(super) out: VecDeque<Outgoing>,
+    /// To be sent after all that was fetched before.
+    pub(super) halted: Vec<Outgoing>,
 }
 
 /// One partition of an [`Assembly`].
@@ -49,6 +51,7 @@ pub(super) struct Outgoing {
 pub(super) enum What {
     Chunk(Chunk, usize),
     Caught(Offset),
+    Damaged { at: Offset, reason: String },
 }
 
 fn opened(state: &State) -> Vec<Open> {
@@ -77,6 +80,7 @@ impl Assembly {
             chunk_bytes_max: chunk_bytes_max.clamp(1, CHUNK_BYTES_LIMIT),
             sizes,
             out: VecDeque::new(),
+            halted: Vec::new(),
         }
     }
 
@@ -112,6 +116,24 @@ impl Assembly {
         if let Some(index) = self.find(partition) {
             self.close_one(index, Some(at));
         }
+    }
+
+    /// Ends a partition at a batch that can't be read: what librdkafka goes on with, behind it, isn't taken.
+    pub(super) fn halt(&mut self, partition: Partition, reason: String) {
+        let Some(index) = self.find(partition) else {
+            return; // Stale, or halted already.
+        };
+        self.close_one(index, None);
+        let open = self.open.remove(index);
+        self.halted.push(Outgoing {
+            generation: open.generation,
+            epoch: open.epoch,
+            partition,
+            what: What::Damaged {
+                at: open.position,
+                reason,
+            },
+        });
     }
 
     /// Closes the chunk of a partition. At its end the range reaches past markers and aborted records, up to `caught`.

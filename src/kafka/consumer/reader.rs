@@ -275,6 +275,11 @@ impl Reader {
                 debug!(topic = %self.settings.topic, ?code, "{reason}");
                 self.unreachable.get_or_insert_with(Instant::now);
             }
+            // It came past our queue, and nobody says of which partition: whatever it was is met again where reading goes on.
+            Kind::Damaged => {
+                debug!(topic = %self.settings.topic, ?code, "{reason}");
+                held(&self.membership().state).seek_where_read();
+            }
             Kind::Other => warn!(topic = %self.settings.topic, ?code, "{reason}"),
         }
     }
@@ -334,6 +339,13 @@ impl Reader {
                 partition,
                 code,
                 reason,
+                ..
+            } if kind(code) == Kind::Damaged => assembly.halt(partition, reason),
+            Entry::Error {
+                partition,
+                code,
+                reason,
+                ..
             } => errors.push((partition, code, reason)),
         });
         assembly.close();
@@ -345,9 +357,16 @@ impl Reader {
                 reading.phase = Phase::Reading { position: at };
             }
         }
+        for halted in &assembly.halted {
+            if let Some(reading) = state.partitions.get_mut(&halted.partition) {
+                reading.phase = Phase::Waiting;
+            }
+        }
         drop(state);
         self.sizes = assembly.sizes;
         self.outgoing = assembly.out;
+        self.leave(&assembly.halted);
+        self.outgoing.extend(assembly.halted);
         if !self.outgoing.is_empty() {
             self.denied = None;
             self.reachable();
@@ -366,6 +385,23 @@ impl Reader {
                 }
                 code => self.report_code(code, reason),
             }
+        }
+    }
+
+    /// Has librdkafka forget partitions that can't be read on: it would fetch the same again, as fast as it can.
+    fn leave(&self, halted: &[Outgoing]) {
+        if halted.is_empty() {
+            return;
+        }
+        let mut list = TopicPartitionList::new();
+        for Outgoing { partition, .. } in halted {
+            self.settings.meter.failed();
+            list.add_partition(&self.settings.topic, partition.0);
+        }
+        if let Err(error) = self.queue.consumer().incremental_unassign(&list) {
+            self.emit(KafkaEvent::Failed {
+                error: format!("partitions couldn't be left: {error}"),
+            });
         }
     }
 
@@ -389,6 +425,10 @@ impl Reader {
                     partition,
                     at,
                 }),
+                What::Damaged { at, reason } => {
+                    warn!(topic = %self.settings.topic, %partition, %at, "{reason}");
+                    self.emit(KafkaEvent::Damaged { partition, at, reason });
+                }
                 What::Chunk(chunk, bytes) => match self.budget.acquire(bytes, ROUND) {
                     Some(permit) => self.emit(KafkaEvent::Fetched {
                         generation,

@@ -156,6 +156,11 @@ impl Conductor {
                 });
                 return None;
             }
+            KafkaEvent::Damaged { partition, at, reason } => {
+                let world = self.world.clone();
+                self.spawn(async move { Answer::Event(Event::Unreadable(world.damage(partition, at, reason).await)) });
+                return None;
+            }
             KafkaEvent::TopicMissing => {
                 self.diagnose(|found| found);
                 return None;

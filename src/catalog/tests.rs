@@ -10,6 +10,7 @@ use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestContentType, ManifestList, ManifestStatus,
     NestedField, PrimitiveType, SnapshotReference, SnapshotRetention, Struct, Type,
 };
+use uuid::Uuid;
 
 use super::sql::METADATA_CODEC;
 use super::stage::{Change, StageError, Staged, fresh_snapshot_id, schema_change, stage};

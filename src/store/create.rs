@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use object_store::client::{HttpError, HttpErrorKind};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::{Store, StoreError};
@@ -48,7 +49,7 @@ impl Store {
                     None if self.waits(since, pause) => {}
                     None => return Err(self.exists(location)),
                 },
-                Err(error) if error.retryable() && self.waits(since, pause) => {}
+                Err(error) if unanswered(&error) && self.waits(since, pause) => {}
                 Err(error) => return Err(error),
             }
             tokio::time::sleep(pause).await;
@@ -98,6 +99,20 @@ impl Store {
             location: location.to_owned(),
         }
     }
+}
+
+/// Says whether a request may have been carried out without an answer; after any other failure `object_store` has asked
+/// again itself for as long as that helps.
+fn unanswered(error: &StoreError) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    // Ends: a chain of sources is finite.
+    while let Some(error) = cause {
+        if let Some(http) = error.downcast_ref::<HttpError>() {
+            return matches!(http.kind(), HttpErrorKind::Timeout | HttpErrorKind::Interrupted);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Gives a file of a local disk another name if nothing has that name yet.

@@ -78,11 +78,52 @@ impl fmt::Display for Offset {
     }
 }
 
+/// Counts the leaders that a partition has had: its broker writes the number into each batch of records.
+///
+/// A log that lost its end, in an unclean election or with a backup, goes on under a greater one. So an offset means the same
+/// records as before only if the log still holds the epoch that the record before it was written under up to there.
+///
+/// Source: KIP-320.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LeaderEpoch(pub i32);
+
+impl fmt::Debug for LeaderEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "e{}", self.0)
+    }
+}
+
+impl fmt::Display for LeaderEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Where to read a partition, and what makes sure that it still is the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The offset of the next record to read.
+    pub offset: Offset,
+    /// The epoch of what comes right before it; `None` where that isn't known, so that nothing can be compared.
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+impl From<Offset> for Position {
+    fn from(offset: Offset) -> Self {
+        Position {
+            offset,
+            leader_epoch: None,
+        }
+    }
+}
+
 /// A run of offsets `[start, end)` in one partition; never empty.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OffsetRange {
     start: Offset,
     end: Offset,
+    leader_epoch: Option<LeaderEpoch>,
 }
 
 impl OffsetRange {
@@ -92,7 +133,21 @@ impl OffsetRange {
     /// If it is empty or reversed.
     pub fn new(start: Offset, end: Offset) -> Self {
         assert!(start < end, "an offset range is never empty, got [{start}, {end})");
-        OffsetRange { start, end }
+        OffsetRange {
+            start,
+            end,
+            leader_epoch: None,
+        }
+    }
+
+    /// The same range, with the leader epoch of what comes right before its end, if that is known.
+    pub fn under(self, leader_epoch: Option<LeaderEpoch>) -> Self {
+        OffsetRange { leader_epoch, ..self }
+    }
+
+    /// The leader epoch of what comes right before the end; `None` where it isn't known.
+    pub fn leader_epoch(self) -> Option<LeaderEpoch> {
+        self.leader_epoch
     }
 
     /// The first offset in the range.
@@ -144,7 +199,10 @@ impl OffsetRanges {
                 Ok(())
             }
             Some(held) if held.end == range.start => {
-                held.end = range.end;
+                *held = OffsetRange {
+                    start: held.start,
+                    ..range
+                };
                 Ok(())
             }
             Some(held) => Err(Discontinuity {

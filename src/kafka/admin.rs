@@ -1,6 +1,7 @@
 //! Questions to the brokers about a topic. All of it blocks: call it where blocking is allowed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -9,11 +10,11 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::metadata::Metadata;
 use rdkafka::{Message, Offset as Logical, TopicPartitionList};
 
-use crate::kafka::batch::Record;
+use crate::kafka::batch::{Entry, FetchQueue, Record};
 use crate::kafka::config::{self, LogContext, ReasonContext};
 use crate::kafka::error::{KafkaError, Kind, kind};
-use crate::kafka::topic_id;
-use crate::offsets::{Offset, Offsets, Partition};
+use crate::kafka::{positions, topic_id};
+use crate::offsets::{LeaderEpoch, Offset, Offsets, Partition, Position};
 use crate::units::Millis;
 
 /// Group of the reader of samples. It is never joined and nothing is committed for it; librdkafka wants one to assign.
@@ -22,6 +23,12 @@ const SAMPLE_GROUP: &str = "aperio-samples";
 /// Events looked at for the reason why a question wasn't answered: brokers that are tried in turn each leave a few, and
 /// as many lines of the log.
 const REASONS_MAX: usize = 200;
+
+/// Partitions whose logs are compared at a time: each may bring a batch of 64 KiB.
+const COMPARED_MAX: usize = 100;
+
+/// How long one look for answers of a comparison waits.
+const COMPARE_ROUND: Duration = Duration::from_millis(50);
 
 /// A client for questions; it joins no group.
 pub struct Admin {
@@ -157,10 +164,118 @@ impl Admin {
     /// # Errors
     /// As the brokers answered, for any of the partitions.
     pub fn ends(&self, topic: &str) -> Result<Offsets, KafkaError> {
-        self.look_up(topic, Logical::End, "ends")?
-            .into_iter()
-            .map(|(partition, at)| Ok((partition, at?)))
-            .collect()
+        Ok(self.ends_and_leaders(topic)?.0)
+    }
+
+    /// Returns the end of each partition, as [`Admin::ends`], and the epoch of its leader of now, where brokers tell it.
+    ///
+    /// # Errors
+    /// As the brokers answered, for any of the partitions.
+    pub fn ends_and_leaders(&self, topic: &str) -> Result<(Offsets, BTreeMap<Partition, LeaderEpoch>), KafkaError> {
+        let (found, leaders) = self.look_up(topic, Logical::End, "ends")?;
+        let ends = found.into_iter().map(|(partition, at)| Ok((partition, at?)));
+        // What the answer about an end is under is the leader's own epoch (Kafka 4.3 `Partition.scala`, `fetchOffsetForTimestamp`).
+        Ok((ends.collect::<Result<_, _>>()?, leaders))
+    }
+
+    /// Compares positions with the log: finds those that mean other records now, since the log was truncated before them and
+    /// grew again.
+    ///
+    /// - `positions`: with the epoch that each was read under; those without one aren't compared.
+    /// - returns for each such partition the offset up to which its log is what it was; `None` where no epoch of the log is as
+    ///   old.
+    ///
+    /// librdkafka has no such question, so a client that is in no group is sought there and compares by itself: it tells what
+    /// doesn't agree, and hands over a record or an end where all does. That takes one fetch.
+    ///
+    /// # Errors
+    /// As the brokers answered; [`KafkaError::Unreachable`] if not all did in time.
+    pub fn diverged(
+        &self,
+        topic: &str,
+        positions: &BTreeMap<Partition, Position>,
+    ) -> Result<BTreeMap<Partition, Option<Offset>>, KafkaError> {
+        let compared = positions
+            .iter()
+            .filter(|(_, at)| at.leader_epoch.is_some() && at.offset > Offset::ZERO);
+        let compared: Vec<_> = compared.map(|(partition, at)| (*partition, *at)).collect();
+        let mut diverged = BTreeMap::new();
+        for some in compared.chunks(COMPARED_MAX) {
+            diverged.append(&mut self.compare(topic, some)?);
+        }
+        Ok(diverged)
+    }
+
+    fn compare(
+        &self,
+        topic: &str,
+        positions: &[(Partition, Position)],
+    ) -> Result<BTreeMap<Partition, Option<Offset>>, KafkaError> {
+        let doing = format!("comparing the log of `{topic}` with what was read of it");
+        let failed = |cause: Cause| KafkaError::of(&doing, topic, &cause);
+        let deadline = Instant::now() + self.timeout;
+        let mut config = config::consumer(&self.brokers, false, &self.properties, Some(SAMPLE_GROUP));
+        // One batch of each is enough, and an end is told at once.
+        config
+            .remove("max.partition.fetch.bytes")
+            .set("fetch.message.max.bytes", "65536")
+            .set("queued.min.messages", "1")
+            .set("fetch.wait.max.ms", "10");
+        let client: BaseConsumer<LogContext> = config.create_with_context(LogContext).map_err(failed)?;
+        let list = positions::list(topic, positions.iter().copied());
+        client.assign(&list).map_err(failed)?;
+        let mut queue = FetchQueue::new(Arc::new(client), COMPARED_MAX);
+        let late = |reason: &str| KafkaError::Unreachable {
+            doing: doing.clone(),
+            reason: reason.to_owned(),
+        };
+        let mut reason = "no answer in time".to_owned();
+        // What is assigned is fetched without a question; only a seek compares, and it makes stale what came before it. It is
+        // refused while the partition is still being started.
+        let mut unsought: BTreeMap<Partition, Position> = positions.iter().copied().collect();
+        let mut unanswered: BTreeSet<Partition> = unsought.keys().copied().collect();
+        let mut diverged = BTreeMap::new();
+        while !unanswered.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(late(&reason));
+            }
+            // Callbacks and errors of the client itself.
+            if let Some(Err(error)) = queue.consumer().poll(Duration::ZERO) {
+                reason = error.to_string();
+            }
+            if !unsought.is_empty() {
+                unsought.keys().for_each(|partition| {
+                    queue.divert(topic, *partition);
+                });
+                let list = positions::list(topic, unsought.clone());
+                if let Ok(sought) = queue.consumer().seek_partitions(list, left) {
+                    for element in sought.elements().iter().filter(|element| element.error().is_ok()) {
+                        unsought.remove(&Partition(element.partition()));
+                    }
+                }
+            }
+            queue.drain(COMPARE_ROUND, |entry| match entry {
+                Entry::Record(record) => drop(unanswered.remove(&record.partition())),
+                Entry::End { partition, .. } => drop(unanswered.remove(&partition)),
+                Entry::Error {
+                    partition,
+                    code,
+                    reason: words,
+                } => match (code, agrees_to(&words)) {
+                    (RDKafkaErrorCode::AutoOffsetReset, Some(at)) => {
+                        unanswered.remove(&partition);
+                        diverged.insert(partition, at);
+                    }
+                    // It was compared, and may only not be read.
+                    (RDKafkaErrorCode::TopicAuthorizationFailed, _) => drop(unanswered.remove(&partition)),
+                    _ => reason = words,
+                },
+            });
+            // Whatever came of those that aren't sought yet came before anything was compared.
+            unanswered.extend(unsought.keys());
+        }
+        Ok(diverged)
     }
 
     /// Returns the end of each partition past which nothing was ever written, open transactions included.
@@ -179,7 +294,7 @@ impl Admin {
     /// # Errors
     /// As the brokers answered, for any of the partitions.
     pub fn beginnings(&self, topic: &str) -> Result<Offsets, KafkaError> {
-        let found = self.look_up(topic, Logical::Beginning, "beginnings")?;
+        let (found, _) = self.look_up(topic, Logical::Beginning, "beginnings")?;
         found.into_iter().map(|(partition, at)| Ok((partition, at?))).collect()
     }
 
@@ -190,7 +305,7 @@ impl Admin {
     pub fn offsets_for_time(&self, topic: &str, time: Millis) -> Result<Offsets, KafkaError> {
         // The ends come first: a record that arrives between the two questions is then read, not skipped.
         let mut offsets = self.ends(topic)?;
-        let found = self.look_up(topic, Logical::Offset(time.0.max(0)), "offsets by time")?;
+        let (found, _) = self.look_up(topic, Logical::Offset(time.0.max(0)), "offsets by time")?;
         for (partition, at) in found {
             if let Ok(at) = at {
                 offsets.set(partition, at);
@@ -208,7 +323,13 @@ impl Admin {
         topic: &str,
         what: Logical,
         name: &str,
-    ) -> Result<Vec<(Partition, Result<Offset, KafkaError>)>, KafkaError> {
+    ) -> Result<
+        (
+            Vec<(Partition, Result<Offset, KafkaError>)>,
+            BTreeMap<Partition, LeaderEpoch>,
+        ),
+        KafkaError,
+    > {
         let doing = format!("reading the {name} of `{topic}`");
         let partitions = self.partitions(topic)?;
         let mut asked = TopicPartitionList::new();
@@ -233,7 +354,7 @@ impl Admin {
             };
             found.push((Partition(element.partition()), at));
         }
-        Ok(found)
+        Ok((found, positions::leader_epochs(&answer).into_iter().collect()))
     }
 
     /// Returns what `group` has committed for `topic`; partitions without a commit are left out.
@@ -354,6 +475,16 @@ impl Admin {
             ends,
         })
     }
+}
+
+/// Reads up to where a log is still the same out of what librdkafka says of a truncated one; `None` if it says something
+/// else. `Some(None)`: the log knows no epoch that is as old.
+///
+/// Source: librdkafka 2.12.1, rdkafka_offset.c, `rd_kafka_toppar_handle_OffsetForLeaderEpoch`.
+fn agrees_to(words: &str) -> Option<Option<Offset>> {
+    let (_, after) = words.split_once("broker end offset is ")?;
+    let number: i64 = after.split(' ').next()?.parse().ok()?;
+    Some((number >= 0).then(|| Offset::new(number)))
 }
 
 /// What was seen of a topic.

@@ -30,7 +30,8 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedMessage;
 use rdkafka_sys as sys;
 
-use crate::offsets::{Offset, Partition};
+use crate::kafka::positions;
+use crate::offsets::{LeaderEpoch, Offset, Partition};
 
 /// The queue that all diverted partitions deliver to.
 pub(crate) struct FetchQueue<C: ConsumerContext + 'static> {
@@ -124,7 +125,9 @@ struct Drain<F> {
 /// `message` is valid, and `drain` points to a `Drain<F>` that nobody else uses.
 unsafe extern "C" fn hand_over<F: FnMut(Entry<'_>)>(message: *mut sys::rd_kafka_message_t, drain: *mut c_void) {
     // SAFETY: the caller's promise.
-    let (entry, drain) = unsafe { (entry(message), &mut *drain.cast::<Drain<F>>()) };
+    let drain = unsafe { &mut *drain.cast::<Drain<F>>() };
+    // SAFETY: the caller's promise; the client lives while its queue is drained.
+    let entry = unsafe { entry(message, drain.client) };
     drain.panic = catch_unwind(AssertUnwindSafe(|| (drain.each)(entry))).err();
     drain.left = drain.left.saturating_sub(1);
     if drain.left == 0 || drain.panic.is_some() {
@@ -148,6 +151,8 @@ pub(crate) enum Entry<'a> {
     End {
         partition: Partition,
         at: Offset,
+        /// That of the marker or record right before it, where that was handed over.
+        leader_epoch: Option<LeaderEpoch>,
     },
     Error {
         partition: Partition,
@@ -161,17 +166,25 @@ pub(crate) enum Entry<'a> {
 /// Sorts out what a message is.
 ///
 /// # Safety
-/// It comes of a queue that partitions are diverted to, and stays valid for `'a`.
-unsafe fn entry<'a>(fetched: *const sys::rd_kafka_message_t) -> Entry<'a> {
+/// It comes of a queue of `client` that partitions are diverted to, and stays valid for `'a`.
+unsafe fn entry<'a>(fetched: *const sys::rd_kafka_message_t, client: *mut sys::rd_kafka_t) -> Entry<'a> {
     // SAFETY: the caller's promise.
     let message = unsafe { &*fetched };
     let partition = Partition(message.partition);
     match RDKafkaErrorCode::from(message.err) {
         RDKafkaErrorCode::NoError => Entry::Record(Record { message, fetched }),
-        RDKafkaErrorCode::PartitionEOF => Entry::End {
-            partition,
-            at: Offset::new(message.offset),
-        },
+        RDKafkaErrorCode::PartitionEOF => {
+            let at = Offset::new(message.offset);
+            // SAFETY: an entry of a partition has a topic, whose name lives as long.
+            let passed = unsafe { positions::passed(client, sys::rd_kafka_topic_name(message.rkt), partition) };
+            Entry::End {
+                partition,
+                at,
+                leader_epoch: passed
+                    .filter(|passed| passed.offset == at)
+                    .and_then(|at| at.leader_epoch),
+            }
+        }
         code => Entry::Error {
             partition,
             code,
@@ -235,6 +248,18 @@ impl<'a> Record<'a> {
         (kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && time != -1).then_some(time)
     }
 
+    /// The epoch of the leader that took it; `None` from brokers that number none.
+    #[inline]
+    pub(crate) fn leader_epoch(&self) -> Option<LeaderEpoch> {
+        // SAFETY: as for the headers; the second is asked with a valid message.
+        positions::epoch(unsafe {
+            match is_as_read() {
+                true => (*self.fetched.cast::<Fetched>()).consumer.leader_epoch,
+                false => sys::rd_kafka_message_leader_epoch(self.fetched),
+            }
+        })
+    }
+
     /// Lists the headers in their order; a name that isn't UTF-8 has its bad bytes replaced.
     pub(crate) fn headers(&self) -> Headers<'a> {
         let mut headers = ptr::null_mut();
@@ -269,8 +294,28 @@ struct Fetched {
     headers: *const sys::rd_kafka_headers_t,
     status: c_int,
     broker: i32,
-    unparsed_len: i32,
-    unparsed: *const u8,
+    consumer: FetchedByConsumer,
+}
+
+#[repr(C)]
+struct FetchedByConsumer {
+    headers: Unparsed,
+    leader_epoch: i32,
+}
+
+/// `rd_kafkap_bytes_t` of rdkafka_proto.h.
+#[repr(C)]
+struct Unparsed {
+    len: i32,
+    bytes: *const u8,
+    inline: [u8; 1],
+}
+
+/// Says whether [`Fetched`] is how the linked release lays a record out.
+#[inline]
+fn is_as_read() -> bool {
+    // SAFETY: returns a constant of the library.
+    unsafe { sys::rd_kafka_version() == FETCHED_OF }
 }
 
 /// Says whether a record surely has no headers; `false` where that isn't known.
@@ -282,15 +327,15 @@ struct Fetched {
 /// The message is valid and was fetched by a consumer.
 #[inline]
 unsafe fn headless(message: *const sys::rd_kafka_message_t) -> bool {
-    // SAFETY: returns a constant of the library.
-    if unsafe { sys::rd_kafka_version() } != FETCHED_OF {
+    if !is_as_read() {
         return false;
     }
     // SAFETY: in this release every fetched message is the first field of such a record (rdkafka_op.c,
     // `rd_kafka_message_get`), and `unparsed` points to so many bytes that live as long as the message.
     unsafe {
         let fetched = &*message.cast::<Fetched>();
-        fetched.headers.is_null() && fetched.unparsed_len == 1 && *fetched.unparsed == 0
+        let unparsed = &fetched.consumer.headers;
+        fetched.headers.is_null() && unparsed.len == 1 && *unparsed.bytes == 0
     }
 }
 

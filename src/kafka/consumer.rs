@@ -32,7 +32,7 @@ use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::config;
 use crate::kafka::error::KafkaError;
 use crate::kafka::meter::Meter;
-use crate::offsets::{Offset, Offsets, Partition};
+use crate::offsets::{Offset, Offsets, Partition, Position};
 
 /// What a consumer is started with.
 #[derive(Debug, Clone)]
@@ -100,7 +100,8 @@ pub enum KafkaEvent {
         /// Its end: the last stable offset where only committed records are read.
         at: Offset,
     },
-    /// The offset to read next isn't in the topic any more (retention, or the topic was made anew).
+    /// The offset to read next isn't in the topic any more (retention, or the topic was made anew), or isn't the same any more:
+    /// the log was truncated before it.
     OffsetsGone {
         /// Where.
         partition: Partition,
@@ -149,11 +150,11 @@ enum Command {
     Start {
         generation: u64,
         epoch: u64,
-        offsets: Offsets,
+        positions: BTreeMap<Partition, Position>,
     },
     Seek {
         partition: Partition,
-        offset: Offset,
+        to: Position,
         epoch: u64,
     },
     Pause,
@@ -220,24 +221,21 @@ impl Consumer {
         })
     }
 
-    /// Starts reading partitions of `generation` at `offsets`; those that are read already are sought there.
+    /// Starts reading partitions of `generation` at `positions`; those that are read already are sought there.
     ///
-    /// Partitions that have left since, or came back in a later generation, are passed over.
-    pub fn start_at(&self, generation: u64, epoch: u64, offsets: Offsets) {
+    /// Partitions that have left since, or came back in a later generation, are passed over. One whose log was truncated
+    /// before its position becomes [`KafkaEvent::OffsetsGone`].
+    pub fn start_at(&self, generation: u64, epoch: u64, positions: BTreeMap<Partition, Position>) {
         self.send(Command::Start {
             generation,
             epoch,
-            offsets,
+            positions,
         });
     }
 
-    /// Goes on reading `partition` at `offset`; passed over where it isn't read here.
-    pub fn seek(&self, partition: Partition, offset: Offset, epoch: u64) {
-        self.send(Command::Seek {
-            partition,
-            offset,
-            epoch,
-        });
+    /// Goes on reading `partition` there; passed over where it isn't read here.
+    pub fn seek(&self, partition: Partition, to: Position, epoch: u64) {
+        self.send(Command::Seek { partition, to, epoch });
     }
 
     /// Stops taking records, of all partitions; a few that were taken already may still come.

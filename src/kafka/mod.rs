@@ -1,8 +1,8 @@
 //! Kafka: fetches chunks, follows the group's assignments, asks brokers about topics, delivers dead letters.
 //!
 //! [`consumer`] owns the one thread that talks to the group; everything that it learns arrives as a
-//! [`KafkaEvent`](consumer::KafkaEvent). [`admin`] answers questions and blocks while it does. Unsafe code lives in two
-//! files: `batch` (the batch queue) and `topic_id`.
+//! [`KafkaEvent`](consumer::KafkaEvent). [`admin`] answers questions and blocks while it does. Unsafe code lives in three
+//! files: `batch` (the batch queue), `positions` and `topic_id`.
 
 pub mod admin;
 mod batch;
@@ -13,6 +13,7 @@ pub mod consumer;
 pub mod damage;
 pub mod error;
 pub mod meter;
+mod positions;
 pub mod producer;
 pub mod settings;
 mod topic_id;

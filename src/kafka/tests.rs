@@ -17,7 +17,7 @@ use super::error::KafkaError;
 use super::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::chunk::Chunk;
 use crate::memory::{Memory, Purpose};
-use crate::offsets::{Offset, Offsets, Partition};
+use crate::offsets::{Offset, Offsets, Partition, Position};
 
 const TOPIC: &str = "orders";
 const WAIT: Duration = Duration::from_secs(30);
@@ -174,6 +174,11 @@ fn offsets(of: &[(Partition, i64)]) -> Offsets {
         .collect()
 }
 
+/// Nothing is known of what comes before them.
+fn positions(of: &Offsets) -> BTreeMap<Partition, Position> {
+    of.iter().map(|(partition, at)| (partition, at.into())).collect()
+}
+
 fn values(chunks: &[Chunk], partition: Partition) -> Vec<String> {
     let of_partition = chunks.iter().filter(|chunk| chunk.partition == partition);
     let all = of_partition.flat_map(|chunk| chunk.values.iter().map(|value| value.expect("not null").to_vec()));
@@ -182,6 +187,47 @@ fn values(chunks: &[Chunk], partition: Partition) -> Vec<String> {
 
 fn numbers(from: usize, to: usize) -> Vec<String> {
     (from..to).map(|number| format!("v{number}")).collect()
+}
+
+#[test]
+fn a_position_past_what_its_leader_wrote_is_told_and_one_at_its_end_is_not() {
+    let world = World::new();
+    world.produce(P0, 0, 300);
+    world.produce(P1, 0, 100);
+    let mut member = world.member(&budget_of(64 << 20));
+    let (generation, _) = member.assigned(&world);
+    let (starts, ends) = (offsets(&[(P0, 0), (P1, 0)]), offsets(&[(P0, 300), (P1, 100)]));
+    member.consumer.start_at(generation, 1, positions(&starts));
+    let chunks = member.read_to(&world, 1, &starts, &ends);
+    let epochs: Vec<_> = chunks.iter().map(|chunk| chunk.range.leader_epoch()).collect();
+    let epoch = epochs[0].expect("the mock numbers its leaders");
+    assert!(epochs.iter().all(|of_chunk| *of_chunk == Some(epoch)), "{epochs:?}");
+
+    let at = |offset: i64, leader_epoch| Position {
+        offset: Offset::new(offset),
+        leader_epoch,
+    };
+    let admin = world.admin();
+    let diverged = |p0, p1| admin.diverged(TOPIC, &[(P0, p0), (P1, p1)].into()).expect("an answer");
+    assert_eq!(diverged(at(300, Some(epoch)), at(50, Some(epoch))), BTreeMap::new());
+    assert_eq!(
+        diverged(at(301, Some(epoch)), at(100, Some(epoch))),
+        [(P0, Some(Offset::new(300)))].into()
+    );
+    assert_eq!(diverged(at(301, None), at(0, Some(epoch))), BTreeMap::new());
+
+    // Read on there, it is told as an offset that is gone; the neighbour is read.
+    world.produce(P1, 100, 1);
+    member.consumer.seek(P0, at(301, Some(epoch)), 2);
+    member.consumer.seek(P1, at(100, Some(epoch)), 2);
+    let (mut gone, mut read) = (false, false);
+    while !(gone && read) {
+        member.wait(&world, "word of both", |event| match event {
+            KafkaEvent::OffsetsGone { partition, .. } => Some(gone |= partition == P0),
+            KafkaEvent::Fetched { epoch: 2, chunk, .. } => Some(read |= chunk.partition == P1),
+            _ => None,
+        });
+    }
 }
 
 #[test]
@@ -194,7 +240,7 @@ fn chunks_follow_one_another_and_hold_every_record() {
     assert_eq!(partitions, [P0, P1]);
 
     let (starts, ends) = (offsets(&[(P0, 10), (P1, 0)]), offsets(&[(P0, 300), (P1, 100)]));
-    member.consumer.start_at(generation, 1, starts.clone());
+    member.consumer.start_at(generation, 1, positions(&starts));
     let chunks = member.read_to(&world, 1, &starts, &ends);
     assert_eq!(values(&chunks, P0), numbers(10, 300));
     assert_eq!(values(&chunks, P1), numbers(0, 100));
@@ -205,7 +251,7 @@ fn chunks_follow_one_another_and_hold_every_record() {
     assert!(first.headers.is_none());
 
     // Back, and only what follows the seek carries its epoch.
-    member.consumer.seek(P0, Offset::new(295), 2);
+    member.consumer.seek(P0, Offset::new(295).into(), 2);
     let chunks = member.read_to(&world, 2, &offsets(&[(P0, 295)]), &offsets(&[(P0, 300)]));
     assert_eq!(values(&chunks, P0), numbers(295, 300));
     let at = member.wait(&world, "end", |event| match event {
@@ -259,7 +305,7 @@ fn nulls_and_headers_arrive_as_they_were_sent() {
     let mut member = world.member(&budget_of(1 << 20));
     let (generation, _) = member.assigned(&world);
     let starts = offsets(&[(P0, 0), (P1, 0)]);
-    member.consumer.start_at(generation, 0, starts.clone());
+    member.consumer.start_at(generation, 0, positions(&starts));
     let chunks = member.read_to(&world, 0, &starts, &ends);
     let mut seen = 0;
     for chunk in &chunks {
@@ -301,7 +347,7 @@ fn a_partition_leaves_only_once_its_revoke_is_acknowledged() {
     let (generation, partitions) = one.assigned(&world);
     assert_eq!(partitions, [P0, P1]);
     let starts = offsets(&[(P0, 0), (P1, 0)]);
-    one.consumer.start_at(generation, 0, starts.clone());
+    one.consumer.start_at(generation, 0, positions(&starts));
     one.read_to(&world, 0, &starts, &offsets(&[(P0, 50), (P1, 50)]));
 
     let mut two = world.member(&budget);
@@ -315,7 +361,8 @@ fn a_partition_leaves_only_once_its_revoke_is_acknowledged() {
     // the group offset, a copy, waits for the next owner's.
     let committed = world.admin().group_offsets("aperio-orders", TOPIC).expect("an answer");
     assert!(committed.get(leaving[0]).is_none_or(|offset| offset == Offset::new(40)));
-    two.consumer.start_at(generation, 0, offsets(&[(came[0], 40)]));
+    two.consumer
+        .start_at(generation, 0, positions(&offsets(&[(came[0], 40)])));
     let chunks = two.read_to(&world, 0, &offsets(&[(came[0], 40)]), &offsets(&[(came[0], 50)]));
     assert_eq!(values(&chunks, came[0]), numbers(40, 50));
 
@@ -329,7 +376,8 @@ fn a_partition_leaves_only_once_its_revoke_is_acknowledged() {
     two.consumer.stop();
     let (generation, back) = one.assigned(&world);
     assert_eq!(back, came);
-    one.consumer.start_at(generation, 7, offsets(&[(back[0], 45)]));
+    one.consumer
+        .start_at(generation, 7, positions(&offsets(&[(back[0], 45)])));
     let chunks = one.read_to(&world, 7, &offsets(&[(back[0], 45)]), &offsets(&[(back[0], 50)]));
     assert_eq!(values(&chunks, back[0]), numbers(45, 50));
     one.consumer.stop();
@@ -355,7 +403,7 @@ impl Truth {
                     starts.set(partition, self.at.get(partition).expect("a known partition"));
                     self.owners.insert(partition, (number, generation, self.epoch));
                 }
-                member.consumer.start_at(generation, self.epoch, starts);
+                member.consumer.start_at(generation, self.epoch, positions(&starts));
                 true
             }
             KafkaEvent::Revoked { partitions, ack, .. } => {
@@ -446,7 +494,7 @@ fn a_spent_budget_holds_records_back_and_keeps_the_membership() {
     let budget = budget_of(64);
     let mut member = world.member(&budget);
     let (generation, _) = member.assigned(&world);
-    member.consumer.start_at(generation, 0, offsets(&[(P0, 0)]));
+    member.consumer.start_at(generation, 0, positions(&offsets(&[(P0, 0)])));
     let (_, chunk, permit) = member.chunk(&world);
     assert_eq!(budget.available(), 0, "a chunk larger than the budget takes all of it");
 
@@ -471,7 +519,9 @@ fn an_offset_that_is_gone_is_said_and_not_jumped_over() {
     world.produce(P0, 0, 5);
     let mut member = world.member(&budget_of(1 << 20));
     let (generation, _) = member.assigned(&world);
-    member.consumer.start_at(generation, 0, offsets(&[(P0, 1000)]));
+    member
+        .consumer
+        .start_at(generation, 0, positions(&offsets(&[(P0, 1000)])));
     let wanted = member.wait(&world, "an outcome", |event| match event {
         KafkaEvent::OffsetsGone { partition: P0, wanted } => Some(wanted),
         KafkaEvent::Fetched { chunk, .. } => panic!("jumped to {}", chunk.range),

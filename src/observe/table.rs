@@ -281,11 +281,9 @@ impl Default for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::ledger::LEDGER_VERSION;
 
     fn ledger(offset: i64) -> Ledger {
         Ledger {
-            version: LEDGER_VERSION,
             topic: "orders".into(),
             topic_id: None,
             cluster_id: None,
@@ -294,6 +292,7 @@ mod tests {
                 .collect(),
             windows: BTreeMap::new(),
             event_times: BTreeMap::new(),
+            leader_epochs: BTreeMap::new(),
         }
     }
 

@@ -468,7 +468,6 @@ mod tests {
     use crate::run::window::{RejectLimit, SealReason};
     use crate::run::{Event, RunConfig};
     use crate::table::admit::Source;
-    use crate::table::ledger::LEDGER_VERSION;
     use crate::table::{Layout, Tally};
 
     const ID: Uuid = Uuid::from_u128(1);
@@ -480,13 +479,13 @@ mod tests {
             snapshot: Some(4),
             sequence: 4,
             ledger: Some(Ledger {
-                version: LEDGER_VERSION,
                 topic: "t".into(),
                 topic_id: None,
                 cluster_id: None,
                 offsets: [(ONLY, Offset::ZERO)].into_iter().collect(),
                 windows: BTreeMap::new(),
                 event_times: BTreeMap::new(),
+                leader_epochs: BTreeMap::new(),
             }),
             ledger_at: Some(Millis(0)),
             layout: layout(&[]),
@@ -682,12 +681,12 @@ mod tests {
             ..table()
         };
         let actions = run.on(Event::Loaded(Ok(view)), Millis(0));
-        let [Action::Drop { windows, .. }, Action::Read { epoch: 1, offsets }] = &actions[..] else {
+        let [Action::Drop { windows, .. }, Action::Read { epoch: 1, positions }] = &actions[..] else {
             panic!("{actions:?}")
         };
         assert_eq!(
-            (&windows[..], &offsets[..]),
-            (&[id(0)][..], &[(ONLY, Offset::ZERO)][..])
+            (&windows[..], &positions[..]),
+            (&[id(0)][..], &[(ONLY, Offset::ZERO.into())][..])
         );
     }
 

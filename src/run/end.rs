@@ -55,7 +55,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::table::ledger::LEDGER_VERSION;
 
     #[test]
     fn partitions_behind_their_ends_are_told_with_both_numbers_and_who_has_them() {
@@ -70,13 +69,13 @@ mod tests {
             cluster_id: None,
         };
         let ledger = Ledger {
-            version: LEDGER_VERSION,
             topic: "t".into(),
             topic_id: None,
             cluster_id: None,
             offsets: offsets(&[(0, 10), (1, 4), (2, 3)]),
             windows: BTreeMap::new(),
             event_times: BTreeMap::new(),
+            leader_epochs: BTreeMap::new(),
         };
         let ends = offsets(&[(0, 10), (1, 5), (2, 9)]);
         let failure = stuck(&source, Some(&ledger), &ends, &[Partition(1)].into());

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use uuid::Uuid;
 
 use crate::error::{Exit, Failure};
-use crate::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
+use crate::offsets::{OffsetRange, OffsetRanges, Offsets, Partition, Position};
 use crate::run::commit::Commit;
 use crate::run::deadline::Look;
 use crate::run::window::{Filling, RejectLimit, SealReason};
@@ -173,7 +173,7 @@ pub enum Action {
         /// The new epoch.
         epoch: u64,
         /// Where each partition starts.
-        offsets: Vec<(Partition, Offset)>,
+        positions: Vec<(Partition, Position)>,
     },
     /// Put the chunk at hand into this window.
     Take(WindowId),
@@ -683,17 +683,17 @@ impl Run {
         let ready: Vec<_> = self
             .joining
             .iter()
-            .filter_map(|partition| ledger.offsets.get(*partition).map(|offset| (*partition, offset)))
+            .filter_map(|partition| ledger.position(*partition).map(|at| (*partition, at)))
             .collect();
-        for (partition, offset) in &ready {
+        for (partition, at) in &ready {
             self.joining.remove(partition);
-            self.positions.set(*partition, *offset);
+            self.positions.set(*partition, at.offset);
         }
         self.ledger = Some(ledger);
         if !ready.is_empty() {
             self.actions.push_back(Action::Read {
                 epoch: self.epoch,
-                offsets: ready,
+                positions: ready,
             });
         }
         if self.commit.is_none() && !self.joining.is_empty() {
@@ -725,18 +725,21 @@ impl Run {
         windows.extend(self.filling.take().map(|filling| filling.id));
         self.actions.push_back(Action::Drop { windows, files });
         let ledger = self.ledger.as_ref().expect("windows fill only under a ledger");
-        let mut offsets = Vec::new();
+        let mut positions = Vec::new();
         for partition in self.positions.partitions() {
-            match ledger.offsets.get(partition) {
-                Some(offset) => offsets.push((partition, offset)),
+            match ledger.position(partition) {
+                Some(at) => positions.push((partition, at)),
                 // A rollback took it out of the ledger: it starts anew.
                 None => drop(self.joining.insert(partition)),
             }
         }
-        self.positions = offsets.iter().copied().collect();
+        self.positions = positions
+            .iter()
+            .map(|(partition, at)| (*partition, at.offset))
+            .collect();
         self.actions.push_back(Action::Read {
             epoch: self.epoch,
-            offsets,
+            positions,
         });
     }
 

@@ -1,9 +1,10 @@
 //! Does the topic, as it is now, go on where the table left off? Where it doesn't, a person decides: exit code 3.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::error::{Exit, Failure};
-use crate::offsets::{Offsets, Partition};
+use crate::offsets::{Offset, Offsets, Partition};
 use crate::table::admit::{self, Source};
 use crate::table::ledger::Ledger;
 
@@ -75,6 +76,56 @@ pub fn continues(ledger: &Ledger, source: &Source, beginnings: &Offsets, ends: &
             .hint(format!("nothing was written: offsets that are given out again would be taken for ones that were read. {ANOTHER_TABLE}")));
     }
     Ok(())
+}
+
+/// Says that logs were truncated before the offsets that the table holds, and went on with other records.
+///
+/// - `diverged`: of each such partition the offset up to which its log still is what was read; `None` where nothing of it
+///   is.
+/// - `table`: what `--table` calls it.
+pub fn diverges(
+    ledger: &Ledger,
+    source: &Source,
+    diverged: &BTreeMap<Partition, Option<Offset>>,
+    table: &str,
+) -> Result<(), Failure> {
+    if diverged.is_empty() {
+        return Ok(());
+    }
+    let topic = &source.topic;
+    let (mut found, mut commands) = (Listing::default(), Listing::default());
+    for (partition, same) in diverged {
+        let held = ledger.offsets.get(*partition).unwrap_or(Offset::ZERO);
+        let epoch = ledger
+            .leader_epochs
+            .get(partition)
+            .map_or("none".to_owned(), ToString::to_string);
+        let named = named(topic, *partition);
+        found.add(|| match same {
+            Some(same) => format!(
+                "{named}: the table holds offset {held} of leader epoch {epoch}, the log is what it was up to offset {same} only"
+            ),
+            None => format!(
+                "{named}: the table holds offset {held} of leader epoch {epoch}, the log knows no epoch that is as old"
+            ),
+        });
+        commands.add(|| {
+            let to = same.map_or("earliest".to_owned(), |same| same.to_string());
+            format!("`aperio sync-points reset FILE --table {table} --partition {partition} --to {to}`")
+        });
+    }
+    let failure = Failure::new(
+        Exit::Data,
+        format!("topic `{topic}` lost records that the table holds, and other records have their offsets now"),
+    )
+    .detail(format!(
+        "{}; an unclean leader election, or a broker that was restored from an older copy, cut the log",
+        found.text().unwrap_or_default()
+    ));
+    Err(failure.hint(format!(
+        "nothing was skipped and nothing written. To read the records that are there now, run {}; the rows of those that are lost stay in the table, delete them first if you don't want them. `--to` the offset that the table holds skips the new records instead",
+        commands.text().unwrap_or_default()
+    )))
 }
 
 /// What can be run where a topic doesn't go on.
@@ -166,11 +217,8 @@ impl Listing {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::offsets::Offset;
-    use crate::table::ledger::LEDGER_VERSION;
+    use crate::offsets::LeaderEpoch;
 
     fn source() -> Source {
         Source {
@@ -188,13 +236,13 @@ mod tests {
 
     fn ledger(held: &[(i32, i64)]) -> Ledger {
         Ledger {
-            version: LEDGER_VERSION,
             topic: "t".into(),
             topic_id: Some("id".into()),
             cluster_id: Some("c".into()),
             offsets: offsets(held),
             windows: BTreeMap::new(),
             event_times: BTreeMap::new(),
+            leader_epochs: BTreeMap::new(),
         }
     }
 
@@ -257,6 +305,19 @@ mod tests {
             |source| source.topic = "u".into(),
             Some("the table belongs to topic `t`, not to `u`"),
         );
+    }
+
+    #[test]
+    fn a_log_that_was_cut_is_told_with_both_offsets_and_what_to_run() {
+        let mut held = ledger(&[(0, 150), (1, 7), (2, 9)]);
+        held.leader_epochs = [(Partition(0), LeaderEpoch(4)), (Partition(2), LeaderEpoch(5))].into();
+        assert_eq!(diverges(&held, &source(), &BTreeMap::new(), "d.t"), Ok(()));
+        let diverged = [(Partition(0), Some(Offset::new(100))), (Partition(2), None)].into();
+        let failure = diverges(&held, &source(), &diverged, "d.t").expect_err("it was cut");
+        assert_eq!(failure.exit, Exit::Data);
+        insta::assert_snapshot!(failure.what, @"topic `t` lost records that the table holds, and other records have their offsets now");
+        insta::assert_snapshot!(failure.detail.expect("numbers"), @"t/0: the table holds offset 150 of leader epoch 4, the log is what it was up to offset 100 only; t/2: the table holds offset 9 of leader epoch 5, the log knows no epoch that is as old; an unclean leader election, or a broker that was restored from an older copy, cut the log");
+        insta::assert_snapshot!(failure.hint.expect("commands"), @"nothing was skipped and nothing written. To read the records that are there now, run `aperio sync-points reset FILE --table d.t --partition 0 --to 100`; `aperio sync-points reset FILE --table d.t --partition 2 --to earliest`; the rows of those that are lost stay in the table, delete them first if you don't want them. `--to` the offset that the table holds skips the new records instead");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Opening a pipeline: who the topic is, where the table is, and what the two are made of.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::error::{Exit, Failure, chain};
 use crate::kafka::admin::{Admin, SampleRecord};
 use crate::kafka::damage::Found;
 use crate::kafka::error::KafkaError;
-use crate::offsets::{Offset, Offsets, Partition};
+use crate::offsets::{LeaderEpoch, Offset, Offsets, Partition};
 use crate::registry::{Registry, RegistryError};
 use crate::run::start;
 use crate::schema::frame::{Part, SchemaKey};
@@ -124,6 +125,8 @@ pub(super) struct Topic {
     pub partitions: Vec<Partition>,
     pub beginnings: Offsets,
     pub ends: Offsets,
+    /// The epochs of the leaders of now; without those that the brokers don't tell.
+    pub leaders: BTreeMap<Partition, LeaderEpoch>,
 }
 
 impl World {
@@ -234,11 +237,14 @@ impl World {
                 topic_id: admin.topic_id(&topic)?,
                 cluster_id: admin.cluster_id(&topic)?,
             };
+            let (partitions, beginnings) = (admin.partitions(&topic)?, admin.beginnings(&topic)?);
+            let (ends, leaders) = admin.ends_and_leaders(&topic)?;
             Ok(Topic {
                 source,
-                partitions: admin.partitions(&topic)?,
-                beginnings: admin.beginnings(&topic)?,
-                ends: admin.ends(&topic)?,
+                partitions,
+                beginnings,
+                ends,
+                leaders,
             })
         })
         .await
@@ -281,7 +287,7 @@ impl World {
     /// Says whether the topic goes on where the table was left.
     ///
     /// # Errors
-    /// Exit code 3 where it doesn't, see [`start::continues`].
+    /// Exit code 3 where it doesn't, see [`start::continues`] and [`start::diverges`].
     pub async fn continues(&self, ledger: &Ledger, topic: &Topic) -> Result<(), Failure> {
         let unseen = |(partition, _)| topic.ends.get(partition).is_none();
         let again = match ledger.offsets.iter().any(unseen) {
@@ -297,7 +303,36 @@ impl World {
         } else {
             topic.ends.clone()
         };
-        start::continues(ledger, &topic.source, &topic.beginnings, &ends)
+        start::continues(ledger, &topic.source, &topic.beginnings, &ends)?;
+        let diverged = self.diverged(ledger, topic).await?;
+        start::diverges(ledger, &topic.source, &diverged, &self.pipeline.full_name())
+    }
+
+    /// Finds the partitions whose log isn't any more what was read of it, see [`Admin::diverged`].
+    ///
+    /// Those whose leader is still the one that the last record was read under are passed over: what it has, it keeps. So are
+    /// those whose offset is gone, which is another matter.
+    ///
+    /// # Errors
+    /// Exit code 4 once `--retry-for` is over.
+    pub async fn diverged(
+        &self,
+        ledger: &Ledger,
+        topic: &Topic,
+    ) -> Result<BTreeMap<Partition, Option<Offset>>, Failure> {
+        let elected = |partition: &Partition, epoch| topic.leaders.get(partition).is_some_and(|now| *now != epoch);
+        let positions: BTreeMap<_, _> = ledger
+            .leader_epochs
+            .iter()
+            .filter(|(partition, epoch)| elected(partition, **epoch))
+            .filter_map(|(partition, _)| Some((*partition, ledger.position(*partition)?)))
+            .filter(|(partition, at)| topic.beginnings.get(*partition).is_some_and(|first| first <= at.offset))
+            .collect();
+        if positions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let name = topic.source.topic.clone();
+        self.ask(move |admin| admin.diverged(&name, &positions)).await
     }
 
     /// Finds out why Kafka says that the topic, or offsets in it, aren't there; `None` if they are, as it is now.

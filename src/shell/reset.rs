@@ -1,5 +1,6 @@
 //! `sync-points reset`: works out what moving a table's offsets does, and does it in one commit that adds no rows.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +79,16 @@ impl Preview {
         let other_source = held
             .filter(|ledger| !admit::same_source(ledger, &topic.source))
             .map(source_of);
+        let diverged = match held.filter(|_| other_source.is_none()) {
+            Some(ledger) => world.diverged(ledger, &topic).await?,
+            None => BTreeMap::new(),
+        };
+        let diverged = diverged.into_iter().map(|(partition, same)| {
+            let same = same.or(topic.beginnings.get(partition));
+            (partition, same.unwrap_or(Offset::ZERO))
+        });
         let wish = Wish {
+            diverged: diverged.collect(),
             source: topic.source.clone(),
             beginnings: topic.beginnings,
             ends,
@@ -283,7 +293,7 @@ async fn letters_stay_unambiguous(
     ledger: &Ledger,
 ) -> Result<(), Failure> {
     let beyond = |(partition, held)| wish.ends.get(partition).is_none_or(|end| held > end);
-    let again = held.is_some_and(|ledger| ledger.offsets.iter().any(beyond));
+    let again = !wish.diverged.is_empty() || held.is_some_and(|ledger| ledger.offsets.iter().any(beyond));
     let OnDecodeError::DeadLetter { table: Some(name), .. } = &world.pipeline.errors.on_decode_error else {
         return Ok(());
     };

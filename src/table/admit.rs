@@ -2,12 +2,10 @@
 
 pub mod reset;
 
-use std::collections::BTreeMap;
-
 use uuid::Uuid;
 
 use crate::offsets::{Offset, Offsets, Partition};
-use crate::table::ledger::{LEDGER_VERSION, Ledger};
+use crate::table::ledger::Ledger;
 use crate::table::{SealedWindow, TableView, WindowFile, WindowId, fits};
 use crate::units::Millis;
 
@@ -130,8 +128,13 @@ pub fn admit(base: TableView, source: &Source, windows: Vec<SealedWindow>) -> Re
                     start: found.start,
                 },
             })?;
-        for (partition, _) in window.ranges.iter() {
+        for (partition, range) in window.ranges.iter() {
             ledger.windows.insert(partition, window.id);
+            match range.leader_epoch() {
+                Some(epoch) => ledger.leader_epochs.insert(partition, epoch),
+                // That of an earlier offset would refuse a log that is whole.
+                None => ledger.leader_epochs.remove(&partition),
+            };
         }
         for (partition, time) in &window.event_times {
             let greatest = ledger.event_times.entry(*partition).or_insert(*time);
@@ -178,15 +181,7 @@ pub fn admit_start(base: TableView, source: &Source, starts: &Offsets) -> Result
                 ledger: Some(source_of(ledger)),
             });
         }
-        None => Ledger {
-            version: LEDGER_VERSION,
-            topic: source.topic.clone(),
-            topic_id: source.topic_id.clone(),
-            cluster_id: source.cluster_id.clone(),
-            offsets: Offsets::default(),
-            windows: BTreeMap::new(),
-            event_times: BTreeMap::new(),
-        },
+        None => Ledger::new(source.topic.clone(), source.topic_id.clone(), source.cluster_id.clone()),
     };
     let missing: Vec<_> = starts
         .iter()
@@ -280,6 +275,7 @@ pub fn source_of(ledger: &Ledger) -> Source {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     use iceberg::spec::{
@@ -287,7 +283,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::offsets::OffsetRange;
+    use crate::offsets::{LeaderEpoch, OffsetRange, Position};
     use crate::table::{Layout, Tally};
 
     const RUN: Uuid = Uuid::from_u128(1);
@@ -303,13 +299,13 @@ mod tests {
 
     fn table(offset: i64, moved_by: Option<WindowId>) -> TableView {
         let ledger = Ledger {
-            version: 1,
             topic: "t".into(),
             topic_id: Some("id".into()),
             cluster_id: None,
             offsets: [(Partition(0), Offset::new(offset))].into_iter().collect(),
             windows: moved_by.map(|id| (Partition(0), id)).into_iter().collect(),
             event_times: BTreeMap::new(),
+            leader_epochs: BTreeMap::new(),
         };
         TableView {
             uuid: Uuid::from_u128(9),
@@ -475,6 +471,30 @@ mod tests {
         check(table(10, None), vec![of_spec(0)], Ok(15));
         let change = moved("partition spec 1 is gone, or a column that it is made of");
         check(table(10, None), vec![of_spec(1)], Err(change));
+    }
+
+    #[test]
+    fn the_ledger_holds_the_leader_epoch_of_the_last_record_and_none_where_that_is_unknown() {
+        let read = |epochs: [Option<i32>; 2]| {
+            let range = |start: i64, epoch: Option<i32>| {
+                let range = OffsetRange::new(Offset::new(start), Offset::new(start + 5));
+                range.under(epoch.map(LeaderEpoch))
+            };
+            let mut window = window(0, 10, 15);
+            window.ranges = [(Partition(0), range(10, epochs[0]))].into_iter().collect();
+            window
+                .ranges
+                .extend(Partition(0), range(15, epochs[1]))
+                .expect("it follows");
+            let plan = plan(admit(table(10, None), &source(), vec![window]).expect("admitted"));
+            plan.ledger.position(Partition(0)).expect("it was moved")
+        };
+        let at = |leader_epoch: Option<i32>| Position {
+            offset: Offset::new(20),
+            leader_epoch: leader_epoch.map(LeaderEpoch),
+        };
+        assert_eq!(read([Some(3), Some(4)]), at(Some(4)));
+        assert_eq!(read([Some(3), None]), at(None));
     }
 
     #[test]

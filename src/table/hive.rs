@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   partition:0   8812              the offsets of record
-//!   ledger        {"commit":7,…}    whose offsets they are, the window that last moved each, the greatest event times
+//!   ledger        {"commit":7,…}    whose offsets they are, the window that last moved each, the greatest event times,
+//!                                   the leader epochs that the offsets are checked with
 //!   table         {"schemas":…}     columns with their ids, partition spec, properties: Iceberg's JSON without snapshots
 //!   manifest:W    4                 the windows W are committed, and not all of their 4 files are published yet
 //! ```
@@ -35,9 +36,9 @@ use iceberg::spec::TableMetadata;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::offsets::{Offset, Offsets, Partition};
+use crate::offsets::{LeaderEpoch, Offset, Offsets, Partition};
 use crate::table::admit::CommitPlan;
-use crate::table::ledger::{LEDGER_VERSION, Ledger, LedgerProblem, layout};
+use crate::table::ledger::{LEDGER_VERSION, Ledger, LedgerProblem, by_value, layout, readable};
 use crate::table::{TableView, WindowId};
 use crate::units::Millis;
 
@@ -75,6 +76,8 @@ struct Facts {
     partitions: BTreeSet<Partition>,
     windows: BTreeMap<Partition, WindowId>,
     event_times: BTreeMap<Partition, i64>,
+    #[serde(default, with = "by_value", skip_serializing_if = "BTreeMap::is_empty")]
+    leader_epochs: BTreeMap<Partition, LeaderEpoch>,
 }
 
 /// Reads the table that the rows describe; `None` if they describe none.
@@ -120,13 +123,13 @@ pub fn view(metadata: &TableMetadata, rows: &Rows) -> Result<TableView, LedgerPr
                 ));
             }
             let ledger = Ledger {
-                version: LEDGER_VERSION,
                 topic: facts.topic,
                 topic_id: facts.topic_id,
                 cluster_id: facts.cluster_id,
                 offsets,
                 windows: facts.windows,
                 event_times: facts.event_times,
+                leader_epochs: facts.leader_epochs,
             };
             (Some(ledger), facts.commit, Some(at))
         }
@@ -190,6 +193,7 @@ pub fn committed(now: &Rows, base: &Rows, plan: &CommitPlan, manifest: Option<&s
         partitions: ledger.offsets.partitions().collect(),
         windows: ledger.windows.clone(),
         event_times: ledger.event_times.clone(),
+        leader_epochs: ledger.leader_epochs.clone(),
     };
     let mut rows = now.clone();
     let text = serde_json::to_string(&facts).expect("maps of numbers and strings serialise");
@@ -277,12 +281,7 @@ fn set(rows: &mut Rows, key: &str, value: String, at_us: i64) {
 fn facts(rows: &Rows) -> Result<Option<(Facts, Millis)>, LedgerProblem> {
     let Some(row) = rows.get(LEDGER) else { return Ok(None) };
     let value: serde_json::Value = parsed(LEDGER, &row.value)?;
-    let version = value["version"].as_u64();
-    if version != Some(u64::from(LEDGER_VERSION)) {
-        let found = version.map_or("none".to_owned(), |version| version.to_string());
-        let reason = format!("its version is {found}, this program reads {LEDGER_VERSION}");
-        return Err(unreadable(LEDGER, reason));
-    }
+    readable(value["version"].as_u64()).map_err(|reason| unreadable(LEDGER, reason))?;
     let facts = serde_json::from_value(value).map_err(|error| unreadable(LEDGER, error.to_string()))?;
     Ok(Some((facts, Millis(row.at_us.div_euclid(1000)))))
 }

@@ -12,15 +12,17 @@ use iceberg::spec::{SnapshotRef, TableMetadata};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::offsets::{Offsets, Partition};
+use crate::offsets::{LeaderEpoch, Offsets, Partition, Position};
 use crate::table::{Layout, TableView, WindowId};
 use crate::units::Millis;
 
 /// The key of the ledger in snapshot summaries and table properties.
 pub const LEDGER_KEY: &str = "aperio.ledger";
 
-/// The version of the stored form that this program writes. Readers refuse a greater one.
-pub const LEDGER_VERSION: u32 = 1;
+/// The version of the stored form that this program writes. It reads this one and those before; a greater one is refused.
+///
+/// Version 1 has no leader epochs.
+pub const LEDGER_VERSION: u32 = 2;
 
 /// Iceberg's summary key on a cherry-picked snapshot.
 ///
@@ -32,8 +34,6 @@ const SOURCE_SNAPSHOT_ID_KEY: &str = "source-snapshot-id";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ledger {
-    /// The stored form's version.
-    pub version: u32,
     /// The Kafka topic.
     pub topic: String,
     /// The topic's id: a re-created topic has another. Absent where the broker is too old to tell.
@@ -46,46 +46,69 @@ pub struct Ledger {
     pub offsets: Offsets,
     /// For each partition the last window that moved it; absent while it is where the first run put it. Stored by window,
     /// with the list of its partitions: each snapshot keeps its ledger, and one window moves most partitions at once.
-    #[serde(default, with = "by_window")]
+    #[serde(default, with = "by_value")]
     pub windows: BTreeMap<Partition, WindowId>,
     /// For each partition the greatest event time so far, in microseconds UTC.
     #[serde(default)]
     pub event_times: BTreeMap<Partition, i64>,
+    /// For each partition the leader epoch of what comes right before its offset; absent where that isn't known. Stored by
+    /// epoch: most partitions of a topic have one of a few.
+    #[serde(default, with = "by_value", skip_serializing_if = "BTreeMap::is_empty")]
+    pub leader_epochs: BTreeMap<Partition, LeaderEpoch>,
 }
 
-mod by_window {
-    //! `{window: [partitions]}` in the stored form for the `{partition: window}` of the program.
+pub(super) mod by_value {
+    //! `{value: [partitions]}` in the stored form for the `{partition: value}` of the program.
 
     use std::collections::BTreeMap;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     use crate::offsets::Partition;
-    use crate::table::WindowId;
 
-    type Windows = BTreeMap<Partition, WindowId>;
-
-    pub(super) fn serialize<S: Serializer>(windows: &Windows, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut stored: BTreeMap<WindowId, Vec<i32>> = BTreeMap::new();
-        for (partition, window) in windows {
-            stored.entry(*window).or_default().push(partition.0);
+    pub(in crate::table) fn serialize<T: Copy + Ord + Serialize, S: Serializer>(
+        values: &BTreeMap<Partition, T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut stored: BTreeMap<T, Vec<i32>> = BTreeMap::new();
+        for (partition, value) in values {
+            stored.entry(*value).or_default().push(partition.0);
         }
         stored.serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Windows, D::Error> {
-        let stored = BTreeMap::<WindowId, Vec<i32>>::deserialize(deserializer)?;
-        let pairs = stored.into_iter().flat_map(|(window, partitions)| {
+    pub(in crate::table) fn deserialize<'de, T: Copy + Ord + Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<Partition, T>, D::Error> {
+        let stored = BTreeMap::<T, Vec<i32>>::deserialize(deserializer)?;
+        let pairs = stored.into_iter().flat_map(|(value, partitions)| {
             partitions
                 .into_iter()
-                .map(move |partition| (Partition(partition), window))
+                .map(move |partition| (Partition(partition), value))
         });
         Ok(pairs.collect())
     }
 }
 
+/// A ledger on its way into a stored text.
+#[derive(Serialize)]
+struct Versioned<'a> {
+    version: u32,
+    #[serde(flatten)]
+    ledger: &'a Ledger,
+}
+
+impl<'a> From<&'a Ledger> for Versioned<'a> {
+    fn from(ledger: &'a Ledger) -> Self {
+        Versioned {
+            version: LEDGER_VERSION,
+            ledger,
+        }
+    }
+}
+
 /// The ledger as the table property stores it: bound to a snapshot and a table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerProperty {
     /// The snapshot whose summary holds the same ledger.
@@ -389,27 +412,65 @@ fn parse<T: for<'de> Deserialize<'de>>(text: &str, place: impl Fn() -> String) -
         .get("version")
         .or_else(|| value.pointer("/ledger/version"))
         .and_then(|v| v.as_u64());
-    if version != Some(u64::from(LEDGER_VERSION)) {
-        let found = version.map_or("none".to_owned(), |v| v.to_string());
-        return Err(unreadable(format!(
-            "its version is {found}, this program reads {LEDGER_VERSION}; install a newer aperio"
-        )));
-    }
+    readable(version).map_err(unreadable)?;
     serde_json::from_value(value).map_err(|error| unreadable(error.to_string()))
 }
 
+/// Says whether a ledger of this version can be read.
+///
+/// # Errors
+/// Why not.
+pub(super) fn readable(version: Option<u64>) -> Result<(), String> {
+    if version.is_some_and(|version| (1..=u64::from(LEDGER_VERSION)).contains(&version)) {
+        return Ok(());
+    }
+    let found = version.map_or("none".to_owned(), |version| version.to_string());
+    Err(format!(
+        "its version is {found}, this program reads 1 to {LEDGER_VERSION}; install a newer aperio"
+    ))
+}
+
 impl Ledger {
+    /// Makes the ledger of a topic of which nothing was read yet.
+    pub fn new(topic: String, topic_id: Option<String>, cluster_id: Option<String>) -> Self {
+        Ledger {
+            topic,
+            topic_id,
+            cluster_id,
+            offsets: Offsets::default(),
+            windows: BTreeMap::new(),
+            event_times: BTreeMap::new(),
+            leader_epochs: BTreeMap::new(),
+        }
+    }
+
+    /// Returns where a partition is to be read next.
+    pub fn position(&self, partition: Partition) -> Option<Position> {
+        Some(Position {
+            offset: self.offsets.get(partition)?,
+            leader_epoch: self.leader_epochs.get(&partition).copied(),
+        })
+    }
+
     /// Returns the stored text, the same for the same ledger.
     pub fn to_text(&self) -> String {
-        serde_json::to_string(self).expect("a ledger is maps of numbers and strings, which always serialise")
+        serde_json::to_string(&Versioned::from(self))
+            .expect("a ledger is maps of numbers and strings, which always serialise")
     }
 
     /// Returns the text of the table property, bound to the snapshot that holds the same ledger.
     pub fn to_property_text(&self, snapshot_id: i64, table_uuid: Uuid) -> String {
-        let property = LedgerProperty {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Property<'a> {
+            snapshot_id: i64,
+            table_uuid: Uuid,
+            ledger: Versioned<'a>,
+        }
+        let property = Property {
             snapshot_id,
             table_uuid,
-            ledger: self.clone(),
+            ledger: self.into(),
         };
         serde_json::to_string(&property).expect("a ledger is maps of numbers and strings, which always serialise")
     }
@@ -424,7 +485,6 @@ mod tests {
     fn the_stored_text_is_what_the_contract_names() {
         let run = Uuid::from_u128(7);
         let ledger = Ledger {
-            version: 1,
             topic: "user-events".into(),
             topic_id: Some("abc".into()),
             cluster_id: Some("c1".into()),
@@ -435,16 +495,26 @@ mod tests {
                 .map(|(partition, sequence)| (Partition(partition), WindowId { run, sequence }))
                 .into(),
             event_times: BTreeMap::new(),
+            leader_epochs: [(Partition(0), LeaderEpoch(5)), (Partition(1), LeaderEpoch(1))].into(),
         };
         let text = ledger.to_text();
-        insta::assert_snapshot!(text, @r#"{"version":1,"topic":"user-events","topicId":"abc","clusterId":"c1","offsets":{"0":8812,"1":0},"windows":{"00000000000000000000000000000007/3":[0,2],"00000000000000000000000000000007/4":[1]},"eventTimes":{}}"#);
-        assert_eq!(serde_json::from_str::<Ledger>(&text).expect("reads back"), ledger);
+        insta::assert_snapshot!(text, @r#"{"version":2,"topic":"user-events","topicId":"abc","clusterId":"c1","offsets":{"0":8812,"1":0},"windows":{"00000000000000000000000000000007/3":[0,2],"00000000000000000000000000000007/4":[1]},"eventTimes":{},"leaderEpochs":{"1":[1],"5":[0]}}"#);
+        assert_eq!(parse::<Ledger>(&text, || "x".into()), Ok(ledger));
+    }
+
+    #[test]
+    fn a_ledger_of_the_first_version_is_read_and_written_anew() {
+        let stored = r#"{"version":1,"topic":"t","offsets":{"0":8812},"windows":{"00000000000000000000000000000007/3":[0]},"eventTimes":{"0":5}}"#;
+        let ledger = parse::<Ledger>(stored, || "x".into()).expect("version 1 is read");
+        assert_eq!(ledger.position(Partition(0)), Some(Offset::new(8812).into()));
+        let anew = r#"{"version":2,"topic":"t","offsets":{"0":8812},"windows":{"00000000000000000000000000000007/3":[0]},"eventTimes":{"0":5}}"#;
+        assert_eq!(ledger.to_text(), anew);
     }
 
     #[test]
     fn a_ledger_of_a_later_version_is_refused_by_its_number() {
-        let problem = parse::<Ledger>(r#"{"version":2}"#, || "x".into()).expect_err("version 2 is unknown");
-        assert!(problem.to_string().contains("version is 2"), "{problem}");
+        let problem = parse::<Ledger>(r#"{"version":3}"#, || "x".into()).expect_err("version 3 is unknown");
+        assert!(problem.to_string().contains("version is 3"), "{problem}");
     }
 
     /// What a made-up snapshot is.
@@ -463,13 +533,13 @@ mod tests {
 
     fn ledger_at(offset: i64) -> Ledger {
         Ledger {
-            version: 1,
             topic: "t".into(),
             topic_id: None,
             cluster_id: None,
             offsets: [(Partition(0), Offset::new(offset))].into_iter().collect(),
             windows: BTreeMap::new(),
             event_times: BTreeMap::new(),
+            leader_epochs: BTreeMap::new(),
         }
     }
 

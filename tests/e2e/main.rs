@@ -39,4 +39,5 @@ mod smoke;
 mod source;
 mod subjects;
 mod topic_table;
+mod truncated;
 mod world;

@@ -281,6 +281,11 @@ impl Kafka {
         running.1 = Some(Server::start(command, log, "Kafka Server started"));
     }
 
+    /// The folder of a partition's log, to be looked into while the broker is dead.
+    pub fn log_folder(&self, topic: &str, partition: i32) -> PathBuf {
+        self.dir.path().join("data").join(format!("{topic}-{partition}"))
+    }
+
     /// Kills the broker and starts it again.
     pub fn restart(&self) {
         self.kill();

@@ -52,7 +52,7 @@ enum Happening {
 
 const REBALANCES: [Happening; 2] = [Happening::Rebalance(false), Happening::Rebalance(true)];
 
-const ACTS: [Act; 11] = [
+const ACTS: [Act; 13] = [
     Act::Undo,
     Act::Rollback(1),
     Act::Rollback(2),
@@ -64,6 +64,17 @@ const ACTS: [Act; 11] = [
     Act::CherryPick,
     Act::Partition,
     Act::Produce,
+    // Below all that was read, and to where some of it was.
+    Act::Truncate {
+        nth: 0,
+        sixths: 2,
+        grows: 4,
+    },
+    Act::Truncate {
+        nth: 1,
+        sixths: 5,
+        grows: 0,
+    },
 ];
 
 /// Plays one topic into one table; returns how many effects there were until all runs had ended, and how often a run gave

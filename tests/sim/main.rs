@@ -2,7 +2,7 @@
 //! clocks or a network. The table's metadata are real, and read by the program's own functions. Every effect can fail
 //! before it happens, lose its answer, crash the process before or after, happen late, or happen twice; meanwhile others
 //! roll the table back, write to it, compact it, expire its snapshots, change its columns and partitions and move its
-//! offsets. And parts of a process can hang.
+//! offsets, and logs lose their ends and grow again. And parts of a process can hang.
 
 mod columns;
 mod dice;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use aperio::error::{Exit, Failure};
-use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
+use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition, Position};
 use aperio::run::deadline::{Deadlines, Patience};
 use aperio::run::window::RejectLimit;
 use aperio::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
@@ -110,8 +110,8 @@ enum Answer {
 
 #[derive(Debug, Clone, Copy)]
 enum Command {
-    Start(u64, u64, Partition, Offset),
-    Seek(u64, Partition, Offset),
+    Start(u64, u64, Partition, Position),
+    Seek(u64, Partition, Position),
     Pause(bool),
     CommitGroup(Partition, Offset),
 }
@@ -133,7 +133,7 @@ enum KafkaEvent {
 #[derive(Clone, Copy)]
 struct Held {
     generation: u64,
-    reading: Option<(u64, Offset)>,
+    reading: Option<(u64, Position)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +230,11 @@ fn told(event: &Event) -> String {
     }
 }
 
+/// What the program says of a log that isn't any more what the table holds of it.
+fn was_cut() -> Failure {
+    Failure::new(Exit::Data, "a log was cut")
+}
+
 fn unknown_offsets(problem: &LedgerProblem) -> Failure {
     Failure::new(Exit::Data, problem.to_string())
 }
@@ -287,6 +292,14 @@ impl Process {
             trace: start.traced.then(Vec::new),
         };
         match world.load() {
+            Ok((view, _))
+                if view
+                    .ledger
+                    .as_ref()
+                    .is_some_and(|ledger| !world.diverged(ledger).is_empty()) =>
+            {
+                process.actions.push_back(Action::Finish(Outcome::Failed(was_cut())));
+            }
             Ok((view, base)) => {
                 process.table = Some(base);
                 process.tell(Event::Opened {
@@ -484,7 +497,7 @@ impl Process {
             Action::Join if fails => self.fail("the Kafka client"),
             Action::Join => self.joined = true,
             Action::Read { .. } if fails => self.fail("a seek"),
-            Action::Read { epoch, offsets } => self.read(epoch, offsets),
+            Action::Read { epoch, positions } => self.read(epoch, positions),
             Action::Take(_) if fails => self.fail("a line's disk"),
             Action::Take(id) => {
                 let taken = self.hand.take().expect("a chunk is at hand when it is taken");
@@ -562,13 +575,13 @@ impl Process {
     }
 
     /// Starts partitions that are new here, and seeks those that are being read.
-    fn read(&mut self, epoch: u64, offsets: Vec<(Partition, Offset)>) {
-        for (partition, offset) in offsets {
+    fn read(&mut self, epoch: u64, positions: Vec<(Partition, Position)>) {
+        for (partition, at) in positions {
             self.commands.push_back(if self.started.insert(partition) {
                 let generation = self.generations.get(&partition).copied().unwrap_or_default();
-                Command::Start(generation, epoch, partition, offset)
+                Command::Start(generation, epoch, partition, at)
             } else {
-                Command::Seek(epoch, partition, offset)
+                Command::Seek(epoch, partition, at)
             });
         }
     }
@@ -771,18 +784,18 @@ impl Process {
 
     fn obey(&mut self, world: &mut World) {
         match self.commands.pop_front().expect("chosen where there is one") {
-            Command::Start(generation, epoch, partition, offset) => {
+            Command::Start(generation, epoch, partition, at) => {
                 if let Some(held) = self
                     .held
                     .get_mut(&partition)
                     .filter(|held| held.generation == generation)
                 {
-                    held.reading = Some((epoch, offset));
+                    held.reading = Some((epoch, at));
                 }
             }
-            Command::Seek(epoch, partition, offset) => {
+            Command::Seek(epoch, partition, at) => {
                 if let Some(held) = self.held.get_mut(&partition).filter(|held| held.reading.is_some()) {
-                    held.reading = Some((epoch, offset));
+                    held.reading = Some((epoch, at));
                 }
             }
             Command::Pause(paused) => self.paused = paused,
@@ -822,27 +835,44 @@ impl Process {
         }
     }
 
-    /// The partition that is furthest behind.
-    fn next_fetch(&self, world: &World) -> Option<(Partition, u64, Offset)> {
+    /// The partition that is furthest behind, or whose log was cut.
+    fn next_fetch(&self, world: &World) -> Option<(Partition, u64, Position)> {
         self.held
             .iter()
             .filter_map(|(partition, held)| held.reading.map(|(epoch, at)| (*partition, epoch, at)))
-            .filter(|(partition, _, at)| at.get() < world.log[partition].len() as i64)
-            .min_by_key(|(_, _, at)| at.get())
+            .filter(|(partition, _, at)| {
+                let log = &world.log[partition];
+                at.offset < log.end() || log.diverged(*at).is_some()
+            })
+            .min_by_key(|(_, _, at)| at.offset)
     }
 
     fn fetch(&mut self, world: &World) {
         let (partition, epoch, start) = self.next_fetch(world).expect("chosen where there is something");
-        let entries = &world.log[&partition];
-        let end = (start.get() + self.chunk).min(entries.len() as i64);
+        let log = &world.log[&partition];
         let held = self.held.get_mut(&partition).expect("read here");
-        held.reading = Some((epoch, Offset::new(end)));
-        let at = |offset: i64| (partition, Offset::new(offset));
+        if log.diverged(start).is_some() {
+            // librdkafka says so once, and fetches no more.
+            held.reading = None;
+            let cut = self
+                .run
+                .ledger()
+                .is_some_and(|ledger| !world.diverged(ledger).is_empty());
+            let failure = if cut { was_cut() } else { down("a log was cut") };
+            self.answers.push_back(Answer::Event(Event::Failed(failure)));
+            return;
+        }
+        let start = start.offset;
+        let end = Offset::new((start.get() + self.chunk).min(log.end().get()));
+        let position = log.position(end);
+        held.reading = Some((epoch, position));
         let mut taken = Window::default();
-        for offset in start.get()..end {
-            match entries[offset as usize] {
-                Entry::Row => taken.rows.push(at(offset)),
-                Entry::Reject => taken.rejects.push(at(offset)),
+        for offset in start.get()..end.get() {
+            let (entry, written) = log.entry(offset);
+            let at = (partition, Offset::new(offset), written);
+            match entry {
+                Entry::Row => taken.rows.push(at),
+                Entry::Reject => taken.rejects.push(at),
                 Entry::Filtered => taken.tally.filtered += 1,
                 Entry::Hole => continue,
             }
@@ -853,7 +883,7 @@ impl Process {
         self.events.push_back(KafkaEvent::Fetched(Chunk {
             epoch,
             partition,
-            range: OffsetRange::new(start, Offset::new(end)),
+            range: OffsetRange::new(start, end).under(position.leader_epoch),
             taken,
         }));
     }

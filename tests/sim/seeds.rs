@@ -23,6 +23,7 @@ struct Played {
     gave_up: u32,
     gave_way: u32,
     resets: u32,
+    truncations: u32,
 }
 
 fn play(seed: u64, traced: bool) -> Played {
@@ -87,11 +88,12 @@ fn play(seed: u64, traced: bool) -> Played {
         gave_up: scene.gave_up,
         gave_way: scene.gave_way,
         resets: scene.world.resets,
+        truncations: scene.world.truncations,
     }
 }
 
 fn act(dice: &mut Dice) -> Act {
-    match dice.roll(18) {
+    match dice.roll(20) {
         0 | 1 => Act::Rollback(1 + dice.index(4)),
         2 | 3 => Act::Insert,
         4 | 5 => Act::Compact,
@@ -103,6 +105,11 @@ fn act(dice: &mut Dice) -> Act {
             later: dice.once_in(2),
         },
         9 => Act::CherryPick,
+        18 | 19 => Act::Truncate {
+            nth: dice.index(4),
+            sixths: 3 + dice.roll(4) as i64,
+            grows: dice.roll(12) as i64,
+        },
         10 => Act::Partition,
         12 => Act::Undo,
         11 => Act::Forget,
@@ -120,7 +127,7 @@ fn seeds() -> u64 {
 #[test]
 fn random_schedules_lose_and_double_nothing() {
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-    let [commits, gave_up, gave_way, resets] = [(); 4].map(|()| AtomicU64::new(0));
+    let [commits, gave_up, gave_way, resets, truncations] = [(); 5].map(|()| AtomicU64::new(0));
     let seeds = seeds();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
@@ -136,6 +143,7 @@ fn random_schedules_lose_and_double_nothing() {
                             gave_up.fetch_add(played.gave_up.into(), Ordering::Relaxed);
                             gave_way.fetch_add(played.gave_way.into(), Ordering::Relaxed);
                             resets.fetch_add(played.resets.into(), Ordering::Relaxed);
+                            truncations.fetch_add(played.truncations.into(), Ordering::Relaxed);
                         }
                         Err(_) if failed.swap(true, Ordering::Relaxed) => return,
                         Err(cause) => {
@@ -149,11 +157,12 @@ fn random_schedules_lose_and_double_nothing() {
         }
     });
     println!(
-        "{seeds} seeds, {commits:?} commits, {resets:?} resets; a run gave up {gave_up:?} times, for a history that was \
-         cut, and gave way {gave_way:?} times"
+        "{seeds} seeds, {commits:?} commits, {resets:?} resets, {truncations:?} logs cut; a run gave up {gave_up:?} times, for \
+         a history or a log that was cut, and gave way {gave_way:?} times"
     );
     assert!(commits.into_inner() > seeds, "the schedules commit something");
     assert!(resets.into_inner() > 0, "some schedules move the offsets");
+    assert!(truncations.into_inner() > 0, "some schedules cut a log");
     assert!(gave_way.into_inner() > 0, "some runs are overtaken again and again");
     assert!(gave_up.into_inner() > 0, "some schedules cut the table's history");
 }

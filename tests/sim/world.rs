@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use aperio::offsets::{Offset, OffsetRanges, Offsets, Partition};
+use aperio::offsets::{LeaderEpoch, Offset, OffsetRanges, Offsets, Partition, Position};
 use aperio::run::Swapped;
 use aperio::table::admit::reset::{self, Move, Wish};
 use aperio::table::admit::{self, CommitPlan, Source};
@@ -29,7 +29,63 @@ pub enum Entry {
     Hole,
 }
 
-pub type At = (Partition, Offset);
+/// A record, or what stands in its place: where it is, and the leader epoch that it was written under. A log that is cut and
+/// grows again has others at the same offsets.
+pub type At = (Partition, Offset, LeaderEpoch);
+
+/// A partition: what stands at each offset, and where each of its leaders began.
+#[derive(Debug, Clone)]
+pub struct Log {
+    entries: Vec<(Entry, LeaderEpoch)>,
+    leaders: Vec<Offset>,
+}
+
+impl Log {
+    fn new(entries: Vec<Entry>) -> Self {
+        let first = |entry| (entry, LeaderEpoch(0));
+        Log {
+            entries: entries.into_iter().map(first).collect(),
+            leaders: vec![Offset::ZERO],
+        }
+    }
+
+    pub fn end(&self) -> Offset {
+        Offset::new(self.entries.len() as i64)
+    }
+
+    fn leader(&self) -> LeaderEpoch {
+        LeaderEpoch(self.leaders.len() as i32 - 1)
+    }
+
+    pub fn entry(&self, offset: i64) -> (Entry, LeaderEpoch) {
+        self.entries[offset as usize]
+    }
+
+    /// Where a read that goes on at this offset would be: with the epoch of what comes right before it.
+    pub fn position(&self, offset: Offset) -> Position {
+        let before = offset.get().checked_sub(1).and_then(|at| self.entries.get(at as usize));
+        Position {
+            offset,
+            leader_epoch: before.map(|(_, epoch)| *epoch),
+        }
+    }
+
+    /// Up to where the log is what it was when it was read up to `position`, if that isn't all: what OffsetsForLeaderEpoch
+    /// tells.
+    pub fn diverged(&self, position: Position) -> Option<Offset> {
+        let held = position.leader_epoch?;
+        let end = self.entries.iter().take_while(|(_, epoch)| *epoch <= held).count();
+        let end = Offset::new(end as i64);
+        (end < position.offset).then_some(end)
+    }
+
+    /// The epoch under which the record at `offset` was written, for whoever read on to a record of `last`.
+    fn lineage(&self, offset: Offset, last: LeaderEpoch) -> LeaderEpoch {
+        let upto = &self.leaders[..=last.0 as usize];
+        let found = upto.iter().rposition(|begin| *begin <= offset);
+        LeaderEpoch(found.expect("the first leader began at the beginning") as i32)
+    }
+}
 
 /// When everything begins.
 const START: Millis = Millis(1_700_000_000_000);
@@ -60,7 +116,7 @@ pub enum Request {
     Letters(Vec<At>),
     Delete(Vec<String>),
     /// A person was shown what a reset does, and says yes.
-    Reset(Box<CommitPlan>, Base, BTreeMap<Partition, Move>),
+    Reset(Box<CommitPlan>, Base, BTreeMap<Partition, Move>, u32),
 }
 
 /// What other engines and people do to the table or the topic.
@@ -86,6 +142,8 @@ pub enum Act {
     Partition,
     /// Every partition gets a few more records.
     Produce,
+    /// A partition keeps so many sixths of its records, goes on under another leader, and grows to so many more than it had.
+    Truncate { nth: usize, sixths: i64, grows: i64 },
     /// A person moves a partition's offset, to so many sixths of what it holds.
     Reset {
         nth: usize,
@@ -100,6 +158,10 @@ pub enum Act {
 struct Truth {
     /// The sum of the ranges that are in it.
     offsets: Offsets,
+    /// The leader epochs of the last records of these.
+    lineage: BTreeMap<Partition, LeaderEpoch>,
+    /// Those of them that the ledger holds: not where a person put it.
+    leader_epochs: BTreeMap<Partition, LeaderEpoch>,
     /// Its data files.
     files: BTreeSet<String>,
     /// The records in them, and how often.
@@ -110,8 +172,37 @@ struct Truth {
     spoiled: bool,
 }
 
+impl Truth {
+    /// Where a log still is what was read of it, at most where the table is. Rows of records that it lost stay, and are read
+    /// no more.
+    fn go_back(&mut self, partition: Partition, log: &Log) -> Offset {
+        let held = Position {
+            offset: self.offsets.get(partition).unwrap_or(Offset::ZERO),
+            leader_epoch: self.lineage.get(&partition).copied(),
+        };
+        let same = log.diverged(held).unwrap_or(held.offset);
+        for offset in same.get()..held.offset.get() {
+            let (at, last) = (Offset::new(offset), held.leader_epoch.expect("it diverged"));
+            *self.owed.entry((partition, at, log.lineage(at, last))).or_default() += 1;
+        }
+        same
+    }
+
+    /// A person puts a partition to this offset of the log as it is.
+    fn place(&mut self, partition: Partition, at: Offset, log: &Log) {
+        self.offsets.set(partition, at);
+        self.leader_epochs.remove(&partition);
+        match log.position(at).leader_epoch {
+            Some(epoch) => self.lineage.insert(partition, epoch),
+            None => self.lineage.remove(&partition),
+        };
+    }
+}
+
 pub struct World {
-    pub log: BTreeMap<Partition, Vec<Entry>>,
+    pub log: BTreeMap<Partition, Log>,
+    /// Everything that ever stood in a log.
+    ever: BTreeMap<At, Entry>,
     /// File path to the records in it.
     pub bucket: BTreeMap<String, Vec<At>>,
     /// What the files that windows were written to are written for.
@@ -141,6 +232,8 @@ pub struct World {
     pub commits: u32,
     /// How often somebody moved the offsets.
     pub resets: u32,
+    /// How often a log was cut.
+    pub truncations: u32,
     /// The latest time that any process has seen.
     pub now: Millis,
 }
@@ -153,8 +246,8 @@ pub fn source() -> Source {
     }
 }
 
-fn entry(partition: i32, offset: i64) -> Entry {
-    match (offset * 7 + i64::from(partition) * 3) % 11 {
+fn entry(partition: i32, offset: i64, epoch: LeaderEpoch) -> Entry {
+    match (offset * 7 + i64::from(partition) * 3 + i64::from(epoch.0) * 5) % 11 {
         3 => Entry::Reject,
         5 => Entry::Filtered,
         8 | 9 => Entry::Hole,
@@ -197,13 +290,14 @@ impl World {
     pub fn new(partitions: i32, length: i64, compares: Compares) -> Self {
         let log = (0..partitions).map(|p| {
             // A topic's tail is often a marker: the ends must be reached all the same.
-            let mut entries: Vec<_> = (0..length).map(|o| entry(p, o)).collect();
+            let mut entries: Vec<_> = (0..length).map(|o| entry(p, o, LeaderEpoch(0))).collect();
             *entries.last_mut().expect("a log isn't empty") = Entry::Hole;
-            (Partition(p), entries)
+            (Partition(p), Log::new(entries))
         });
         let metadata = at_time(empty_table(), START);
-        World {
+        let mut world = World {
             log: log.collect(),
+            ever: BTreeMap::new(),
             bucket: BTreeMap::new(),
             forms: BTreeMap::new(),
             in_transit: Vec::new(),
@@ -226,15 +320,65 @@ impl World {
             dirty: true,
             commits: 0,
             resets: 0,
+            truncations: 0,
             now: START,
+        };
+        world.note_log();
+        world
+    }
+
+    /// Remembers what stands in the logs.
+    fn note_log(&mut self) {
+        for (partition, log) in &self.log {
+            for (offset, (entry, epoch)) in log.entries.iter().enumerate() {
+                self.ever
+                    .insert((*partition, Offset::new(offset as i64), *epoch), *entry);
+            }
+        }
+    }
+
+    /// A partition grows by so many records, written by its leader of now.
+    fn grow(&mut self, partition: Partition, by: i64) {
+        let log = self.log.get_mut(&partition).expect("a partition of the topic");
+        let (end, leader) = (log.end().get(), log.leader());
+        log.entries
+            .extend((end..end + by).map(|o| (entry(partition.0, o, leader), leader)));
+        self.note_log();
+    }
+
+    /// An unclean election: the log ends before what was read of it, maybe, and goes on with other records. It grows at once, so
+    /// that the ends that runs work towards are reached.
+    fn truncate(&mut self, partition: Partition, to: i64, grows: i64) {
+        let log = self.log.get_mut(&partition).expect("a partition of the topic");
+        let lost = log.end().get() - to;
+        log.entries.truncate(to as usize);
+        log.leaders.push(log.end());
+        self.truncations += 1;
+        self.grow(partition, lost + grows);
+        self.dirty = true;
+    }
+
+    /// The partitions whose log isn't any more what the table holds of it, and up to where it still is.
+    pub fn diverged(&self, ledger: &Ledger) -> Offsets {
+        let found = self.log.iter().filter_map(|(partition, log)| {
+            let same = log.diverged(ledger.position(*partition)?)?;
+            Some((*partition, same))
+        });
+        found.collect()
+    }
+
+    /// A person reads of a log that was cut, and moves the offsets back to where it was, as the message says.
+    pub fn go_back_to_the_log(&mut self) {
+        let Ok((view, base)) = self.load() else { return };
+        let Some(ledger) = &view.ledger else { return };
+        let to = self.diverged(ledger);
+        if !to.is_empty() {
+            self.ask(view, base, to, false);
         }
     }
 
     pub fn ends(&self) -> Offsets {
-        self.log
-            .iter()
-            .map(|(p, entries)| (*p, Offset::new(entries.len() as i64)))
-            .collect()
+        self.log.iter().map(|(p, log)| (*p, log.end())).collect()
     }
 
     /// Loads the table, as the program does: its real metadata, read by the program's own functions.
@@ -326,12 +470,21 @@ impl World {
             if let Err(found) = truth.offsets.advance(ranges) {
                 panic!("window {id} is added where the table isn't: {found:?}");
             }
+            for (partition, range) in ranges.iter() {
+                let epoch = range.leader_epoch().expect("every record of a log has one");
+                truth.lineage.insert(partition, epoch);
+                truth.leader_epochs.insert(partition, epoch);
+            }
             assert_eq!(*tally, self.count(ranges), "the tally of window {id}");
             wanted.extend(self.rows(ranges));
         }
         assert_eq!(
             truth.offsets, plan.ledger.offsets,
             "the ledger is the sum of the ranges"
+        );
+        assert_eq!(
+            truth.leader_epochs, plan.ledger.leader_epochs,
+            "the ledger holds the epochs of the last records"
         );
         let mut added = BTreeSet::new();
         for file in &plan.files {
@@ -401,7 +554,8 @@ impl World {
             Request::Points(version, offsets) => self.publish(version, &offsets),
             Request::Letters(letters) => self.store_letters(&letters),
             Request::Delete(files) => self.delete(&files),
-            Request::Reset(plan, base, moves) => self.reset(&plan, base, &moves),
+            Request::Reset(plan, base, moves, cut) if cut == self.truncations => self.reset(&plan, base, &moves),
+            Request::Reset(..) => {}
         }
     }
 
@@ -448,18 +602,32 @@ impl World {
             Act::Partition => {
                 let next = self.log.len() as i32;
                 if next < 4 {
-                    self.log
-                        .insert(Partition(next), (0..5).map(|o| entry(next, o)).collect());
+                    let entries = (0..5).map(|o| entry(next, o, LeaderEpoch(0)));
+                    self.log.insert(Partition(next), Log::new(entries.collect()));
+                    self.note_log();
                     self.dirty = true;
                 }
                 next < 4
             }
             Act::Produce => {
-                for (partition, entries) in &mut self.log {
-                    let end = entries.len() as i64;
-                    entries.extend((end..end + 4).map(|o| entry(partition.0, o)));
-                }
+                let all: Vec<_> = self.log.keys().copied().collect();
+                all.into_iter().for_each(|partition| self.grow(partition, 4));
                 true
+            }
+            Act::Truncate { nth, sixths, grows } => {
+                let nth = nth % self.log.len();
+                let (partition, log) = self.log.iter().nth(nth).expect("in range");
+                let (partition, to) = (*partition, log.end().get() * sixths / 6);
+                // Nobody can notice it where the table doesn't hold an epoch: not before its first commit after a reset.
+                let blind = |truth: &Truth| {
+                    let held = truth.offsets.get(partition).unwrap_or(Offset::ZERO);
+                    held.get() > to && !truth.leader_epochs.contains_key(&partition)
+                };
+                let blind = self.truths.values().any(blind);
+                if !blind {
+                    self.truncate(partition, to, grows);
+                }
+                !blind
             }
         }
     }
@@ -477,11 +645,18 @@ impl World {
             .map(|(n, at)| (n, to(at)))
             .collect::<Vec<_>>();
         let picked = picked.into_iter().filter(|(n, _)| view.ledger.is_none() || *n == nth);
+        let to = picked.map(|(_, to)| to).collect();
+        self.ask(view, base, to, later)
+    }
+
+    fn ask(&mut self, view: TableView, base: Base, to: Offsets, later: bool) -> bool {
+        let diverged = view.ledger.as_ref().map(|ledger| self.diverged(ledger));
         let wish = Wish {
             source: source(),
             beginnings: self.log.keys().map(|partition| (*partition, Offset::ZERO)).collect(),
             ends: self.ends(),
-            to: picked.map(|(_, to)| to).collect(),
+            to,
+            diverged: diverged.unwrap_or_default(),
         };
         let found = reset::reset(view.ledger.as_ref(), &wish).expect("a wish that fits");
         if found.moves.is_empty() {
@@ -490,7 +665,9 @@ impl World {
         let moves = found.moves.clone();
         let plan = admit::plan(reset::admit_reset(view, found));
         if later {
-            self.in_transit.push(Request::Reset(Box::new(plan), base, moves));
+            // What was announced is of the log as it was: one that was cut since is another.
+            let cut = self.truncations;
+            self.in_transit.push(Request::Reset(Box::new(plan), base, moves, cut));
         } else {
             self.reset(&plan, base, &moves);
         }
@@ -507,7 +684,8 @@ impl World {
         for (partition, announced) in moves {
             let from = truth.offsets.get(*partition);
             assert_eq!(announced.from, from, "{partition} is moved from where it is");
-            let (from, to) = (from.unwrap_or(Offset::ZERO).get(), announced.to.get());
+            let log = &self.log[partition];
+            let (from, to) = (truth.go_back(*partition, log).get(), announced.to.get());
             let expect = ((from - to).max(0).unsigned_abs(), (to - from).max(0).unsigned_abs());
             assert_eq!(
                 (announced.doubled, announced.skipped),
@@ -515,10 +693,11 @@ impl World {
                 "{partition}: {announced:?}"
             );
             for offset in from.min(to)..from.max(to) {
-                let owed = truth.owed.entry((*partition, Offset::new(offset))).or_default();
+                let epoch = log.entry(offset).1;
+                let owed = truth.owed.entry((*partition, Offset::new(offset), epoch)).or_default();
                 *owed += if to < from { 1 } else { -1 };
             }
-            truth.offsets.set(*partition, announced.to);
+            truth.place(*partition, announced.to, log);
         }
         assert_eq!(truth.offsets, plan.ledger.offsets, "nothing else is moved");
         self.last_ledger = truth.offsets.clone();
@@ -558,14 +737,22 @@ impl World {
         let mut truth = self.truth();
         // What a cherry-pick brought stays, by that person's will, and isn't counted.
         truth.spoiled = false;
+        for (partition, log) in &self.log {
+            if truth.offsets.get(*partition).is_some() {
+                let same = truth.go_back(*partition, log);
+                truth.place(*partition, same, log);
+            }
+        }
+        self.last_ledger = truth.offsets.clone();
+        self.copies_ahead = true;
         let ledger = Ledger {
-            version: ledger::LEDGER_VERSION,
             topic: source().topic,
             topic_id: source().topic_id,
             cluster_id: source().cluster_id,
             offsets: truth.offsets.clone(),
             windows: BTreeMap::new(),
             event_times: BTreeMap::new(),
+            leader_epochs: BTreeMap::new(),
         };
         let property = ledger.to_property_text(self.next_snapshot, self.metadata.uuid());
         let summary = [(LEDGER_KEY.to_owned(), ledger.to_text())].into();
@@ -704,9 +891,13 @@ impl World {
 
     fn entries<'a>(&'a self, ranges: &'a OffsetRanges) -> impl Iterator<Item = (At, Entry)> + 'a {
         ranges.iter().flat_map(move |(partition, range)| {
-            let entries = &self.log[&partition];
-            (range.start().get()..range.end().get())
-                .map(move |offset| ((partition, Offset::new(offset)), entries[offset as usize]))
+            let log = &self.log[&partition];
+            let last = range.leader_epoch().expect("every record of a log has one");
+            (range.start().get()..range.end().get()).map(move |offset| {
+                let offset = Offset::new(offset);
+                let at = (partition, offset, log.lineage(offset, last));
+                (at, self.ever[&at])
+            })
         })
     }
 
@@ -728,7 +919,7 @@ impl World {
 
     /// Whether somebody did something after which the table's history needn't tell its offsets.
     pub fn act_of_others(&self) -> bool {
-        self.cut_allowed
+        self.cut_allowed || self.truncations > 0
     }
 
     /// Why the table's offsets can't be known, if so.
@@ -799,24 +990,25 @@ impl World {
     }
 
     fn check_records(&self, truth: &Truth) {
-        for (partition, entries) in &self.log {
-            let end = truth.offsets.get(*partition).unwrap_or(Offset::ZERO);
-            for (offset, entry) in entries.iter().enumerate() {
-                let at = (*partition, Offset::new(offset as i64));
-                let (visible, dead) = (truth.visible.get(&at).copied(), self.dead_letters.contains(&at));
-                let owed = truth.owed.get(&at).copied().unwrap_or_default();
-                // So often the record was read into the table, by the ledger and by what persons announced.
-                let times = i32::from(at.1 < end) + owed;
-                let times = u32::try_from(times).expect("nothing is skipped that wasn't there");
-                let rows = if *entry == Entry::Row { times } else { 0 };
-                assert_eq!(
-                    visible.unwrap_or_default(),
-                    rows,
-                    "record {at:?}, {entry:?}, owed {owed}, the ledger at {end}: its rows"
-                );
-                if times > 0 {
-                    assert_eq!(dead, *entry == Entry::Reject, "record {at:?}, {entry:?}: dead letter");
-                }
+        for (at, entry) in &self.ever {
+            let (partition, offset, epoch) = *at;
+            let end = truth.offsets.get(partition).unwrap_or(Offset::ZERO);
+            let (visible, dead) = (truth.visible.get(at).copied(), self.dead_letters.contains(at));
+            let owed = truth.owed.get(at).copied().unwrap_or_default();
+            // The ledger went past this record, and not past another one at its offset.
+            let last = truth.lineage.get(&partition);
+            let read = offset < end && last.is_some_and(|last| self.log[&partition].lineage(offset, *last) == epoch);
+            // So often the record was read into the table, by the ledger and by what persons announced.
+            let times = i32::from(read) + owed;
+            let times = u32::try_from(times).expect("nothing is skipped that wasn't there");
+            let rows = if *entry == Entry::Row { times } else { 0 };
+            assert_eq!(
+                visible.unwrap_or_default(),
+                rows,
+                "record {at:?}, {entry:?}, owed {owed}, the ledger at {end} of {last:?}: its rows"
+            );
+            if times > 0 {
+                assert_eq!(dead, *entry == Entry::Reject, "record {at:?}, {entry:?}: dead letter");
             }
         }
     }

@@ -441,10 +441,10 @@ impl Process {
                     .collect(),
             ),
             Action::Join => Event::Assigned(self.mine.clone()),
-            Action::Read { epoch, offsets } => {
-                let read = offsets
+            Action::Read { epoch, positions } => {
+                let read = positions
                     .into_iter()
-                    .map(|(partition, offset)| (partition, (epoch, offset)));
+                    .map(|(partition, at)| (partition, (epoch, at.offset)));
                 self.positions.extend(read);
                 return None;
             }

@@ -6,7 +6,7 @@ use super::state::{Phase, State};
 use crate::chunk::Chunk;
 use crate::kafka::batch::Record;
 use crate::kafka::columns::{Columns, Sizes};
-use crate::offsets::{Offset, OffsetRange, Partition};
+use crate::offsets::{LeaderEpoch, Offset, OffsetRange, Partition, Position};
 
 /// Arrow's binary columns count bytes in 31 bits; one record of up to 1 GiB may come on top.
 const CHUNK_BYTES_LIMIT: usize = 512 << 20;
@@ -33,6 +33,8 @@ pub(super) struct Open {
     pub(super) position: Offset,
     /// The offset after the last record in `columns`; `position` without any.
     end: Offset,
+    /// The epoch of what comes right before `end`.
+    pub(super) leader_epoch: Option<LeaderEpoch>,
     columns: Option<Columns>,
 }
 
@@ -63,8 +65,9 @@ fn opened(state: &State) -> Vec<Open> {
             partition: *partition,
             generation: reading.generation,
             epoch: reading.epoch,
-            position,
-            end: position,
+            position: position.offset,
+            end: position.offset,
+            leader_epoch: position.leader_epoch,
             columns: None,
         })
     });
@@ -107,12 +110,13 @@ impl Assembly {
         let columns = open.columns.get_or_insert_with(|| Columns::new(self.sizes));
         columns.push(record);
         open.end = record.offset().next();
+        open.leader_epoch = record.leader_epoch();
         if columns.bytes() >= self.chunk_bytes_max {
             self.close_one(at, None);
         }
     }
 
-    pub(super) fn end(&mut self, partition: Partition, at: Offset) {
+    pub(super) fn end(&mut self, partition: Partition, at: Position) {
         if let Some(index) = self.find(partition) {
             self.close_one(index, Some(at));
         }
@@ -137,7 +141,7 @@ impl Assembly {
     }
 
     /// Closes the chunk of a partition. At its end the range reaches past markers and aborted records, up to `caught`.
-    fn close_one(&mut self, index: usize, caught: Option<Offset>) {
+    fn close_one(&mut self, index: usize, caught: Option<Position>) {
         let open = &mut self.open[index];
         let Open {
             partition,
@@ -147,7 +151,13 @@ impl Assembly {
             ..
         } = *open;
         let columns = open.columns.take();
-        let end = caught.map_or(open.end, |at| at.max(open.end));
+        let caught_at = caught.map(|at| at.offset);
+        let end = caught_at.map_or(open.end, |at| at.max(open.end));
+        if let Some(at) = caught.filter(|at| at.offset > open.end) {
+            // What the markers were written under, which may be a later epoch than that of the last record.
+            open.leader_epoch = at.leader_epoch;
+        }
+        let leader_epoch = open.leader_epoch;
         let outgoing = |what| Outgoing {
             generation,
             epoch,
@@ -161,11 +171,11 @@ impl Assembly {
             if bytes > 0 {
                 self.sizes = columns.sizes();
             }
-            let chunk = columns.finish(partition, OffsetRange::new(position, end));
+            let chunk = columns.finish(partition, OffsetRange::new(position, end).under(leader_epoch));
             self.out.push_back(outgoing(What::Chunk(chunk, bytes)));
         }
         // An end below the position is stale: it was fetched before a seek.
-        if let Some(at) = caught.filter(|at| *at >= position) {
+        if let Some(at) = caught_at.filter(|at| *at >= position) {
             self.out.push_back(outgoing(What::Caught(at)));
         }
     }

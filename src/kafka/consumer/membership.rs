@@ -17,7 +17,8 @@ use super::state::{Phase, Reading, State};
 use super::{Command, KafkaEvent};
 use crate::kafka::config;
 use crate::kafka::meter::Meter;
-use crate::offsets::{Offset, Offsets, Partition};
+use crate::kafka::positions;
+use crate::offsets::{Offsets, Partition};
 
 /// How long a revoke waits for the caller; below it, `max.poll.interval.ms` (5 min) would put us out of the group.
 const REVOKE_WAIT: Duration = Duration::from_secs(30);
@@ -167,14 +168,11 @@ impl Membership {
     }
 
     pub(super) fn commit(&self, client: &BaseConsumer<Self>, offsets: &Offsets) {
-        let mut list = TopicPartitionList::new();
         let state = held(&self.state);
-        for (partition, offset) in offsets
+        let ours = offsets
             .iter()
-            .filter(|(partition, _)| state.partitions.contains_key(partition))
-        {
-            add(&mut list, &self.topic, partition, offset);
-        }
+            .filter(|(partition, _)| state.partitions.contains_key(partition));
+        let list = positions::list(&self.topic, ours.map(|(partition, at)| (partition, at.into())));
         drop(state);
         if list.count() > 0
             && let Err(error) = client.commit(&list, CommitMode::Async)
@@ -195,9 +193,4 @@ impl Membership {
         // Nobody listens any more only when the run is over; `Stop` follows.
         let _ = self.events.send(event);
     }
-}
-
-pub(super) fn add(list: &mut TopicPartitionList, topic: &str, partition: Partition, offset: Offset) {
-    list.add_partition_offset(topic, partition.0, rdkafka::Offset::Offset(offset.get()))
-        .expect("an offset of ours is never negative, so librdkafka takes it");
 }

@@ -1,23 +1,23 @@
 //! The thread's rounds: commands, rebalances and errors, seeks, the probe of a broker that is gone, and fetching.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError as Cause, RDKafkaErrorCode};
 use tracing::{debug, warn};
 
 use super::assembly::{Assembly, Outgoing, What};
-use super::membership::{Membership, add, held};
+use super::membership::{Membership, held};
 use super::state::{Phase, Reading};
 use super::{Command, ConsumerSettings, KafkaEvent};
 use crate::kafka::batch::{Entry, FetchQueue};
 use crate::kafka::budget::Budget;
 use crate::kafka::columns::Sizes;
 use crate::kafka::error::{Kind, kind};
-use crate::offsets::{Offset, Offsets, Partition};
+use crate::kafka::positions;
+use crate::offsets::{Partition, Position};
 
 /// How long one round waits: the delay of a command or a rebalance at most, and 20 rounds a second when idle.
 const ROUND: Duration = Duration::from_millis(50);
@@ -98,13 +98,9 @@ impl Reader {
                 Ok(Command::Start {
                     generation,
                     epoch,
-                    offsets,
-                }) => self.start(generation, epoch, &offsets),
-                Ok(Command::Seek {
-                    partition,
-                    offset,
-                    epoch,
-                }) => self.seek(partition, offset, epoch),
+                    positions,
+                }) => self.start(generation, epoch, positions),
+                Ok(Command::Seek { partition, to, epoch }) => self.seek(partition, to, epoch),
                 Ok(Command::Pause) => self.paused = true,
                 Ok(Command::Resume) => self.paused = false,
                 Ok(Command::CommitGroup(offsets)) => self.membership().commit(self.queue.consumer(), &offsets),
@@ -114,10 +110,10 @@ impl Reader {
         }
     }
 
-    fn start(&mut self, generation: u64, epoch: u64, offsets: &Offsets) {
-        let mut list = TopicPartitionList::new();
+    fn start(&mut self, generation: u64, epoch: u64, positions: BTreeMap<Partition, Position>) {
+        let mut started = Vec::new();
         let mut late = Vec::new();
-        for (partition, offset) in offsets.iter() {
+        for (partition, at) in positions {
             let mut state = held(&self.membership().state);
             let Some(reading) = state
                 .partitions
@@ -129,23 +125,32 @@ impl Reader {
             };
             if !matches!(reading.phase, Phase::Waiting) {
                 drop(state);
-                self.seek(partition, offset, epoch);
+                self.seek(partition, at, epoch);
                 continue;
             }
+            // librdkafka compares a position with the log only where it is sought.
+            let phase = match at.leader_epoch {
+                Some(_) => Phase::Seeking {
+                    to: at,
+                    since: Instant::now(),
+                },
+                None => Phase::Reading { position: at },
+            };
             *reading = Reading {
                 generation,
                 epoch,
-                phase: Phase::Reading { position: offset },
+                phase,
             };
             drop(state);
-            add(&mut list, &self.settings.topic, partition, offset);
+            started.push((partition, at));
             if !self.queue.divert(&self.settings.topic, partition) {
                 late.push(partition);
             }
         }
-        if list.count() == 0 {
+        if started.is_empty() {
             return;
         }
+        let list = positions::list(&self.settings.topic, started);
         if let Err(error) = self.queue.consumer().incremental_assign(&list) {
             self.emit(KafkaEvent::Failed {
                 error: format!("partitions couldn't be started: {error}"),
@@ -157,14 +162,14 @@ impl Reader {
         }
     }
 
-    fn seek(&mut self, partition: Partition, offset: Offset, epoch: u64) {
+    fn seek(&mut self, partition: Partition, to: Position, epoch: u64) {
         let mut state = held(&self.membership().state);
         if let Some(reading) = state.partitions.get_mut(&partition)
             && !matches!(reading.phase, Phase::Waiting)
         {
             reading.epoch = epoch;
             reading.phase = Phase::Seeking {
-                to: offset,
+                to,
                 since: Instant::now(),
             };
         }
@@ -172,22 +177,41 @@ impl Reader {
 
     /// Tells librdkafka of the seeks that it hasn't taken yet: it refuses while it starts a partition.
     fn seek_again(&mut self) {
-        let seeks: Vec<(Partition, Offset, Instant)> = held(&self.membership().state)
+        let seeks: BTreeMap<Partition, (Position, Instant)> = held(&self.membership().state)
             .partitions
             .iter()
             .filter_map(|(partition, reading)| match reading.phase {
-                Phase::Seeking { to, since } => Some((*partition, to, since)),
+                Phase::Seeking { to, since } => Some((*partition, (to, since))),
                 Phase::Waiting | Phase::Reading { .. } => None,
             })
             .collect();
-        for (partition, to, since) in seeks {
-            let target = rdkafka::Offset::Offset(to.get());
-            // Waits for librdkafka's own thread, not for the network. The seek also makes all that was queued stale.
-            match self
-                .queue
-                .consumer()
-                .seek(&self.settings.topic, partition.0, target, PROBE_PERIOD)
-            {
+        if seeks.is_empty() {
+            return;
+        }
+        // Without a right to the topic the log isn't compared, and nothing says so: only a fetch that is refused does.
+        let asks = self.denied.is_none();
+        let targets = seeks.iter().map(|(partition, (to, _))| match asks {
+            true => (*partition, *to),
+            false => (*partition, to.offset.into()),
+        });
+        let list = positions::list(&self.settings.topic, targets);
+        // Waits for librdkafka's own thread, not for the network. The seek also makes all that was queued stale.
+        let answers: Vec<(Partition, Result<(), Cause>)> =
+            match self.queue.consumer().seek_partitions(list, PROBE_PERIOD) {
+                Ok(list) => {
+                    let elements = list.elements();
+                    let answers = elements
+                        .iter()
+                        .map(|element| (Partition(element.partition()), element.error()));
+                    answers.collect()
+                }
+                Err(error) => seeks.keys().map(|partition| (*partition, Err(error.clone()))).collect(),
+            };
+        for (partition, answer) in answers {
+            let Some((to, since)) = seeks.get(&partition).copied() else {
+                continue;
+            };
+            match answer {
                 Ok(()) => {
                     if let Some(reading) = held(&self.membership().state).partitions.get_mut(&partition) {
                         reading.phase = Phase::Reading { position: to };
@@ -195,10 +219,10 @@ impl Reader {
                 }
                 Err(error) if since.elapsed() > SEEK_WAIT => {
                     self.emit(KafkaEvent::Failed {
-                        error: format!("couldn't seek {partition} to {to}: {error}"),
+                        error: format!("couldn't seek {partition} to {}: {error}", to.offset),
                     });
                 }
-                Err(error) => debug!(%partition, %to, %error, "not sought yet"),
+                Err(error) => debug!(%partition, to = %to.offset, %error, "not sought yet"),
             }
         }
     }
@@ -334,7 +358,17 @@ impl Reader {
                 records += 1;
                 assembly.push(&record);
             }
-            Entry::End { partition, at } => assembly.end(partition, at),
+            Entry::End {
+                partition,
+                at,
+                leader_epoch,
+            } => {
+                let at = Position {
+                    offset: at,
+                    leader_epoch,
+                };
+                assembly.end(partition, at);
+            }
             Entry::Error {
                 partition,
                 code,
@@ -353,8 +387,11 @@ impl Reader {
         let mut state = held(&context.state);
         for open in &assembly.open {
             if let Some(reading) = state.partitions.get_mut(&open.partition) {
-                let at = open.position;
-                reading.phase = Phase::Reading { position: at };
+                let position = Position {
+                    offset: open.position,
+                    leader_epoch: open.leader_epoch,
+                };
+                reading.phase = Phase::Reading { position };
             }
         }
         for halted in &assembly.halted {
@@ -377,7 +414,7 @@ impl Reader {
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                     let reading = held(&context.state).partitions.get(&partition).copied();
                     let wanted = reading.and_then(|reading| match reading.phase {
-                        Phase::Reading { position } => Some(position),
+                        Phase::Reading { position } => Some(position.offset),
                         Phase::Waiting | Phase::Seeking { .. } => None,
                     });
                     warn!(topic = %self.settings.topic, %partition, ?wanted, "{reason}");

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::offsets::{Offset, Partition};
+use crate::offsets::{Partition, Position};
 
 /// What this consumer does with one partition of its own.
 #[derive(Debug, Clone, Copy)]
@@ -19,9 +19,9 @@ pub(super) enum Phase {
     /// Nobody has said yet where to begin; librdkafka doesn't know that the partition is ours.
     Waiting,
     /// `position` is the end of the last chunk that was made.
-    Reading { position: Offset },
+    Reading { position: Position },
     /// librdkafka must still be told; what comes in until then is stale.
-    Seeking { to: Offset, since: Instant },
+    Seeking { to: Position, since: Instant },
 }
 
 #[derive(Debug, Default)]

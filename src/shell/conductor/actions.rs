@@ -48,7 +48,7 @@ impl Conductor {
                     return failed;
                 }
             }
-            Action::Read { epoch, offsets } => self.read(epoch, offsets),
+            Action::Read { epoch, positions } => self.read(epoch, positions),
             Action::Take(window) => {
                 self.deadlines.fetched(true, self.clock());
                 let (chunk, permit) = hand.take().expect("a chunk is at hand when it is taken");

@@ -11,7 +11,7 @@ use crate::error::{Exit, Failure};
 use crate::kafka::budget::Budget;
 use crate::kafka::consumer::{Consumer, ConsumerSettings, KafkaEvent};
 use crate::kill_points::{self, KillPoint, Place};
-use crate::offsets::{Offset, Offsets, Partition};
+use crate::offsets::{Offsets, Partition, Position};
 use crate::run::{Event, Outcome};
 use crate::shell::conductor::Conductor;
 use crate::shell::conductor::answers::Answer;
@@ -75,19 +75,19 @@ impl Conductor {
     }
 
     /// Starts partitions that are new here, and seeks those that are being read.
-    pub(super) fn read(&mut self, epoch: u64, offsets: Vec<(Partition, Offset)>) {
+    pub(super) fn read(&mut self, epoch: u64, positions: Vec<(Partition, Position)>) {
         let Some(consumer) = &self.consumer else { return };
-        let mut starts: BTreeMap<u64, Offsets> = BTreeMap::new();
-        for (partition, offset) in offsets {
+        let mut starts: BTreeMap<u64, BTreeMap<Partition, Position>> = BTreeMap::new();
+        for (partition, at) in positions {
             if self.started.insert(partition) {
                 let generation = self.generations.get(&partition).copied().unwrap_or_default();
-                starts.entry(generation).or_default().set(partition, offset);
+                starts.entry(generation).or_default().insert(partition, at);
             } else {
-                consumer.seek(partition, offset, epoch);
+                consumer.seek(partition, at, epoch);
             }
         }
-        for (generation, offsets) in starts {
-            consumer.start_at(generation, epoch, offsets);
+        for (generation, positions) in starts {
+            consumer.start_at(generation, epoch, positions);
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::{Admitted, Source, same_source};
 use crate::offsets::{Offset, Offsets, Partition};
 use crate::table::TableView;
-use crate::table::ledger::{LEDGER_VERSION, Ledger};
+use crate::table::ledger::Ledger;
 
 /// What a reset is to do, and the topic as it is.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct Wish {
     pub ends: Offsets,
     /// The partitions to move, and where to.
     pub to: Offsets,
+    /// Of the partitions whose log isn't any more what was read of it: up to where it still is.
+    pub diverged: Offsets,
 }
 
 /// What moving one partition does.
@@ -70,23 +72,16 @@ pub enum ResetRefusal {
 /// Works out what a wish does to a table that holds `held`; `None` where its offsets aren't known.
 ///
 /// A partition that isn't moved keeps what is known of it. One that is forgets the window that moved it last, so that no
-/// window is ever taken for committed that isn't in the table any more, and, going back, the greatest event time of what
-/// comes again.
+/// window is ever taken for committed that isn't in the table any more, its leader epoch, and, going back, the greatest event
+/// time of what comes again.
 ///
 /// # Errors
 /// [`ResetRefusal`], for the first partition that doesn't fit.
 pub fn reset(held: Option<&Ledger>, wish: &Wish) -> Result<Reset, ResetRefusal> {
     let starts_over = held.is_none_or(|ledger| !same_source(ledger, &wish.source));
     let held = held.filter(|_| !starts_over);
-    let mut ledger = held.cloned().unwrap_or_else(|| Ledger {
-        version: LEDGER_VERSION,
-        topic: wish.source.topic.clone(),
-        topic_id: None,
-        cluster_id: None,
-        offsets: Offsets::default(),
-        windows: BTreeMap::new(),
-        event_times: BTreeMap::new(),
-    });
+    let new = || Ledger::new(wish.source.topic.clone(), None, None);
+    let mut ledger = held.cloned().unwrap_or_else(new);
     // What is known by now stays known, should a broker not tell it today.
     ledger.topic_id = wish.source.topic_id.clone().or(ledger.topic_id);
     ledger.cluster_id = wish.source.cluster_id.clone().or(ledger.cluster_id);
@@ -106,6 +101,7 @@ pub fn reset(held: Option<&Ledger>, wish: &Wish) -> Result<Reset, ResetRefusal> 
             .collect();
         ledger.windows.retain(|partition, _| !gone(partition));
         ledger.event_times.retain(|partition, _| !gone(partition));
+        ledger.leader_epochs.retain(|partition, _| !gone(partition));
     }
     let mut moves = BTreeMap::new();
     for (partition, to) in wish.to.iter() {
@@ -121,11 +117,13 @@ pub fn reset(held: Option<&Ledger>, wish: &Wish) -> Result<Reset, ResetRefusal> 
             });
         }
         let from = ledger.offsets.get(partition);
-        if from == Some(to) {
+        let diverged = wish.diverged.get(partition);
+        if from == Some(to) && diverged.is_none() {
             continue;
         }
-        // Of a topic that the table knows nothing of, everything before is skipped.
-        let known = from.unwrap_or(beginning);
+        // Of a topic that the table knows nothing of, everything before is skipped; of a log that lost its end, what the
+        // table holds from there on is none of what it holds now.
+        let known = diverged.or(from).unwrap_or(beginning);
         moves.insert(
             partition,
             Move {
@@ -138,6 +136,8 @@ pub fn reset(held: Option<&Ledger>, wish: &Wish) -> Result<Reset, ResetRefusal> 
         );
         ledger.offsets.set(partition, to);
         ledger.windows.remove(&partition);
+        // It was that of another offset, or of a log that is no more.
+        ledger.leader_epochs.remove(&partition);
         if from.is_none_or(|from| to < from) {
             ledger.event_times.remove(&partition);
         }
@@ -163,6 +163,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::offsets::LeaderEpoch;
     use crate::table::WindowId;
 
     fn offsets(of: &[(i32, i64)]) -> Offsets {
@@ -186,6 +187,7 @@ mod tests {
             beginnings: offsets(&[(0, 10), (1, 10)]),
             ends: offsets(&[(0, 100), (1, 100)]),
             to: offsets(to),
+            diverged: Offsets::default(),
         }
     }
 
@@ -195,7 +197,6 @@ mod tests {
             sequence: 3,
         };
         Ledger {
-            version: 1,
             topic: "t".into(),
             topic_id: Some("id".into()),
             cluster_id: Some("c".into()),
@@ -205,6 +206,7 @@ mod tests {
                 .map(|(partition, _)| (Partition(*partition), moved_by))
                 .collect(),
             event_times: of.iter().map(|(partition, _)| (Partition(*partition), 5)).collect(),
+            leader_epochs: BTreeMap::new(),
         }
     }
 
@@ -238,6 +240,26 @@ mod tests {
         check(5, 10, Some((5, 10, 0, 5)));
         check(120, 100, Some((120, 100, 0, 0)));
         check(120, 90, Some((120, 90, 10, 0)));
+    }
+
+    #[test]
+    fn a_log_that_was_cut_is_read_from_where_it_still_is_the_same_and_its_epoch_is_forgotten() {
+        let mut ledger = held(&[(0, 50), (1, 50)]);
+        ledger.leader_epochs = [(Partition(0), LeaderEpoch(4)), (Partition(1), LeaderEpoch(4))].into();
+        let moved = |to: i64| {
+            let wish = Wish {
+                diverged: offsets(&[(0, 30)]),
+                ..wish("id", &[(0, to)])
+            };
+            let done = reset(Some(&ledger), &wish).expect("it fits");
+            assert_eq!(done.ledger.leader_epochs, [(Partition(1), LeaderEpoch(4))].into());
+            let found: &Move = &done.moves[&Partition(0)];
+            (found.doubled, found.skipped)
+        };
+        assert_eq!(
+            [moved(30), moved(20), moved(50), moved(60)],
+            [(0, 0), (10, 0), (0, 20), (0, 30)]
+        );
     }
 
     #[test]

@@ -61,15 +61,7 @@ fn plan(rows: &Rows, window: WindowId, to: &[(i32, i64)]) -> CommitPlan {
 
 fn ledger_of(rows: &Rows) -> Ledger {
     let held = view(&metadata(), rows).expect("rows that go together").ledger;
-    held.unwrap_or_else(|| Ledger {
-        version: LEDGER_VERSION,
-        topic: "t".into(),
-        topic_id: None,
-        cluster_id: None,
-        offsets: Offsets::default(),
-        windows: BTreeMap::new(),
-        event_times: BTreeMap::new(),
-    })
+    held.unwrap_or_else(|| Ledger::new("t".into(), None, None))
 }
 
 /// A table that starts at 0 in two partitions.
@@ -96,7 +88,7 @@ fn the_rows_are_what_the_documentation_shows() {
         .map(|(key, row)| format!("{key} {}", row.value))
         .collect();
     insta::assert_snapshot!(text.join("\n"), @r#"
-    ledger {"version":1,"commit":2,"tableUuid":"00000000-0000-0000-0000-000000000009","topic":"t","partitions":[0,1],"windows":{"0":"00000000000000000000000000000001/3"},"eventTimes":{}}
+    ledger {"version":2,"commit":2,"tableUuid":"00000000-0000-0000-0000-000000000009","topic":"t","partitions":[0,1],"windows":{"0":"00000000000000000000000000000001/3"},"eventTimes":{}}
     manifest:00000000000000000000000000000001-00003-00003 1
     partition:0 8
     partition:1 0
@@ -113,6 +105,25 @@ fn the_rows_are_what_the_documentation_shows() {
         Some(Offset::new(8))
     );
     assert_eq!((view.sequence, view.snapshot), (2, Some(2)));
+}
+
+#[test]
+fn leader_epochs_are_kept_beside_the_offsets_and_rows_of_the_first_version_have_none() {
+    let base = started();
+    let mut moved = plan(&base, id(RUN, 3), &[(0, 8)]);
+    moved.ledger.leader_epochs = [(Partition(0), LeaderEpoch(4))].into();
+    let rows = commit(&base, &base, &moved).expect("admitted");
+    assert_eq!(rows["partition:0"].value, "8");
+    assert!(
+        rows[LEDGER].value.ends_with(r#""leaderEpochs":{"4":[0]}}"#),
+        "{}",
+        rows[LEDGER].value
+    );
+    assert_eq!(ledger_of(&rows), moved.ledger);
+    let mut old = base.clone();
+    let first = base[LEDGER].value.replace(r#""version":2"#, r#""version":1"#);
+    set(&mut old, LEDGER, first, 0);
+    assert_eq!(ledger_of(&old), ledger_of(&base));
 }
 
 #[test]
@@ -173,8 +184,8 @@ fn rows_that_do_not_go_together_are_refused() {
     check(|rows| set(rows, "partition:1", "x".into(), 0), "its value is `x`");
     check(|rows| set(rows, "partition:1", "-1".into(), 0), "its value is `-1`");
     check(
-        |rows| set(rows, LEDGER, "{\"version\":2}".into(), 0),
-        "its version is 2",
+        |rows| set(rows, LEDGER, "{\"version\":3}".into(), 0),
+        "its version is 3",
     );
     let mut other = metadata()
         .into_builder(None)

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use aperio::catalog::stage::{Change, fresh_snapshot_id, stage};
 use aperio::catalog::{Catalog, LoadedTable, NewTable, SwapAnswer};
-use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Partition};
+use aperio::offsets::{LeaderEpoch, Offset, OffsetRange, OffsetRanges, Partition};
 use aperio::table::admit::{Source, admit, admit_start, plan};
 use aperio::table::{SealedWindow, Tally, WindowFile, WindowId};
 use iceberg::TableIdent;
@@ -17,8 +17,8 @@ use iceberg::spec::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// Kafka partitions that the ledger in each summary holds.
-const PARTITIONS: i32 = 12;
+/// Kafka partitions whose offsets each commit moves: those of a usual topic, and of a large one.
+const PARTITIONS: [i32; 2] = [12, 1_000];
 /// Columns of the table, each with bounds in the manifests.
 const COLUMNS: i32 = 13;
 /// Rows of each window's one file.
@@ -39,11 +39,16 @@ struct Cost {
 /// # Panics
 /// If a commit isn't a yes, or the table doesn't hold the rows of all of them at the end.
 pub fn commits(marks: &[usize]) -> Value {
-    json!({"none": commits_in(marks, "none"), "gzip": commits_in(marks, "gzip")})
+    let [usual, large] = PARTITIONS;
+    json!({
+        "none": commits_in(marks, "none", usual),
+        "gzip": commits_in(marks, "gzip", usual),
+        "gzip, 1,000 partitions": commits_in(marks, "gzip", large),
+    })
 }
 
 /// - `codec`: the table's `write.metadata.compression-codec`.
-fn commits_in(marks: &[usize], codec: &str) -> Value {
+fn commits_in(marks: &[usize], codec: &str, partitions: i32) -> Value {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -56,13 +61,13 @@ fn commits_in(marks: &[usize], codec: &str) -> Value {
     let catalog = catalog.expect("a catalog");
     let last = marks.iter().copied().max().expect("at least one mark") + AROUND / 2;
     let (costs, table) = runtime.block_on(async {
-        let mut table = create(&catalog, codec).await;
+        let mut table = create(&catalog, codec, partitions).await;
         let run = Uuid::new_v4();
         let mut costs = Vec::with_capacity(last);
         for sequence in 0..last as u64 {
             let before = io();
             let start = Instant::now();
-            table = commit(&catalog, table, WindowId { run, sequence }).await;
+            table = commit(&catalog, table, WindowId { run, sequence }, partitions).await;
             let (seconds, after) = (start.elapsed().as_secs_f64(), io());
             costs.push(Cost {
                 seconds,
@@ -77,7 +82,13 @@ fn commits_in(marks: &[usize], codec: &str) -> Value {
     assert_eq!(total, Some(&(last as u64 * ROWS).to_string()), "rows of all commits");
 
     println!(
-        "\ncommits on SQLite, one file each, metadata files {codec}: median of the {AROUND} around, and the dearest of the 100 before"
+        "\ncommits on SQLite, one file and {partitions} partitions each, metadata files {codec}: median of the {AROUND} around, and the dearest of the 100 before"
+    );
+    let bytes = serde_json::to_vec(&*table.metadata).expect("metadata are JSON").len();
+    println!(
+        "  {:.1} MiB of metadata unpacked, {} bytes a snapshot",
+        bytes as f64 / f64::from(1 << 20),
+        bytes / table.metadata.snapshots().len()
     );
     let mut figures = serde_json::Map::new();
     for &mark in marks {
@@ -100,7 +111,7 @@ fn commits_in(marks: &[usize], codec: &str) -> Value {
     Value::Object(figures)
 }
 
-async fn create(catalog: &Catalog, codec: &str) -> LoadedTable {
+async fn create(catalog: &Catalog, codec: &str, partitions: i32) -> LoadedTable {
     let fields = (1..=COLUMNS).map(|id| {
         let of = if id == 1 {
             PrimitiveType::Timestamptz
@@ -125,25 +136,26 @@ async fn create(catalog: &Catalog, codec: &str) -> LoadedTable {
         format_version: FormatVersion::V2,
     };
     let table = catalog.create(&ident, new).await.expect("a table");
-    let starts = (0..PARTITIONS)
+    let starts = (0..partitions)
         .map(|partition| (Partition(partition), Offset::ZERO))
         .collect();
     let view = table.view().await.expect("a view");
     let admitted = admit_start(view, &source(), &starts)
         .expect("a new table")
         .expect("a start");
-    swap(catalog, table, Change::of(plan(admitted), 1, Uuid::new_v4(), now_ms())).await
+    let change = Change::of(plan(admitted), &table.metadata, 1, Uuid::new_v4(), now_ms());
+    swap(catalog, table, change).await
 }
 
 /// Admits a window to the table as the catalog has it now, and commits it.
-async fn commit(catalog: &Catalog, known: LoadedTable, id: WindowId) -> LoadedTable {
+async fn commit(catalog: &Catalog, known: LoadedTable, id: WindowId, partitions: i32) -> LoadedTable {
     let table = catalog.reload(&known).await.expect("a load").expect("the table");
     let view = table.view().await.expect("a view");
     let start = Offset::new(id.sequence as i64 * 1000);
     let end = Offset::new(start.get() + 1000);
     let mut ranges = OffsetRanges::default();
-    for partition in 0..PARTITIONS {
-        let range = OffsetRange::new(start, end);
+    for partition in 0..partitions {
+        let range = OffsetRange::new(start, end).under(Some(LeaderEpoch(partition % 5)));
         ranges.extend(Partition(partition), range).expect("a fresh range");
     }
     let window = SealedWindow {
@@ -159,18 +171,14 @@ async fn commit(catalog: &Catalog, known: LoadedTable, id: WindowId) -> LoadedTa
             ..Tally::default()
         },
         schemas: vec![table.metadata.current_schema().clone()],
-        event_times: (0..PARTITIONS)
-            .map(|partition| (Partition(partition), now_ms() * 1000))
+        event_times: (0..partitions)
+            .map(|partition| (Partition(partition), now_ms() * 1000 + i64::from(partition)))
             .collect(),
     };
     let admitted = admit(view, &source(), vec![window]).expect("nobody else commits");
     let snapshot = fresh_snapshot_id(&table.metadata);
-    swap(
-        catalog,
-        table,
-        Change::of(plan(admitted), snapshot, Uuid::new_v4(), now_ms()),
-    )
-    .await
+    let change = Change::of(plan(admitted), &table.metadata, snapshot, Uuid::new_v4(), now_ms());
+    swap(catalog, table, change).await
 }
 
 async fn swap(catalog: &Catalog, base: LoadedTable, change: Change) -> LoadedTable {

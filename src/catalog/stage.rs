@@ -18,6 +18,7 @@ use super::error::store_error;
 use super::summary::{Tally, is_vector};
 use crate::table::admit::CommitPlan;
 use crate::table::ledger::LEDGER_KEY;
+use crate::table::ledger::stored::{self, Form};
 
 /// Manifests read at once; each is some megabytes at most.
 const READS_AT_ONCE: usize = 8;
@@ -55,20 +56,22 @@ impl Change {
     /// What a plan does to the table: its files are added, and the ledger is written into the snapshot's summary and into
     /// the table property that names the snapshot.
     ///
+    /// - `base`: the table that it will be staged on.
     /// - `snapshot_id`, `now_ms`: as the fields of these names.
-    pub fn of(plan: CommitPlan, snapshot_id: i64, now_ms: i64) -> Self {
-        let mut summary = BTreeMap::from([(LEDGER_KEY.to_owned(), plan.ledger.to_text())]);
+    pub fn of(plan: CommitPlan, base: &TableMetadata, snapshot_id: i64, now_ms: i64) -> Self {
+        let adds_rows = !plan.windows.is_empty();
+        let texts = stored::texts(&plan.ledger, base, adds_rows, snapshot_id, Form::default());
+        let mut summary = BTreeMap::from([(LEDGER_KEY.to_owned(), texts.summary)]);
         if let Some(last) = plan.windows.last() {
             summary.insert(WINDOW_KEY.to_owned(), last.to_string());
         }
-        let property = plan.ledger.to_property_text(snapshot_id, plan.base_uuid);
         Change {
             added_data: plan.files.into_iter().map(|file| (file.spec_id, file.file)).collect(),
             added_deletes: Vec::new(),
             removed_data: BTreeSet::new(),
             removed_deletes: BTreeSet::new(),
             summary,
-            properties: HashMap::from([(LEDGER_KEY.to_owned(), property)]),
+            properties: HashMap::from([(LEDGER_KEY.to_owned(), texts.property)]),
             snapshot_id,
             now_ms,
         }

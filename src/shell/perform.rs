@@ -55,7 +55,7 @@ pub(super) async fn swap(world: &World, base: LoadedTable, plan: CommitPlan) -> 
         return (Swapped::Conflict, None);
     }
     let snapshot_id = fresh_snapshot_id(&base.metadata);
-    let change = Change::of(plan, snapshot_id, wall_clock().0);
+    let change = Change::of(plan, &base.metadata, snapshot_id, wall_clock().0);
     let staged = match stage(&base, change).await {
         Ok(staged) => staged,
         // Nothing was sent to the catalog.

@@ -4,15 +4,20 @@
 //! a table property, which survives the expiry of snapshots. Reading walks the parents of the current snapshot to the first
 //! summary of ours. Where parents have expired the walk goes on through what older metadata files say of them, and the
 //! property counts only if its snapshot is met there: properties don't follow a rollback, so one can be ahead of the data.
+//!
+//! The summary of a large topic may tell only what differs from the commit before; see [`stored`].
+
+mod packed;
+pub mod stored;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use iceberg::spec::{SnapshotRef, TableMetadata};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::offsets::{LeaderEpoch, Offsets, Partition, Position};
+use crate::table::ledger::stored::{LedgerProperty, Stored};
 use crate::table::{Layout, TableView, WindowId};
 use crate::units::Millis;
 
@@ -88,35 +93,6 @@ pub(super) mod by_value {
         });
         Ok(pairs.collect())
     }
-}
-
-/// A ledger on its way into a stored text.
-#[derive(Serialize)]
-struct Versioned<'a> {
-    version: u32,
-    #[serde(flatten)]
-    ledger: &'a Ledger,
-}
-
-impl<'a> From<&'a Ledger> for Versioned<'a> {
-    fn from(ledger: &'a Ledger) -> Self {
-        Versioned {
-            version: LEDGER_VERSION,
-            ledger,
-        }
-    }
-}
-
-/// The ledger as the table property stores it: bound to a snapshot and a table.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LedgerProperty {
-    /// The snapshot whose summary holds the same ledger.
-    pub snapshot_id: i64,
-    /// The table that the property was written for.
-    pub table_uuid: Uuid,
-    /// The ledger.
-    pub ledger: Ledger,
 }
 
 /// Why a table's ledger can't be trusted. All of them are for a person to decide, exit code 3.
@@ -317,7 +293,7 @@ pub fn read(metadata: &TableMetadata, history: &History) -> Result<Option<(Ledge
             }
         }
         if let Some(text) = summary.get(LEDGER_KEY) {
-            let ledger = parse::<Ledger>(text, || format!("the summary of snapshot {id}"))?;
+            let ledger = told_by(metadata, history, id, text)?;
             if metadata.snapshot_by_id(id).is_some() {
                 return Ok(Some((ledger, Some(Millis(snapshot.timestamp_ms())))));
             }
@@ -336,6 +312,56 @@ pub fn read(metadata: &TableMetadata, history: &History) -> Result<Option<(Ledge
     Err(LedgerProblem::Unreadable {
         place: "the table's history".to_owned(),
         reason: "the parents of its snapshots lead in a circle".to_owned(),
+    })
+}
+
+/// Reads the ledger that the summary of snapshot `id` tells: as a whole, or as what differs from an earlier one.
+fn told_by(metadata: &TableMetadata, history: &History, id: i64, text: &str) -> Result<Ledger, LedgerProblem> {
+    let known = |id: i64| metadata.snapshot_by_id(id).or_else(|| history.snapshots.get(&id));
+    let summary_of = |id: i64| format!("the summary of snapshot {id}");
+    let mut steps = Vec::new();
+    let (mut at, mut text) = (id, text);
+    // Ends: each round comes to another snapshot; more rounds than there are snapshots are a circle, which is refused.
+    let whole = loop {
+        let differences = match stored::read(text, || summary_of(at))? {
+            Stored::Whole(ledger) => break ledger,
+            Stored::Differences(differences) => differences,
+        };
+        let property = property(metadata)?.filter(|found| found.table_uuid == metadata.uuid());
+        if let Some(found) = property.as_ref().filter(|found| found.snapshot_id == at) {
+            differences
+                .agrees(&found.ledger)
+                .map_err(|reason| LedgerProblem::Unreadable {
+                    place: format!("the table property `{LEDGER_KEY}`"),
+                    reason,
+                })?;
+            break found.ledger.clone();
+        }
+        let base = differences.base;
+        steps.push((at, differences));
+        if let Some(found) = property.filter(|found| found.snapshot_id == base) {
+            break found.ledger;
+        }
+        let Some(snapshot) = known(base) else {
+            return Err(LedgerProblem::Cut {
+                missing: base,
+                property: self::property(metadata)?.map(|found| found.snapshot_id),
+                aside: newest_of_ours(metadata).filter(|newest| *newest != id),
+            });
+        };
+        let next = snapshot.summary().additional_properties.get(LEDGER_KEY);
+        let circle = steps.len() > metadata.snapshots().len() + history.snapshots.len();
+        text = next.filter(|_| !circle).ok_or_else(|| LedgerProblem::Unreadable {
+            place: summary_of(at),
+            reason: format!("it is told from snapshot {base}, which leads to no ledger"),
+        })?;
+        at = base;
+    };
+    steps.iter().rev().try_fold(whole, |ledger, (at, differences)| {
+        differences.onto(&ledger).map_err(|reason| LedgerProblem::Unreadable {
+            place: summary_of(*at),
+            reason,
+        })
     })
 }
 
@@ -364,8 +390,22 @@ fn at_the_cut(
 
 fn property(metadata: &TableMetadata) -> Result<Option<LedgerProperty>, LedgerProblem> {
     let text = metadata.properties().get(LEDGER_KEY);
-    text.map(|text| parse(text, || format!("the table property `{LEDGER_KEY}`")))
-        .transpose()
+    text.map(|text| stored::read_property(text)).transpose()
+}
+
+/// Finds the newest commit of ours in the history of the current snapshot, as far as the metadata lists it, and what its summary
+/// says.
+fn newest_in_history(metadata: &TableMetadata) -> Option<(i64, &str)> {
+    let mut next = metadata.current_snapshot();
+    // Bounded: a chain of parents meets every listed snapshot at most once.
+    for _ in 0..metadata.snapshots().len() {
+        let snapshot = next?;
+        if let Some(text) = snapshot.summary().additional_properties.get(LEDGER_KEY) {
+            return Some((snapshot.snapshot_id(), text));
+        }
+        next = metadata.snapshot_by_id(snapshot.parent_snapshot_id()?);
+    }
+    None
 }
 
 /// Returns the newest commit of ours that the metadata lists, whether or not it is in the current history.
@@ -405,17 +445,6 @@ pub fn layout(metadata: &TableMetadata) -> Layout {
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(text: &str, place: impl Fn() -> String) -> Result<T, LedgerProblem> {
-    let unreadable = |reason: String| LedgerProblem::Unreadable { place: place(), reason };
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
-    let version = value
-        .get("version")
-        .or_else(|| value.pointer("/ledger/version"))
-        .and_then(|v| v.as_u64());
-    readable(version).map_err(unreadable)?;
-    serde_json::from_value(value).map_err(|error| unreadable(error.to_string()))
-}
-
 /// Says whether a ledger of this version can be read.
 ///
 /// # Errors
@@ -451,71 +480,15 @@ impl Ledger {
             leader_epoch: self.leader_epochs.get(&partition).copied(),
         })
     }
-
-    /// Returns the stored text, the same for the same ledger.
-    pub fn to_text(&self) -> String {
-        serde_json::to_string(&Versioned::from(self))
-            .expect("a ledger is maps of numbers and strings, which always serialise")
-    }
-
-    /// Returns the text of the table property, bound to the snapshot that holds the same ledger.
-    pub fn to_property_text(&self, snapshot_id: i64, table_uuid: Uuid) -> String {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Property<'a> {
-            snapshot_id: i64,
-            table_uuid: Uuid,
-            ledger: Versioned<'a>,
-        }
-        let property = Property {
-            snapshot_id,
-            table_uuid,
-            ledger: self.into(),
-        };
-        serde_json::to_string(&property).expect("a ledger is maps of numbers and strings, which always serialise")
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
+    use super::stored::Form;
     use super::*;
     use crate::offsets::Offset;
-
-    #[test]
-    fn the_stored_text_is_what_the_contract_names() {
-        let run = Uuid::from_u128(7);
-        let ledger = Ledger {
-            topic: "user-events".into(),
-            topic_id: Some("abc".into()),
-            cluster_id: Some("c1".into()),
-            offsets: [(Partition(0), Offset::new(8812)), (Partition(1), Offset::ZERO)]
-                .into_iter()
-                .collect(),
-            windows: [(0, 3), (1, 4), (2, 3)]
-                .map(|(partition, sequence)| (Partition(partition), WindowId { run, sequence }))
-                .into(),
-            event_times: BTreeMap::new(),
-            leader_epochs: [(Partition(0), LeaderEpoch(5)), (Partition(1), LeaderEpoch(1))].into(),
-        };
-        let text = ledger.to_text();
-        insta::assert_snapshot!(text, @r#"{"version":2,"topic":"user-events","topicId":"abc","clusterId":"c1","offsets":{"0":8812,"1":0},"windows":{"00000000000000000000000000000007/3":[0,2],"00000000000000000000000000000007/4":[1]},"eventTimes":{},"leaderEpochs":{"1":[1],"5":[0]}}"#);
-        assert_eq!(parse::<Ledger>(&text, || "x".into()), Ok(ledger));
-    }
-
-    #[test]
-    fn a_ledger_of_the_first_version_is_read_and_written_anew() {
-        let stored = r#"{"version":1,"topic":"t","offsets":{"0":8812},"windows":{"00000000000000000000000000000007/3":[0]},"eventTimes":{"0":5}}"#;
-        let ledger = parse::<Ledger>(stored, || "x".into()).expect("version 1 is read");
-        assert_eq!(ledger.position(Partition(0)), Some(Offset::new(8812).into()));
-        let anew = r#"{"version":2,"topic":"t","offsets":{"0":8812},"windows":{"00000000000000000000000000000007/3":[0]},"eventTimes":{"0":5}}"#;
-        assert_eq!(ledger.to_text(), anew);
-    }
-
-    #[test]
-    fn a_ledger_of_a_later_version_is_refused_by_its_number() {
-        let problem = parse::<Ledger>(r#"{"version":3}"#, || "x".into()).expect_err("version 3 is unknown");
-        assert!(problem.to_string().contains("version is 3"), "{problem}");
-    }
 
     /// What a made-up snapshot is.
     #[derive(Clone, Copy)]
@@ -530,6 +503,15 @@ mod tests {
     use Kind::{Foreign, Ours, Pick};
 
     const TABLE: Uuid = Uuid::from_u128(5);
+
+    fn readable(ledger: &Ledger) -> String {
+        let whole = Form {
+            spare_bytes: 10_000,
+            steps_max: 0,
+        };
+        let nothing = metadata(&[], None);
+        stored::texts(ledger, &nothing, true, 1, whole).summary
+    }
 
     fn ledger_at(offset: i64) -> Ledger {
         Ledger {
@@ -550,7 +532,7 @@ mod tests {
             .map(|(id, parent, kind)| {
                 let summary = match kind {
                     Ours(offset) => {
-                        serde_json::json!({"operation": "append", LEDGER_KEY: ledger_at(*offset).to_text()})
+                        serde_json::json!({"operation": "append", LEDGER_KEY: readable(&ledger_at(*offset))})
                     }
                     Foreign => serde_json::json!({"operation": "append"}),
                     Pick(source) => {
@@ -567,10 +549,11 @@ mod tests {
                 snapshot
             })
             .collect();
-        let properties = property.map_or(
-            serde_json::json!({}),
-            |(id, table)| serde_json::json!({LEDGER_KEY: ledger_at(99).to_property_text(id, table)}),
-        );
+        let properties = property.map_or(serde_json::json!({}), |(id, table)| {
+            let ledger = readable(&ledger_at(99));
+            let text = format!(r#"{{"snapshotId":{id},"tableUuid":"{table}","ledger":{ledger}}}"#);
+            serde_json::json!({LEDGER_KEY: text})
+        });
         let mut metadata = serde_json::json!({
             "format-version": 2, "table-uuid": TABLE, "location": "/t", "last-sequence-number": 100,
             "last-updated-ms": 100_000, "last-column-id": 1, "current-schema-id": 0,

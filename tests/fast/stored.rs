@@ -156,8 +156,8 @@ async fn swap(catalog: &Catalog, base: &LoadedTable, change: Change) -> LoadedTa
 }
 
 /// The change of a plan, with ids and times that don't change.
-fn change(plan: CommitPlan, snapshot_id: i64) -> Change {
-    Change::of(plan, snapshot_id, NOW_MS)
+fn change(plan: CommitPlan, base: &LoadedTable, snapshot_id: i64) -> Change {
+    Change::of(plan, &base.metadata, snapshot_id, NOW_MS)
 }
 
 /// A table after its first commit, which only says where partitions start, and a second one, which adds the window.
@@ -170,7 +170,7 @@ async fn committed(directory: &tempfile::TempDir, version: FormatVersion) -> Loa
     let start = admit_start(view, &source(), &starts)
         .expect("fits")
         .expect("there is something to add");
-    let table = swap(&catalog, &table, change(plan(start), SNAPSHOT_AT_START)).await;
+    let table = swap(&catalog, &table, change(plan(start), &table, SNAPSHOT_AT_START)).await;
     let id = WindowId {
         run: Uuid::from_u128(7),
         sequence: 3,
@@ -186,7 +186,7 @@ async fn committed(directory: &tempfile::TempDir, version: FormatVersion) -> Loa
     };
     let view = table.view().await.expect("a ledger");
     let admitted = admit(view, &source(), vec![sealed]).expect("the window starts where the ledger ends");
-    swap(&catalog, &table, change(plan(admitted), SNAPSHOT)).await
+    swap(&catalog, &table, change(plan(admitted), &table, SNAPSHOT)).await
 }
 
 /// Replaces what differs from run to run or with the version of the Parquet library.

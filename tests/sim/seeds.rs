@@ -4,6 +4,8 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use aperio::table::ledger::stored::Form;
+
 use crate::columns::CHANGES;
 use crate::dice::Dice;
 use crate::process::{FAULTS, Order};
@@ -33,7 +35,14 @@ fn play(seed: u64, traced: bool) -> Played {
     } else {
         Compares::Snapshot
     };
-    let world = World::new(1 + dice.roll(3) as i32, 6 + dice.roll(40) as i64, compares);
+    let mut world = World::new(1 + dice.roll(3) as i32, 6 + dice.roll(40) as i64, compares);
+    if dice.once_in(2) {
+        // As a topic of a thousand partitions has it.
+        world.form_of_ledger = Form {
+            spare_bytes: 0,
+            steps_max: 1 + dice.roll(4) as u32,
+        };
+    }
     let runs = 1 + dice.index(3);
     let (apart, batch_size) = (dice.once_in(4), 3 + dice.roll(12));
     // Faults and acts of others are rare in some schedules and crowd in others.

@@ -7,7 +7,7 @@ use aperio::offsets::{LeaderEpoch, Offset, OffsetRanges, Offsets, Partition, Pos
 use aperio::run::Swapped;
 use aperio::table::admit::reset::{self, Move, Wish};
 use aperio::table::admit::{self, CommitPlan, Source};
-use aperio::table::ledger::{self, History, LEDGER_KEY, Ledger, LedgerProblem};
+use aperio::table::ledger::{self, History, LEDGER_KEY, Ledger, LedgerProblem, stored};
 use aperio::table::{TableView, Tally, WindowId};
 use aperio::units::Millis;
 use iceberg::TableCreation;
@@ -222,6 +222,8 @@ pub struct World {
     truths: BTreeMap<i64, Truth>,
     next_snapshot: i64,
     next_foreign_file: u32,
+    /// How the ledger is told: of these few partitions only if it is made to, as differences.
+    pub form_of_ledger: stored::Form,
     windows: BTreeMap<WindowId, (OffsetRanges, Tally)>,
     last_ledger: Offsets,
     /// A rollback left the published copies ahead; the next publication mends that.
@@ -313,6 +315,7 @@ impl World {
             truths: BTreeMap::new(),
             next_snapshot: 1,
             next_foreign_file: 0,
+            form_of_ledger: stored::Form::default(),
             windows: BTreeMap::new(),
             last_ledger: Offsets::default(),
             copies_ahead: false,
@@ -708,9 +711,19 @@ impl World {
 
     /// A snapshot with a ledger of ours.
     fn add_ours(&mut self, plan: &CommitPlan, truth: Truth) {
-        let summary = [(LEDGER_KEY.to_owned(), plan.ledger.to_text())].into();
-        let property = plan.ledger.to_property_text(self.next_snapshot, self.metadata.uuid());
-        self.add_snapshot(Operation::Append, summary, Some(property), truth);
+        self.add_ledger(&plan.ledger, !plan.windows.is_empty(), truth);
+    }
+
+    fn add_ledger(&mut self, ledger: &Ledger, adds_rows: bool, truth: Truth) {
+        let texts = stored::texts(
+            ledger,
+            &self.metadata,
+            adds_rows,
+            self.next_snapshot,
+            self.form_of_ledger,
+        );
+        let summary = [(LEDGER_KEY.to_owned(), texts.summary)].into();
+        self.add_snapshot(Operation::Append, summary, Some(texts.property), truth);
     }
 
     fn rollback(&mut self, by: usize) -> bool {
@@ -754,9 +767,7 @@ impl World {
             event_times: BTreeMap::new(),
             leader_epochs: BTreeMap::new(),
         };
-        let property = ledger.to_property_text(self.next_snapshot, self.metadata.uuid());
-        let summary = [(LEDGER_KEY.to_owned(), ledger.to_text())].into();
-        self.add_snapshot(Operation::Append, summary, Some(property), truth);
+        self.add_ledger(&ledger, false, truth);
     }
 
     fn set_main(&mut self, id: i64) {

@@ -262,6 +262,7 @@ impl Admin {
                     partition,
                     code,
                     reason: words,
+                    ..
                 } => match (code, agrees_to(&words)) {
                     (RDKafkaErrorCode::AutoOffsetReset, Some(at)) => {
                         unanswered.remove(&partition);

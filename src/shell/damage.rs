@@ -61,14 +61,28 @@ mod tests {
     fn what_is_damaged_is_told_with_the_command_that_goes_past_it() {
         let told = |found| {
             let at = Offset::new(40);
-            told("orders", "sales.orders", Partition(3), at, "a checksum differs", found).to_string()
+            let failure = told("orders", "sales.orders", Partition(3), at, "a checksum differs", found);
+            (failure.exit, failure.to_string())
         };
-        insta::assert_snapshot!(told(Ok(Found::Damaged { next: Offset::new(50) })), @"");
-        insta::assert_snapshot!(told(Ok(Found::Whole)), @"");
-        let error = KafkaError::Unreachable {
+        let (exit, text) = told(Ok(Found::Damaged { next: Offset::new(50) }));
+        assert_eq!(exit, Exit::Data);
+        for part in [
+            "orders/3 is damaged: it can't be read on from offset 40",
+            "a checksum differs; the first offset behind it that can be read is 50, 10 further on",
+            "`aperio sync-points reset FILE --table sales.orders --partition 3 --to 50`, which shows first how many it skips",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        // Nothing on a disk is damaged: nothing is to be skipped.
+        let (exit, text) = told(Ok(Found::Whole));
+        assert_eq!(exit, Exit::Remote);
+        assert!(!text.contains("reset"), "{text}");
+        let unknown = KafkaError::Unreachable {
             doing: "looking".into(),
             reason: "nothing came in time".into(),
         };
-        insta::assert_snapshot!(told(Err(error)), @"");
+        let (exit, text) = told(Err(unknown));
+        assert_eq!(exit, Exit::Data);
+        assert!(text.contains("--partition 3 --to OFFSET`"), "{text}");
     }
 }

@@ -220,7 +220,7 @@ fn a_table_is_made_once_and_never_taken_for_gone_whoever_answers() {
                 let met = Arc::new(AtomicUsize::new(0));
                 spoil(&proxy, fault, move |request| {
                     let loads = request.method() == "GET" && request.target().contains("/tables/");
-                    loads && met.fetch_add(1, Ordering::Relaxed) % 2 == 0
+                    loads && met.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
                 });
                 work.start_once(&[]).wait().expect_code(0);
             });

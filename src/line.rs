@@ -686,3 +686,28 @@ impl Line {
         Ok(Tools { decoder, keys, placer })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Of all that four processes name at once, or one after the other, whatever else is alike.
+        #[test]
+        fn files_of_two_windows_are_never_named_alike(
+            windows in proptest::collection::vec((0u128..2, 0u32..3, 0usize..2), 1..200),
+        ) {
+            let mut names = HashSet::new();
+            for (run, sequence, line) in windows {
+                let id = WindowId { run: Uuid::from_u128(run), sequence: sequence.into() };
+                let name = file_stem(id, line, Uuid::new_v4());
+                prop_assert!(name.starts_with(&Uuid::from_u128(run).simple().to_string()));
+                prop_assert!(names.insert(name.to_lowercase()), "{name}");
+            }
+        }
+    }
+}

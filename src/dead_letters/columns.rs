@@ -157,12 +157,15 @@ pub(super) fn rows(plan: &RowPlan, origin: &Origin, letters: &[&DeadLetter]) -> 
 /// Gives rows of the table, as a scan brings them, the planned columns.
 ///
 /// # Errors
-/// If the scan brings other columns.
+/// If the scan lacks a required column, or brings one that doesn't fit.
 pub(super) fn planned(plan: &RowPlan, rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = plan.arrow.fields().iter().map(|field| {
-        let column = rows.column_by_name(field.name());
-        let column = column.ok_or_else(|| ArrowError::SchemaError(format!("column `{}` is missing", field.name())))?;
-        conform(column, field.data_type())
+        match rows.column_by_name(field.name()) {
+            Some(column) => conform(column, field.data_type()),
+            // Added since the rows were written, or under another name then.
+            None if field.is_nullable() => Ok(new_null_array(field.data_type(), rows.num_rows())),
+            None => Err(ArrowError::SchemaError(format!("column `{}` is missing", field.name()))),
+        }
     });
     RecordBatch::try_new(Arc::clone(&plan.arrow), columns.collect::<Result<_, _>>()?)
 }

@@ -60,8 +60,15 @@ impl KnownKeys {
             from: from.clone(),
             keys: HashSet::new(),
         };
-        let complete = |name: &&str| table.metadata.current_schema().field_by_name(name).is_some();
-        if let (Some(snapshot), Some(filter), true) = (known.snapshot, filter(from), KEY.iter().all(complete)) {
+        // A scan is of the snapshot's schema, and columns may have been added since.
+        let complete = match table.metadata.current_snapshot() {
+            Some(snapshot) => {
+                let schema = snapshot.schema(&table.metadata)?;
+                KEY.iter().all(|name| schema.field_by_name(name).is_some())
+            }
+            None => false,
+        };
+        if let (Some(snapshot), Some(filter), true) = (known.snapshot, filter(from), complete) {
             let table = scannable(table)?;
             let scan = table.scan().snapshot_id(snapshot).select(KEY).with_filter(filter);
             let mut batches = scan.build()?.to_arrow().await?;

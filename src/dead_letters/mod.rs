@@ -7,9 +7,9 @@
 //! is settled in the same way. So several pipelines may share one table.
 //!
 //! Letters are of the window that is committed: those of an attempt that never was, within the offsets of a window that
-//! makes rows of them now, are taken back before it is committed. What is above the main table's offsets is nobody's loss:
-//! it is read again, and rejected again where it still is to be. (Two runs of one pipeline whose files *differ* may make a
-//! row and a letter of one record, if the slower one stores its letters between the other's storing and its commit.)
+//! made rows of their records, are taken back *after* its commit. Not before: until then another run may commit what the
+//! letters are of, and they would be lost. So a run that is killed in between leaves a letter beside its row, and so does one
+//! that stores its letters late, for a window that another run has committed.
 
 mod columns;
 mod keys;
@@ -196,12 +196,10 @@ impl DeadLetterTable {
         }
     }
 
-    /// Brings the table to hold, of what lies within `ranges`, exactly these letters, in one commit: those that it lacks are
-    /// stored, those that an attempt has left which was never committed are taken back. Creates the table at the first letter.
+    /// Stores those of the letters that the table doesn't hold yet, in one commit, and creates the table at the first.
     ///
     /// - `ledger`: the main table's offsets. Keys are read from there on, once per run while nobody else writes.
-    /// - `ranges`: what the windows that are to be committed have read.
-    /// - `letters`: all of this origin's topic and within `ranges`, any order; a key that comes twice is stored once.
+    /// - `letters`: all of this origin's topic, any order; a key that comes twice is stored once.
     /// - returns how many were stored now, an earlier attempt whose answer was lost included.
     ///
     /// # Errors
@@ -210,6 +208,37 @@ impl DeadLetterTable {
     /// # Panics
     /// If the letters are of another topic.
     pub async fn store<L: Borrow<DeadLetter>>(
+        &mut self,
+        ledger: &Offsets,
+        letters: &[L],
+    ) -> Result<u64, DeadLetterError> {
+        if letters.is_empty() {
+            return Ok(0);
+        }
+        self.change(ledger, &OffsetRanges::default(), letters).await
+    }
+
+    /// Takes back what the table holds within `ranges` beside the letters of the windows that have read them.
+    ///
+    /// - `ledger`: the main table's offsets before these windows were committed.
+    /// - `ranges`: what the windows have read, which *are* committed: of what isn't yet, letters may be another run's.
+    /// - `letters`: all that these windows have brought.
+    ///
+    /// # Errors
+    /// [`DeadLetterError`]; calling again with the same letters is always safe.
+    ///
+    /// # Panics
+    /// If the letters are of another topic.
+    pub async fn take_back<L: Borrow<DeadLetter>>(
+        &mut self,
+        ledger: &Offsets,
+        ranges: &OffsetRanges,
+        letters: &[L],
+    ) -> Result<(), DeadLetterError> {
+        self.change(ledger, ranges, letters).await.map(drop)
+    }
+
+    async fn change<L: Borrow<DeadLetter>>(
         &mut self,
         ledger: &Offsets,
         ranges: &OffsetRanges,

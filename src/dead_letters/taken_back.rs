@@ -17,6 +17,9 @@ use super::Origin;
 use super::keys::{Key, filter_of, keys_of, scannable};
 use crate::catalog::LoadedTable;
 
+/// Rows of a file that are read at once: a letter holds a whole record, which may be large.
+const ROWS_AT_ONCE: usize = 64;
+
 /// The files of a table that hold letters to be taken back.
 pub(super) struct TakenBack {
     table: Table,
@@ -55,7 +58,7 @@ impl TakenBack {
         self.files.iter().map(|task| task.data_file_path.clone()).collect()
     }
 
-    /// The rows of these files that stay, some thousands at a time; in a stream an error means that the store failed.
+    /// The rows of these files that stay, some dozens at a time; in a stream an error means that the store failed.
     pub(super) fn rows_that_stay(
         self,
         origin: &Origin,
@@ -90,5 +93,6 @@ async fn holds(table: &Table, task: &FileScanTask, origin: &Origin, keys: &HashS
 
 fn read(table: &Table, task: &FileScanTask) -> iceberg::Result<ArrowRecordBatchStream> {
     let tasks = futures::stream::once(std::future::ready(Ok(task.clone()))).boxed();
-    Ok(table.reader_builder().build().read(tasks)?.stream())
+    let reader = table.reader_builder().with_batch_size(ROWS_AT_ONCE).build();
+    Ok(reader.read(tasks)?.stream())
 }

@@ -125,7 +125,7 @@ async fn keys(catalog: &Catalog) -> Vec<(i32, i64)> {
 }
 
 async fn stores(table: &mut DeadLetterTable, ledger: &Offsets, letters: &[DeadLetter], expect: u64) {
-    let stored = table.store(ledger, &OffsetRanges::default(), letters).await;
+    let stored = table.store(ledger, letters).await;
     assert_eq!(stored.expect("stored"), expect);
 }
 
@@ -260,14 +260,7 @@ async fn runs_that_bring_the_same_letters_at_once_double_none() {
             .drain(..)
             .map(|mut run| {
                 let (from, brought) = (from.clone(), brought.clone());
-                tokio::spawn(async move {
-                    (
-                        run.store(&from, &OffsetRanges::default(), &brought)
-                            .await
-                            .expect("stored"),
-                        run,
-                    )
-                })
+                tokio::spawn(async move { (run.store(&from, &brought).await.expect("stored"), run) })
             })
             .collect();
         let mut stored = 0;
@@ -370,8 +363,9 @@ async fn pipelines_clusters_and_topics_that_share_a_table_lose_no_letter() {
         stores(&mut of(&catalog, change), &from, &letters(0, 0..3), 1).await;
         // That of each other origin stays, whatever these offsets bring now.
         let mut own = of(&catalog, change);
-        let stored = own.store(&from, &read(0..1), &letters(0, 1..3)).await.expect("stored");
-        assert_eq!(stored, 0);
+        own.take_back(&from, &read(0..1), &letters(0, 1..3))
+            .await
+            .expect("taken back");
     }
     let (keys, rows) = (keys(&catalog).await, rows(&catalog).await);
     assert_eq!(keys, [[(0, 1); 7], [(0, 2); 7]].concat());
@@ -399,10 +393,18 @@ async fn letters_of_an_attempt_that_was_never_committed_are_taken_back() {
     // Its commit never came. What is read again rejects 6 still, and 9 for the first time; 8 isn't read yet.
     let mut next = table(&catalog);
     let rejected: Vec<_> = letters(0, 6..7).into_iter().chain(letters(0, 9..10)).collect();
-    assert_eq!(next.store(&from, &read(5..8), &rejected).await.expect("stored"), 1);
+    stores(&mut next, &from, &rejected, 1).await;
+    assert_eq!(
+        keys(&catalog).await,
+        [(0, 5), (0, 6), (0, 7), (0, 8), (0, 9)],
+        "none before the commit"
+    );
+    next.take_back(&from, &read(5..8), &rejected).await.expect("taken back");
     assert_eq!(keys(&catalog).await, [(0, 6), (0, 8), (0, 9)]);
     let snapshot = loaded(&catalog).await.metadata.current_snapshot_id();
-    assert_eq!(next.store(&from, &read(5..8), &rejected).await.expect("stored"), 0);
+    next.take_back(&from, &read(5..8), &rejected)
+        .await
+        .expect("nothing to do");
     assert_eq!(
         loaded(&catalog).await.metadata.current_snapshot_id(),
         snapshot,
@@ -411,7 +413,7 @@ async fn letters_of_an_attempt_that_was_never_committed_are_taken_back() {
     // A window without letters takes the rest back; the letter before the ledger stays.
     let none: [DeadLetter; 0] = [];
     let from = ledger(&[(0, 7)]);
-    assert_eq!(next.store(&from, &read(7..12), &none).await.expect("stored"), 0);
+    next.take_back(&from, &read(7..12), &none).await.expect("taken back");
     assert_eq!(keys(&catalog).await, [(0, 6)]);
     assert_eq!(
         rows(&catalog).await["error"].as_string::<i32>().value(0),
@@ -446,16 +448,22 @@ async fn a_table_of_an_earlier_version_gets_the_new_columns_and_keeps_its_letter
     let mut run = table(&catalog);
     // A look alone changes nothing.
     let none: [DeadLetter; 0] = [];
-    assert_eq!(run.store(&from, &read(0..9), &none).await.expect("stored"), 0);
+    run.take_back(&from, &read(0..9), &none).await.expect("nothing to do");
     assert_eq!(run.count_from(&from).await.expect("counted"), 0);
     assert_eq!(loaded(&catalog).await.metadata.snapshots().len(), 1);
+    // Killed once the columns were there: the snapshot is still of the schema before.
+    let table_now = loaded(&catalog).await;
+    let schema = columns::evolved(&table_now.metadata).expect("columns are lacking");
+    assert!(run.evolve(&table_now, schema).await.expect("an answer").is_some());
+    assert_eq!(run.count_from(&from).await.expect("counted"), 0);
+    let mut run = table(&catalog);
     // Whose the old ones are can't be told, so they are nobody's: none is lost.
     stores(&mut run, &from, &letters(0, 1..3), 2).await;
     assert_eq!(keys(&catalog).await, [(0, 0), (0, 1), (0, 1), (0, 2)]);
     let rows = rows(&catalog).await;
     let whose = rows["pipeline"].as_string::<i32>();
     assert_eq!((0..4).filter(|row| whose.is_valid(*row)).count(), 2);
-    assert_eq!(run.store(&from, &read(0..9), &none).await.expect("stored"), 0);
+    run.take_back(&from, &read(0..9), &none).await.expect("taken back");
     assert_eq!(keys(&catalog).await, [(0, 0), (0, 1)]);
 }
 
@@ -519,9 +527,7 @@ async fn check_made_by_others(fields: Vec<NestedField>, spec: UnboundPartitionSp
         format_version: FormatVersion::V2,
     };
     catalog.create(&ident(), creation).await.expect("a table");
-    let answer = table(&catalog)
-        .store(&ledger(&[(0, 0)]), &OffsetRanges::default(), &letters(0, 0..2))
-        .await;
+    let answer = table(&catalog).store(&ledger(&[(0, 0)]), &letters(0, 0..2)).await;
     match expect {
         Ok(count) => {
             assert_eq!(answer.expect("stored"), count);

@@ -220,6 +220,8 @@ impl Admin {
             .remove("max.partition.fetch.bytes")
             .set("fetch.message.max.bytes", "65536")
             .set("queued.min.messages", "1")
+            // An entry of one partition holds up the fetches of all.
+            .set("fetch.queue.backoff.ms", "1")
             .set("fetch.wait.max.ms", "10");
         let client: BaseConsumer<LogContext> = config.create_with_context(LogContext).map_err(failed)?;
         let list = positions::list(topic, positions.iter().copied());
@@ -268,6 +270,8 @@ impl Admin {
                         unanswered.remove(&partition);
                         diverged.insert(partition, at);
                     }
+                    // It was compared, or nothing would have been fetched, and what was fetched is damaged.
+                    (code, _) if kind(code) == Kind::Damaged => drop(unanswered.remove(&partition)),
                     // It was compared, and may only not be read.
                     (RDKafkaErrorCode::TopicAuthorizationFailed, _) => drop(unanswered.remove(&partition)),
                     _ => reason = words,

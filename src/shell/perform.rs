@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
+use tracing::warn;
 
 use crate::catalog::stage::{Change, fresh_snapshot_id, stage};
 use crate::catalog::{CatalogError, Committed, HiveCatalog, LoadedTable, PublishError, SwapAnswer, ViewError};
@@ -257,16 +258,14 @@ impl Aside {
         Ok(Aside { topic, table })
     }
 
-    /// Stores the letters of windows; in the table each once and no others of these offsets, in the topic at least once.
-    pub async fn store(
-        &self,
-        ledger: &Offsets,
-        ranges: &OffsetRanges,
-        windows: &[Arc<Letters>],
-    ) -> Result<(), Unprepared> {
+    /// Stores the letters of windows; in the table each once, in the topic at least once.
+    pub async fn store(&self, ledger: &Offsets, windows: &[Arc<Letters>]) -> Result<(), Unprepared> {
         let letters: Vec<&DeadLetter> = windows.iter().flat_map(|letters| letters.all()).collect();
+        if letters.is_empty() {
+            return Ok(());
+        }
         if let Some(table) = &self.table {
-            let stored = table.lock().await.store(ledger, ranges, &letters).await;
+            let stored = table.lock().await.store(ledger, &letters).await;
             stored.map_err(|error| {
                 if error.retryable() {
                     return Unprepared::Yet(chain(&error));
@@ -276,9 +275,6 @@ impl Aside {
                     "nothing of the window was stored. Name another table in `errors.deadLetter.table`, or alter this one, then run again",
                 ))
             })?;
-        }
-        if letters.is_empty() {
-            return Ok(());
         }
         kill_points::pass(KillPoint::Inside(Place::LettersStored));
         if let Some(topic) = &self.topic {
@@ -292,6 +288,36 @@ impl Aside {
             }
         }
         Ok(())
+    }
+}
+
+/// Letters of windows, to be compared with what their table holds.
+pub(super) struct Brought {
+    /// The main table's offsets before the windows were committed.
+    pub ledger: Offsets,
+    /// What the windows have read.
+    pub ranges: OffsetRanges,
+    /// Their letters.
+    pub letters: Vec<Arc<Letters>>,
+}
+
+impl Aside {
+    /// Takes back, of what committed windows have read, the letters that aren't theirs. What can't be done is told: the commit
+    /// stands all the same.
+    pub async fn take_back(&self, windows: &Brought) {
+        let Some(table) = &self.table else { return };
+        let letters: Vec<&DeadLetter> = windows.letters.iter().flat_map(|letters| letters.all()).collect();
+        let done = table
+            .lock()
+            .await
+            .take_back(&windows.ledger, &windows.ranges, &letters)
+            .await;
+        if let Err(error) = done {
+            warn!(
+                error = chain(&error),
+                "dead letters of records that are rows now may be left"
+            );
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::kill_points::{self, Effect, KillPoint};
 use crate::run::{Action, Event, Outcome};
 use crate::shell::conductor::answers::Answer;
 use crate::shell::conductor::{Conductor, Sealing};
-use crate::shell::perform::{Unprepared, Unpublished};
+use crate::shell::perform::{Brought, Unprepared, Unpublished};
 use crate::shell::report::TableReport;
 use crate::shell::tables::TableForm;
 use crate::shell::{open, perform};
@@ -124,6 +124,7 @@ impl Conductor {
                     info!(table = %world.ident, windows = windows.len(), "windows dropped: their records are read again");
                 }
                 self.commit_began = None;
+                self.brought = None;
                 self.deadlines.commit_ended();
                 for window in windows {
                     self.sealed.remove(&window);
@@ -154,7 +155,11 @@ impl Conductor {
             .ledger()
             .map(|ledger| ledger.offsets.clone())
             .unwrap_or_default();
-        let ranges = self.run.committing();
+        self.brought = Some(Brought {
+            ledger: ledger.clone(),
+            ranges: self.run.committing(),
+            letters: letters.clone(),
+        });
         let (world, aside, known) = (self.world.clone(), self.aside.clone(), self.topic_id.clone());
         self.begin(Effect::Prepare, async move {
             wait(after).await;
@@ -176,7 +181,7 @@ impl Conductor {
                 }
                 Ok(_) => {}
             }
-            let answer = match aside.store(&ledger, &ranges, &letters).await {
+            let answer = match aside.store(&ledger, &letters).await {
                 Ok(()) => Ok(()),
                 Err(Unprepared::Yet(error)) => Err(error),
                 Err(Unprepared::ForEver(failure)) => return Answer::Event(Event::Failed(failure)),
@@ -187,8 +192,13 @@ impl Conductor {
 
     fn publish(&mut self, ledger: Ledger, after: Millis) {
         let (world, points) = (self.world.clone(), self.points.clone());
+        // What is published first is what was just committed; attempts after that bring none.
+        let (aside, brought) = (self.aside.clone(), self.brought.take());
         self.begin(Effect::Publish, async move {
             wait(after).await;
+            if let Some(brought) = brought {
+                aside.take_back(&brought).await;
+            }
             match perform::publish(&world, &points, &ledger).await {
                 Ok(ahead) => Answer::Published(Ok((ledger.offsets, ahead))),
                 Err(Unpublished::Yet(error)) => Answer::Published(Err(error)),

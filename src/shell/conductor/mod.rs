@@ -53,7 +53,7 @@ use crate::shell::conductor::answers::Answer;
 pub(in crate::shell) use crate::shell::conductor::counts::close;
 use crate::shell::conductor::lines::Lines;
 use crate::shell::open::{Clients, Topic, World};
-use crate::shell::perform::Aside;
+use crate::shell::perform::{Aside, Brought};
 use crate::shell::probe::probe;
 use crate::shell::report::{Counters, OffsetSpan, TableReport};
 use crate::shell::tables::TableForm;
@@ -202,6 +202,8 @@ struct Conductor {
     sealed: HashMap<WindowId, (LineWindow, SealReason)>,
     /// The windows of the commit under way.
     committing: Vec<WindowId>,
+    /// What they have brought, until they are committed or dropped.
+    brought: Option<Brought>,
     unreachable_since: Option<(Millis, String)>,
     /// Since when this member waits for its first assignment, or was last told that its group is well.
     unassigned_since: Option<Millis>,
@@ -323,6 +325,7 @@ impl Conductor {
             sealing: HashMap::new(),
             sealed: HashMap::new(),
             committing: Vec::new(),
+            brought: None,
             unreachable_since: None,
             unassigned_since: None,
             deadlines: Deadlines::new(

@@ -143,7 +143,7 @@ async fn create(catalog: &Catalog, codec: &str, partitions: i32) -> LoadedTable 
     let admitted = admit_start(view, &source(), &starts)
         .expect("a new table")
         .expect("a start");
-    let change = Change::of(plan(admitted), &table.metadata, 1, Uuid::new_v4(), now_ms());
+    let change = Change::of(plan(admitted), &table.metadata, 1, now_ms());
     swap(catalog, table, change).await
 }
 
@@ -177,7 +177,7 @@ async fn commit(catalog: &Catalog, known: LoadedTable, id: WindowId, partitions:
     };
     let admitted = admit(view, &source(), vec![window]).expect("nobody else commits");
     let snapshot = fresh_snapshot_id(&table.metadata);
-    let change = Change::of(plan(admitted), &table.metadata, snapshot, Uuid::new_v4(), now_ms());
+    let change = Change::of(plan(admitted), &table.metadata, snapshot, now_ms());
     swap(catalog, table, change).await
 }
 

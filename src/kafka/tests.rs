@@ -223,8 +223,14 @@ fn a_position_past_what_its_leader_wrote_is_told_and_one_at_its_end_is_not() {
     let (mut gone, mut read) = (false, false);
     while !(gone && read) {
         member.wait(&world, "word of both", |event| match event {
-            KafkaEvent::OffsetsGone { partition, .. } => Some(gone |= partition == P0),
-            KafkaEvent::Fetched { epoch: 2, chunk, .. } => Some(read |= chunk.partition == P1),
+            KafkaEvent::OffsetsGone { partition, .. } => {
+                gone |= partition == P0;
+                Some(())
+            }
+            KafkaEvent::Fetched { epoch: 2, chunk, .. } => {
+                read |= chunk.partition == P1;
+                Some(())
+            }
             _ => None,
         });
     }

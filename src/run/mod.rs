@@ -142,6 +142,7 @@ pub enum Event {
 }
 
 /// What a swap came to, as far as it is known.
+#[expect(clippy::large_enum_variant, reason = "there is one for each commit")]
 #[derive(Debug, Clone)]
 pub enum Swapped {
     /// The table is now like this.

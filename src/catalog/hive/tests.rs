@@ -760,7 +760,9 @@ fn play(seed: u64) -> (u64, u64) {
     // From now on nothing fails; those that were frozen wake, and one comes that reads all that is left.
     bucket.state().fault_in = 0;
     slots.push(Some(launch(0, true)));
-    for request in std::mem::take(&mut bucket.state().in_transit) {
+    // Taken first: an arrival wants the state as well.
+    let in_transit = std::mem::take(&mut bucket.state().in_transit);
+    for request in in_transit {
         let _ = at_once(bucket.arrive(&request));
     }
     while slots.iter().any(Option::is_some) {

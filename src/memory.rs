@@ -6,6 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// What a batch may come to however little memory there is: brokers take one of 1 MiB unless their owner says otherwise.
+const BATCH_BYTES_MIN: usize = 16 << 20;
+
 /// What the program holds before it reads a record: its code, its clients, their threads and tables.
 const PROGRAM_BYTES: u64 = 64 << 20;
 
@@ -17,10 +20,13 @@ const QUEUES_BYTES_MAX: usize = 20 << 20;
 /// The least that one pipeline is given: a chunk, a fetch, and some rows, a MiB or more of each.
 const PIPELINE_BYTES_MIN: u64 = 8 << 20;
 
+/// What a process may hold where nobody says otherwise and its tables can do with it.
+pub const LIMIT_DEFAULT: u64 = 512 << 20;
+
 /// What counted memory is held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// What librdkafka may hold in its queues: reserved as long as a consumer lives, since nobody sees how full they are.
+    /// What waits in librdkafka's queues, unpacked: as many entries as are there, each as large as they lately were.
     Queues,
     /// Chunks between Kafka and the lines.
     Chunks,
@@ -111,6 +117,11 @@ impl Memory {
         }
     }
 
+    /// The limit of `pipelines` in one process where nobody sets one: [`LIMIT_DEFAULT`], or what they take where that is more.
+    pub fn default_for(pipelines: usize) -> u64 {
+        LIMIT_DEFAULT.max(Memory::least_for(pipelines))
+    }
+
     /// The smallest limit that `pipelines` in one process can be held to.
     pub fn least_for(pipelines: usize) -> u64 {
         PROGRAM_BYTES + PIPELINE_BYTES_MIN * pipelines as u64
@@ -127,6 +138,15 @@ impl Memory {
             chunks: own / 8,
             files: own / 8 * 3,
         }
+    }
+}
+
+impl Shares {
+    /// What one batch of records may come to once it is unpacked: half of all that the pipeline has, since its records are
+    /// copied into chunks while it is there. Never less than what brokers take into a batch, which comes as it is where it
+    /// wasn't packed.
+    pub fn batch(&self) -> usize {
+        (self.chunks * 4).clamp(BATCH_BYTES_MIN, i32::MAX as usize)
     }
 }
 
@@ -212,6 +232,8 @@ mod tests {
     fn shares_leave_room_for_what_is_not_counted() {
         for (limit_mib, pipelines) in [(16, 1), (64, 1), (128, 2), (512, 1), (512, 10), (16_384, 3)] {
             let Shares { queues, chunks, files } = Memory::new(limit_mib << 20).share_of_one_in(pipelines);
+            assert_eq!(Memory::default_for(56), LIMIT_DEFAULT);
+            assert_eq!(Memory::default_for(60), Memory::least_for(60));
             let all = ((queues + chunks + files) * pipelines) as u64;
             assert!(queues > 0 && chunks > 0 && files > 0, "{limit_mib} MiB");
             assert!(all <= (limit_mib << 20) * 5 / 8, "{limit_mib} MiB: {all}");

@@ -19,7 +19,7 @@ use super::progress::Bars;
 use super::{Refused, block_on};
 use crate::config::{self, Pipeline};
 use crate::error::{Exit, Failure};
-use crate::memory::Memory;
+use crate::memory::{LIMIT_DEFAULT, Memory};
 use crate::observe::metrics::Metrics;
 use crate::observe::{Observed, Table, server};
 use crate::resident::resident;
@@ -48,9 +48,9 @@ pub(super) struct RunArgs {
     /// Only this table; may be repeated
     #[arg(long = "table", value_name = "NAME")]
     tables: Vec<String>,
-    /// The most memory for the whole process
-    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = size)]
-    memory: ByteSize,
+    /// The most memory for the whole process [default: 512MiB, or 64MiB and 8MiB for each table where that is more]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<ByteSize>,
     /// Threads per table that decode and encode, at most; more than one work only while they are behind [default: the cores but one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     lines: Option<u16>,
@@ -72,11 +72,15 @@ pub(super) struct RunArgs {
 pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
     let started = Instant::now();
     let id = Uuid::now_v7();
-    let memory = Memory::new(args.memory.as_u64());
     let loaded = config::load(&args.files)
         .map_err(Refused::from)
         .and_then(|pipelines| chosen(pipelines, &args.tables).map_err(Refused::from))
         .and_then(|pipelines| held(pipelines, args.memory).map_err(Refused::from));
+    let tables = loaded.as_ref().map_or(1, Vec::len);
+    let memory = Memory::new(
+        args.memory
+            .map_or_else(|| Memory::default_for(tables), |set| set.as_u64()),
+    );
     let pipelines = match loaded {
         Ok(pipelines) => pipelines,
         Err(refused) => {
@@ -94,6 +98,13 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
         LOG_FILTER
     };
     logs::start(args.log_format.unwrap_or(LogFormat::Text), filter, bars.clone());
+    if args.memory.is_none() && memory.limit() > LIMIT_DEFAULT {
+        let limit = ByteSize::b(memory.limit());
+        tracing::info!(
+            tables,
+            "`--memory` isn't set: {limit}, since these tables don't fit into less"
+        );
+    }
     let listen = args.listen.or((!args.once).then_some(LISTEN_DEFAULT));
     let options = RunOptions {
         run: id,
@@ -236,7 +247,8 @@ pub(super) fn chosen(pipelines: Vec<Pipeline>, names: &[String]) -> Result<Vec<P
 }
 
 /// Refuses a limit that so many tables can't be held to.
-fn held(pipelines: Vec<Pipeline>, limit: ByteSize) -> Result<Vec<Pipeline>, Failure> {
+fn held(pipelines: Vec<Pipeline>, limit: Option<ByteSize>) -> Result<Vec<Pipeline>, Failure> {
+    let Some(limit) = limit else { return Ok(pipelines) };
     let (least, tables) = (Memory::least_for(pipelines.len()), pipelines.len());
     if limit.as_u64() >= least {
         return Ok(pipelines);

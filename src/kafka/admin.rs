@@ -10,7 +10,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::metadata::Metadata;
 use rdkafka::{Message, Offset as Logical, TopicPartitionList};
 
-use crate::kafka::batch::{Entry, FetchQueue, Record};
+use crate::kafka::batch::{Entry, FetchQueue, Record, limit_fetch};
 use crate::kafka::config::{self, LogContext, ReasonContext};
 use crate::kafka::error::{KafkaError, Kind, kind};
 use crate::kafka::{positions, topic_id};
@@ -19,6 +19,9 @@ use crate::units::Millis;
 
 /// Group of the reader of samples. It is never joined and nothing is committed for it; librdkafka wants one to assign.
 const SAMPLE_GROUP: &str = "aperio-samples";
+
+/// What one fetch of a look asks for: nobody knows yet what it becomes once it is unpacked.
+const LOOK_BYTES: usize = 4 << 10;
 
 /// Events looked at for the reason why a question wasn't answered: brokers that are tried in turn each leave a few, and
 /// as many lines of the log.
@@ -405,13 +408,15 @@ impl Admin {
             .map_err(|cause| KafkaError::of("connecting", "", &cause))
     }
 
-    /// Makes a client that may be assigned partitions, with these properties of its own.
+    /// Makes a client that may be assigned partitions and fetches little at a time, with these properties of its own.
     pub(super) fn reader(&self, own: &BTreeMap<String, String>) -> Result<BaseConsumer<LogContext>, KafkaError> {
         let mut properties = self.properties.clone();
         properties.extend(own.clone());
-        config::consumer(&self.brokers, self.read_committed, &properties, Some(SAMPLE_GROUP))
+        let client = config::consumer(&self.brokers, self.read_committed, &properties, Some(SAMPLE_GROUP))
             .create_with_context(LogContext)
-            .map_err(|cause| KafkaError::of("connecting", "", &cause))
+            .map_err(|cause| KafkaError::of("connecting", "", &cause))?;
+        limit_fetch(&client, LOOK_BYTES);
+        Ok(client)
     }
 
     /// How long one question may take.
@@ -451,7 +456,11 @@ impl Admin {
     ) -> Result<Looked, KafkaError> {
         let begins = self.beginnings(topic)?;
         let ends = self.ends(topic)?;
-        let client = self.client_of(SAMPLE_GROUP)?;
+        // A few batches at a time, whatever they become.
+        let client = self.reader(&BTreeMap::from([(
+            "queued.max.messages.kbytes".to_owned(),
+            "1024".to_owned(),
+        )]))?;
         let mut sample = Sample {
             client,
             topic,

@@ -64,6 +64,12 @@ impl<C: ConsumerContext + 'static> FetchQueue<C> {
         &self.consumer
     }
 
+    /// Returns how many entries wait in the queue.
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: the queue is valid until `drop`.
+        unsafe { sys::rd_kafka_queue_length(self.queue) }
+    }
+
     /// Makes what is fetched from a partition come to this queue, from now on and over later assignments.
     ///
     /// Returns false while librdkafka doesn't know the partition, which is at the latest once it is assigned.
@@ -108,6 +114,30 @@ impl<C: ConsumerContext + 'static> FetchQueue<C> {
             resume_unwind(panic);
         }
     }
+}
+
+/// Makes each fetch that a client begins from now on ask for `bytes` at most; a broker gives the first batch whole all the same.
+///
+/// - `bytes`: up to what `fetch.max.bytes` was when the client was made: other limits followed from it.
+///
+/// librdkafka has no function for it. Its client reads the one number for each request that it makes (2.12.1, rdkafka_fetcher.c,
+/// `rd_kafka_broker_fetch_toppars`; nothing else does once the client is made), so it may change in between.
+pub(crate) fn limit_fetch<C: ConsumerContext>(consumer: &BaseConsumer<C>, bytes: usize) {
+    let value = CString::new(bytes.to_string()).expect("digits");
+    let mut why = [0; 256];
+    // SAFETY: the client is valid while `consumer` lives, and its configuration as long; texts are NUL-terminated, and `why` is as
+    // long as is said. What is written is one aligned `int` that is read as one, on another thread, by either value.
+    let answer = unsafe {
+        let config = sys::rd_kafka_conf(consumer.client().native_ptr()).cast_mut();
+        sys::rd_kafka_conf_set(
+            config,
+            c"fetch.max.bytes".as_ptr(),
+            value.as_ptr(),
+            why.as_mut_ptr(),
+            why.len(),
+        )
+    };
+    debug_assert!(answer == sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK, "{answer:?}");
 }
 
 /// One call of [`FetchQueue::drain`].

@@ -80,6 +80,11 @@ impl Budget {
         })
     }
 
+    /// The memory that it is a part of.
+    pub fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
     /// Returns the bytes that nobody holds.
     pub fn available(&self) -> usize {
         self.0.free(&self.0.taken())

@@ -49,10 +49,22 @@ pub struct ConsumerSettings {
     pub max_poll_records: usize,
     /// A chunk is closed once its columns hold this many bytes; one record more may still be inside.
     pub chunk_bytes_max: usize,
+    /// What one answer of a broker may come to in memory once it is unpacked; of one batch, [`Shares::batch`] bounds it.
+    ///
+    /// [`Shares::batch`]: crate::memory::Shares::batch
+    pub answer_bytes_max: usize,
     /// librdkafka properties; those that exactly-once owns are overridden.
     pub client: BTreeMap<String, String>,
     /// Where it counts what it does.
     pub meter: Arc<Meter>,
+}
+
+impl ConsumerSettings {
+    /// Says whether batches are compared with their checksums.
+    fn checks(&self) -> bool {
+        let set = self.client.get(config::CHECK_CRCS);
+        set.is_none_or(|set| matches!(set.as_str(), "true" | "t" | "1"))
+    }
 }
 
 /// What happened at Kafka.
@@ -114,6 +126,8 @@ pub enum KafkaEvent {
         partition: Partition,
         /// The offset to read next.
         at: Offset,
+        /// It came as it was written, and can't be unpacked: there is no room, or it was packed wrongly.
+        unpackable: bool,
         /// librdkafka's words.
         reason: String,
     },
@@ -192,12 +206,10 @@ impl Consumer {
         let failed = |cause| KafkaError::of("joining the group", &settings.topic, &cause);
         let client: BaseConsumer<Membership> = client_config(&settings).create_with_context(context).map_err(failed)?;
         info!(topic = settings.topic, group = settings.group, "joining the group");
-        if let Some(set) = settings.client.get(config::CHECK_CRCS)
-            && !matches!(set.as_str(), "true" | "t" | "1")
-        {
+        if !settings.checks() {
             warn!(
                 topic = settings.topic,
-                "`consumerConfig` says `check.crcs: {set}`: records that were damaged are taken as they are, or skipped"
+                "`consumerConfig` switches `check.crcs` off: records that were damaged are taken as they are, or skipped"
             );
         }
         client.subscribe(&[&settings.topic]).map_err(failed)?;
@@ -291,8 +303,15 @@ impl Drop for Farewell {
     }
 }
 
+/// The most that one fetch asks for, in bytes, unless `fetch.max.bytes` says otherwise.
+const FETCH_BYTES_MAX: usize = 1 << 20;
+
 fn client_config(settings: &ConsumerSettings) -> rdkafka::ClientConfig {
     let mut client = settings.client.clone();
+    // What the size of fetches follows from.
+    client
+        .entry("statistics.interval.ms".to_owned())
+        .or_insert_with(|| "100".to_owned());
     // One queue for all partitions; librdkafka's 64 MiB would be an eighth of the whole process.
     client
         .entry("queued.max.messages.kbytes".to_owned())

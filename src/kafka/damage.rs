@@ -116,9 +116,7 @@ impl Admin {
         deadline: Instant,
     ) -> Result<First, KafkaError> {
         let failed = |cause| KafkaError::of(doing, topic, &cause);
-        // One batch comes whole, whatever is allowed.
-        let small = BTreeMap::from([("fetch.message.max.bytes".to_owned(), "1000".to_owned())]);
-        let client: Arc<BaseConsumer<LogContext>> = Arc::new(self.reader(&small)?);
+        let client: Arc<BaseConsumer<LogContext>> = Arc::new(self.reader(&BTreeMap::new())?);
         let mut queue = FetchQueue::new(Arc::clone(&client), 1);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition.0, Logical::Offset(offset.get()))

@@ -12,6 +12,7 @@ pub mod config;
 pub mod consumer;
 pub mod damage;
 pub mod error;
+mod fetch_size;
 pub mod meter;
 mod positions;
 pub mod producer;

@@ -86,6 +86,7 @@ impl World {
             read_committed: true,
             max_poll_records: 64,
             chunk_bytes_max: 1 << 20,
+            answer_bytes_max: 4 << 20,
             client: [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),

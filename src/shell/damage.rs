@@ -1,8 +1,11 @@
 //! What a run says where a partition can't be read on: what is damaged, and how to go past it.
 
+use bytesize::ByteSize;
+
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::damage::Found;
 use crate::kafka::error::KafkaError;
+use crate::memory::Shares;
 use crate::offsets::{Offset, Partition};
 use crate::run::start::named;
 use crate::shell::open::World;
@@ -15,6 +18,18 @@ impl World {
         let topic = self.pipeline.source.topic.clone();
         let found = self.damage_found(topic.clone(), partition, at).await;
         told(&topic, &self.pipeline.full_name(), partition, at, &reason, found)
+    }
+
+    /// Tells that a batch came as it was written and can't be unpacked.
+    ///
+    /// - `limit`: `--memory`, in bytes.
+    pub fn too_large(&self, partition: Partition, at: Offset, reason: &str, shares: &Shares, limit: u64) -> Failure {
+        let topic = named(&self.pipeline.source.topic, partition);
+        let (batch, limit) = (ByteSize::b(shares.batch() as u64), ByteSize::b(limit));
+        Failure::new(Exit::Config, format!("a batch of {topic} can't be unpacked within `--memory {limit}`"))
+            .detail(format!("reading stopped at offset {at}: {reason}; {batch} are allowed for one batch"))
+            .hint("nothing of it is in the table. Give the run more `--memory`. If no memory is enough, its producer packed it wrongly: \
+                   `aperio sync-points reset` goes past it, and Kafka's `kafka-dump-log.sh` says where it ends")
     }
 }
 

@@ -197,7 +197,7 @@ fn damage_on_a_disk_ends_the_run_at_once_and_is_gone_past_as_it_says() {
     let work = workspace(&kafka, "damage_value", believed);
     let outcome = work.start_once(&[]).wait().expect_code(0);
     assert!(
-        outcome.stderr.contains("`consumerConfig` says `check.crcs: false`"),
+        outcome.stderr.contains("`consumerConfig` switches `check.crcs` off"),
         "{outcome:#?}"
     );
     assert_eq!(ids(&work, "damage_value").len() as i64, BATCHES * RECORDS);

@@ -243,3 +243,89 @@ fn several_lines_fill_a_window_once_they_are_behind_also_while_columns_are_added
     });
     assert_eq!(found, [expected]);
 }
+
+/// A line of an ordinary structured log, some 1.5 KB.
+fn log_line(n: u64) -> Record {
+    let text = format!(
+        r#"{{"id":{n},"level":"INFO","service":"checkout-{}","host":"node-{}.eu-west-1.internal","trace":"{:032x}","message":"{}","labels":"{}"}}"#,
+        n % 5,
+        n % 40,
+        n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        "request handled without an error by the upstream service ".repeat(12),
+        "team=payments,tier=backend,zone=a;".repeat(18),
+    );
+    Record::of(text).partition((n % 16) as i32)
+}
+
+#[test]
+fn what_is_packed_well_stays_within_the_memory_once_unpacked() {
+    type Make = fn(u64) -> Record;
+    let kafka = Kafka::shared();
+    let topics: [(&str, Make, u64, &[(&str, u64)]); 2] = [
+        ("load_logs_zstd", log_line, 160_000, &[("zstd", 128), ("zstd", 256)]),
+        ("load_logs_lz4", log_line, 80_000, &[("lz4", 128)]),
+    ];
+    for (topic, make, records, runs) in topics {
+        produce::create_topic(kafka, topic, 16, &[]);
+        produce::produce_packed(kafka, topic, runs[0].0, (0..records).map(make));
+        for (_, memory_mib) in runs {
+            let work = workspace(kafka, topic, "", "");
+            let memory = format!("{memory_mib}MiB");
+            let outcome = work
+                .start_once(&["--output", "json", "--memory", &memory])
+                .wait()
+                .expect_code(0);
+            let report = outcome.report();
+            println!("{topic}, {memory}: {}, {} ms", report["memory"], report["millis"]);
+            assert_within(&outcome, *memory_mib);
+            assert_eq!(report["tables"][0]["rowsWritten"], records);
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_is_larger_than_the_memory_says_so() {
+    let (kafka, topic) = (Kafka::shared(), "load_batch");
+    produce::create_topic(kafka, topic, 1, &[]);
+    let letters = format!(r#"{{"id":1,"text":"{}"}}"#, "a".repeat(60_000_000));
+    produce::produce_packed(kafka, topic, "zstd", [Record::of(r#"{"id":0}"#)]);
+    produce::produce_packed(kafka, topic, "zstd", [Record::of(letters)]);
+    let columns = "    columns: [{name: id, type: long}, {name: text, type: string}]\n";
+    let work = workspace(kafka, topic, "", columns);
+    let refused = work
+        .start_once(&["--output", "json", "--memory", "128MiB"])
+        .wait()
+        .expect_code(2);
+    let told = format!("a batch of {topic}/0 can't be unpacked within `--memory 128.0 MiB`");
+    assert!(refused.stderr.contains(&told), "{refused:#?}");
+    assert!(refused.stderr.contains("reading stopped at offset 1"), "{refused:#?}");
+    assert_within(&refused, 128);
+    let outcome = work
+        .start_once(&["--output", "json", "--memory", "1GiB"])
+        .wait()
+        .expect_code(0);
+    assert_eq!(outcome.report()["tables"][0]["rowsWritten"], 1);
+}
+
+#[test]
+fn without_a_limit_many_tables_get_the_memory_that_they_take() {
+    const TABLES: u64 = 60;
+    let (kafka, topic) = (Kafka::shared(), "load_default");
+    produce::create_topic(kafka, topic, 1, &[]);
+    produce::produce(kafka, topic, [Record::of(r#"{"id":0}"#)]);
+    let mut yaml = "partitionedTables:\n".to_owned();
+    for table in 0..TABLES {
+        let brokers = kafka.brokers();
+        yaml.push_str(&format!(
+            "  - name: load_default_{table}\n    source: {{brokers: \"{brokers}\", topic: {topic}, format: json}}\n"
+        ));
+    }
+    let work = Workspace::new(&yaml);
+    let outcome = work.start_once(&["--output", "json"]).wait().expect_code(0);
+    assert_within(&outcome, 64 + 8 * TABLES);
+    assert!(
+        outcome.stderr.contains("`--memory` isn't set: 544.0 MiB"),
+        "{}",
+        outcome.stderr
+    );
+}

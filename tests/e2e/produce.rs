@@ -183,6 +183,19 @@ pub fn add_partitions(kafka: &Kafka, topic: &str, count: usize) {
     assert!(known, "topic `{topic}` has no {count} partitions");
 }
 
+/// Produces records in batches that are packed with `codec`, and waits until the broker has them all.
+pub fn produce_packed(kafka: &Kafka, topic: &str, codec: &str, records: impl IntoIterator<Item = Record>) {
+    let producer: BaseProducer = config(kafka)
+        .set("linger.ms", "200")
+        .set("compression.type", codec)
+        .set("message.max.bytes", "200000000")
+        .set("queue.buffering.max.kbytes", "400000")
+        .create()
+        .expect("a producer");
+    send_all(&producer, topic, records);
+    producer.flush(LIMIT).expect("the broker takes all");
+}
+
 /// Produces records and waits until the broker has them all.
 pub fn produce(kafka: &Kafka, topic: &str, records: impl IntoIterator<Item = Record>) {
     let producer: BaseProducer = config(kafka)

@@ -53,7 +53,11 @@ pub(super) struct Outgoing {
 pub(super) enum What {
     Chunk(Chunk, usize),
     Caught(Offset),
-    Damaged { at: Offset, reason: String },
+    Damaged {
+        at: Offset,
+        unpackable: bool,
+        reason: String,
+    },
 }
 
 fn opened(state: &State) -> Vec<Open> {
@@ -123,7 +127,7 @@ impl Assembly {
     }
 
     /// Ends a partition at a batch that can't be read: what librdkafka goes on with, behind it, isn't taken.
-    pub(super) fn halt(&mut self, partition: Partition, reason: String) {
+    pub(super) fn halt(&mut self, partition: Partition, unpackable: bool, reason: String) {
         let Some(index) = self.find(partition) else {
             return; // Stale, or halted already.
         };
@@ -135,6 +139,7 @@ impl Assembly {
             partition,
             what: What::Damaged {
                 at: open.position,
+                unpackable,
                 reason,
             },
         });

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::state::{Phase, Reading, State};
 use super::{Command, KafkaEvent};
 use crate::kafka::config;
+use crate::kafka::fetch_size::Received;
 use crate::kafka::meter::Meter;
 use crate::kafka::positions;
 use crate::offsets::{Offsets, Partition};
@@ -55,7 +56,9 @@ impl ClientContext for Membership {
         reason.clone_into(&mut held(&self.state).reason);
     }
 
-    fn stats_raw(&self, _statistics: &[u8]) {}
+    fn stats_raw(&self, statistics: &[u8]) {
+        held(&self.state).received = Received::parse(statistics);
+    }
 }
 
 impl ConsumerContext for Membership {

@@ -12,13 +12,16 @@ use tracing::{debug, warn};
 use super::assembly::{Assembly, Outgoing, What};
 use super::membership::{Membership, held};
 use super::state::{Phase, Reading};
-use super::{Command, ConsumerSettings, KafkaEvent};
-use crate::kafka::batch::{Entry, FetchQueue};
+use super::{Command, ConsumerSettings, FETCH_BYTES_MAX, KafkaEvent};
+use crate::kafka::batch::{Entry, FetchQueue, limit_fetch};
 use crate::kafka::budget::Budget;
 use crate::kafka::columns::Sizes;
 use crate::kafka::error::{Kind, kind};
+use crate::kafka::fetch_size::FetchSize;
 use crate::kafka::positions;
+use crate::memory::{Held, Purpose};
 use crate::offsets::{Partition, Position};
+use crate::resident::{give_back, resident};
 
 /// How long one round waits: the delay of a command or a rebalance at most, and 20 rounds a second when idle.
 const ROUND: Duration = Duration::from_millis(50);
@@ -44,11 +47,20 @@ pub(super) struct Reader {
     told: bool,
     /// Since records were denied to us, the time when they were last asked for again.
     denied: Option<Instant>,
+    fetch_size: FetchSize,
+    /// What waits in librdkafka's queue.
+    queued: Held,
 }
 
 impl Reader {
     pub(super) fn new(queue: FetchQueue<Membership>, settings: ConsumerSettings, budget: Budget) -> Self {
+        let most = settings.client.get("fetch.max.bytes");
+        let most = most.and_then(|most| most.parse().ok()).unwrap_or(FETCH_BYTES_MAX);
+        let fetch_size = FetchSize::new(most, settings.answer_bytes_max);
+        limit_fetch(queue.consumer(), fetch_size.bytes());
         Reader {
+            fetch_size,
+            queued: budget.memory().hold(Purpose::Queues),
             queue,
             settings,
             budget,
@@ -65,6 +77,7 @@ impl Reader {
     pub(super) fn run(mut self) {
         while self.obey() {
             self.serve(Duration::ZERO);
+            self.size_fetches();
             self.ask_again();
             self.seek_again();
             self.probe();
@@ -309,6 +322,28 @@ impl Reader {
         }
     }
 
+    /// Makes fetches as large as what they brought lately lets them be, and as small as can be while the process comes close to
+    /// what it may hold.
+    fn size_fetches(&mut self) {
+        let before = self.fetch_size.bytes();
+        let queued = self.queue.len().saturating_mul(self.fetch_size.entry_bytes());
+        self.queued.set(queued);
+        self.fetch_size.queued(queued);
+        let received = held(&self.membership().state).received.take();
+        if let Some(received) = received {
+            self.fetch_size.follow(received);
+            let limit = self.budget.memory().limit();
+            if resident().is_some_and(|resident| resident.now > limit / 8 * 7) {
+                // Reading goes on: only what is read and committed is given back.
+                self.fetch_size.shrink();
+                give_back();
+            }
+        }
+        if self.fetch_size.bytes() != before {
+            limit_fetch(self.queue.consumer(), self.fetch_size.bytes());
+        }
+    }
+
     /// Once records were denied, seeks from time to time where it reads: librdkafka tells of a right that is missing once
     /// only, and nothing at all when it is there again and no record is new; after a seek it tells either.
     fn ask_again(&mut self) {
@@ -352,7 +387,7 @@ impl Reader {
     fn fetch(&mut self) {
         let context = Arc::clone(self.queue.consumer().context());
         let mut assembly = Assembly::new(&held(&context.state), self.settings.chunk_bytes_max, self.sizes);
-        let (mut errors, mut records) = (Vec::new(), 0);
+        let (mut errors, mut records, checks) = (Vec::new(), 0, self.settings.checks());
         // No lock is held meanwhile: librdkafka may call back.
         self.queue.drain(ROUND, |entry| match entry {
             Entry::Record(record) => {
@@ -375,7 +410,11 @@ impl Reader {
                 code,
                 reason,
                 ..
-            } if kind(code) == Kind::Damaged => assembly.halt(partition, reason),
+            } if kind(code) == Kind::Damaged => {
+                // What isn't compared with its checksum may just as well be damaged.
+                let unpackable = code == RDKafkaErrorCode::BadCompression && checks;
+                assembly.halt(partition, unpackable, reason);
+            }
             Entry::Error {
                 partition,
                 code,
@@ -463,9 +502,14 @@ impl Reader {
                     partition,
                     at,
                 }),
-                What::Damaged { at, reason } => {
+                What::Damaged { at, unpackable, reason } => {
                     warn!(topic = %self.settings.topic, %partition, %at, "{reason}");
-                    self.emit(KafkaEvent::Damaged { partition, at, reason });
+                    self.emit(KafkaEvent::Damaged {
+                        partition,
+                        at,
+                        unpackable,
+                        reason,
+                    });
                 }
                 What::Chunk(chunk, bytes) => match self.budget.acquire(bytes, ROUND) {
                     Some(permit) => self.emit(KafkaEvent::Fetched {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::kafka::fetch_size::Received;
 use crate::offsets::{Partition, Position};
 
 /// What this consumer does with one partition of its own.
@@ -30,6 +31,8 @@ pub(super) struct State {
     pub(super) partitions: BTreeMap<Partition, Reading>,
     pub(super) reason: String,
     pub(super) stopping: bool,
+    /// What the client has received, where it was told since it was last asked.
+    pub(super) received: Option<Received>,
 }
 
 impl State {

@@ -29,9 +29,14 @@ const CHUNK_BYTES_MAX: usize = 4 << 20;
 /// librdkafka's own limits that together keep its queues within `bytes`, as far as it has any.
 ///
 /// Half is for what records hold, half for librdkafka's entry of each, some 400 bytes (2.12.1, `rd_kafka_op_t`). A fetch goes on
-/// until either is reached, and what one answer brings comes on top: up to ten times its size where it is compressed.
-fn queue_limits(bytes: usize) -> [(&'static str, usize); 3] {
+/// until either is reached, and what one answer brings comes on top: the size of fetches follows from what it becomes, see
+/// `kafka::fetch_size`, and from statistics, which tell of each partition.
+///
+/// - `batch`: what one batch may come to, which librdkafka holds to for zstd; for others it is what an answer may have.
+fn queue_limits(bytes: usize, batch: usize, partitions: usize) -> [(&'static str, usize); 5] {
     [
+        ("receive.message.max.bytes", batch),
+        ("statistics.interval.ms", partitions.clamp(100, 2_000)),
         ("queued.max.messages.kbytes", (bytes / 2 / 1024).max(1024)),
         ("queued.min.messages", (bytes / 2 / 512).clamp(1_000, 10_000_000)),
         ("fetch.max.bytes", (bytes / 16).clamp(1 << 20, 50 << 20)),
@@ -42,7 +47,12 @@ impl Conductor {
     pub(super) fn join(&mut self, report: &mut TableReport) -> Option<Outcome> {
         let source = &self.world.pipeline.source;
         let mut client = source.client.clone();
-        for (key, value) in queue_limits(self.shares.queues) {
+        let partitions = self.run.ledger().map_or(0, |ledger| ledger.offsets.len());
+        // librdkafka refuses an answer of fewer bytes than a fetch asks for.
+        let asked = ["fetch.max.bytes", "message.max.bytes"].map(|key| client.get(key)?.parse().ok());
+        let asked: usize = asked.into_iter().flatten().max().unwrap_or_default();
+        let batch = self.shares.batch().max(asked.saturating_add(512));
+        for (key, value) in queue_limits(self.shares.queues, batch, partitions) {
             if key == "fetch.max.bytes" && client.contains_key("message.max.bytes") {
                 continue; // librdkafka refuses one that is below the other.
             }
@@ -55,6 +65,7 @@ impl Conductor {
             read_committed: source.read_committed,
             max_poll_records: source.max_poll_records as usize,
             chunk_bytes_max: CHUNK_BYTES_MAX.min(self.shares.chunks / 2),
+            answer_bytes_max: self.shares.queues / 2,
             client,
             meter: self.counters.table.metrics.consumer.clone(),
         };
@@ -63,7 +74,6 @@ impl Conductor {
         match Consumer::start(settings, budget, self.kafka.0.clone()) {
             Ok(consumer) => {
                 self.consumer = Some(consumer);
-                self.queues.set(self.shares.queues);
                 self.unassigned_since = Some(now());
                 None
             }
@@ -156,7 +166,15 @@ impl Conductor {
                 });
                 return None;
             }
-            KafkaEvent::Damaged { partition, at, reason } => {
+            KafkaEvent::Damaged {
+                partition,
+                at,
+                unpackable: true,
+                reason,
+            } => Event::Unreadable(self.world.too_large(partition, at, &reason, &self.shares, self.memory.limit())),
+            KafkaEvent::Damaged {
+                partition, at, reason, ..
+            } => {
                 let world = self.world.clone();
                 self.spawn(async move { Answer::Event(Event::Unreadable(world.damage(partition, at, reason).await)) });
                 return None;

@@ -43,7 +43,7 @@ use crate::kafka::budget::{Budget, Permit};
 use crate::kafka::consumer::{Consumer, KafkaEvent};
 use crate::kill_points::{self, Effect, KillPoint, Place};
 use crate::line::{Encoding, KeyEncoding, LineError, LineSettings, LineWindow, NewSinks, Reply, SinkMaker};
-use crate::memory::{Held, Memory, Purpose, Shares};
+use crate::memory::{Memory, Shares};
 use crate::observe::Phase;
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
 use crate::run::deadline::{Deadlines, Patience};
@@ -176,8 +176,6 @@ struct Conductor {
     once: bool,
     memory: Memory,
     shares: Shares,
-    /// What librdkafka may hold in its queues.
-    queues: Held,
     counters: Arc<Counters>,
     table: LoadedTable,
     store: Arc<Store>,
@@ -304,7 +302,6 @@ impl Conductor {
         Ok(Conductor {
             run: Run::new(config),
             once: options.once,
-            queues: memory.hold(Purpose::Queues),
             memory,
             shares,
             counters,

@@ -37,6 +37,7 @@ use crate::offsets::{LeaderEpoch, Offset, Partition};
 pub(crate) struct FetchQueue<C: ConsumerContext + 'static> {
     queue: *mut sys::rd_kafka_queue_t,
     records_max: usize,
+    bytes_max: usize,
     /// Declared last: the queue is destroyed in `drop`, before this reference to its client goes.
     consumer: Arc<BaseConsumer<C>>,
 }
@@ -46,8 +47,9 @@ pub(crate) struct FetchQueue<C: ConsumerContext + 'static> {
 unsafe impl<C: ConsumerContext + 'static> Send for FetchQueue<C> {}
 
 impl<C: ConsumerContext + 'static> FetchQueue<C> {
-    /// Makes an empty queue on `consumer`; one take returns up to `records_max`.
-    pub(crate) fn new(consumer: Arc<BaseConsumer<C>>, records_max: usize) -> Self {
+    /// Makes an empty queue on `consumer`; one take returns up to `records_max`, and ends with the record whose key and value
+    /// reach `bytes_max`.
+    pub(crate) fn new(consumer: Arc<BaseConsumer<C>>, records_max: usize, bytes_max: usize) -> Self {
         // SAFETY: the client pointer is valid while `consumer` lives, which this value keeps alive. The new queue is
         // ours and is destroyed once, in `drop`.
         let queue = unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) };
@@ -55,6 +57,7 @@ impl<C: ConsumerContext + 'static> FetchQueue<C> {
         FetchQueue {
             queue,
             records_max: records_max.max(1),
+            bytes_max,
             consumer,
         }
     }
@@ -101,6 +104,7 @@ impl<C: ConsumerContext + 'static> FetchQueue<C> {
         let mut drain = Drain {
             each,
             left: self.records_max,
+            bytes_left: self.bytes_max,
             client: self.consumer.client().native_ptr(),
             panic: None,
         };
@@ -144,6 +148,7 @@ pub(crate) fn limit_fetch<C: ConsumerContext>(consumer: &BaseConsumer<C>, bytes:
 struct Drain<F> {
     each: F,
     left: usize,
+    bytes_left: usize,
     client: *mut sys::rd_kafka_t,
     /// What `each` panicked with: no panic may pass through C.
     panic: Option<Box<dyn std::any::Any + Send>>,
@@ -158,9 +163,14 @@ unsafe extern "C" fn hand_over<F: FnMut(Entry<'_>)>(message: *mut sys::rd_kafka_
     let drain = unsafe { &mut *drain.cast::<Drain<F>>() };
     // SAFETY: the caller's promise; the client lives while its queue is drained.
     let entry = unsafe { entry(message, drain.client) };
+    let bytes = match &entry {
+        Entry::Record(record) => record.message.key_len + record.message.len,
+        Entry::End { .. } | Entry::Error { .. } => 0,
+    };
     drain.panic = catch_unwind(AssertUnwindSafe(|| (drain.each)(entry))).err();
     drain.left = drain.left.saturating_sub(1);
-    if drain.left == 0 || drain.panic.is_some() {
+    drain.bytes_left = drain.bytes_left.saturating_sub(bytes);
+    if drain.left == 0 || drain.bytes_left == 0 || drain.panic.is_some() {
         // SAFETY: the client lives, and this is one of its callbacks. What wasn't handed over goes back to the queue's head.
         unsafe { sys::rd_kafka_yield(drain.client) };
     }

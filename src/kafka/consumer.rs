@@ -213,7 +213,11 @@ impl Consumer {
             );
         }
         client.subscribe(&[&settings.topic]).map_err(failed)?;
-        let queue = FetchQueue::new(Arc::new(client), settings.max_poll_records);
+        let queue = FetchQueue::new(
+            Arc::new(client),
+            settings.max_poll_records,
+            settings.chunk_bytes_max.saturating_mul(CHUNKS_TAKEN),
+        );
         let name = format!("kafka-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let builder = thread::Builder::new().name(name);
         let reader = Reader::new(queue, settings, budget);
@@ -302,6 +306,9 @@ impl Drop for Farewell {
         let _ = self.0.send(KafkaEvent::Stopped);
     }
 }
+
+/// How many chunks' bytes one poll takes: they lie beside what librdkafka holds of them until there is room for them.
+const CHUNKS_TAKEN: usize = 2;
 
 /// The most that one fetch asks for, in bytes, unless `fetch.max.bytes` says otherwise.
 const FETCH_BYTES_MAX: usize = 1 << 20;

@@ -117,7 +117,7 @@ impl Admin {
     ) -> Result<First, KafkaError> {
         let failed = |cause| KafkaError::of(doing, topic, &cause);
         let client: Arc<BaseConsumer<LogContext>> = Arc::new(self.reader(&BTreeMap::new())?);
-        let mut queue = FetchQueue::new(Arc::clone(&client), 1);
+        let mut queue = FetchQueue::new(Arc::clone(&client), 1, 1);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition.0, Logical::Offset(offset.get()))
             .map_err(failed)?;

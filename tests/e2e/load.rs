@@ -257,13 +257,18 @@ fn log_line(n: u64) -> Record {
     Record::of(text).partition((n % 16) as i32)
 }
 
+fn one_letter(n: u64) -> Record {
+    Record::of(format!(r#"{{"id":{n},"text":"{}"}}"#, "a".repeat(500_000))).partition((n % 16) as i32)
+}
+
 #[test]
 fn what_is_packed_well_stays_within_the_memory_once_unpacked() {
     type Make = fn(u64) -> Record;
     let kafka = Kafka::shared();
-    let topics: [(&str, Make, u64, &[(&str, u64)]); 2] = [
+    let topics: [(&str, Make, u64, &[(&str, u64)]); 3] = [
         ("load_logs_zstd", log_line, 160_000, &[("zstd", 128), ("zstd", 256)]),
         ("load_logs_lz4", log_line, 80_000, &[("lz4", 128)]),
+        ("load_one_letter", one_letter, 1_600, &[("zstd", 256), ("zstd", 512)]),
     ];
     for (topic, make, records, runs) in topics {
         produce::create_topic(kafka, topic, 16, &[]);

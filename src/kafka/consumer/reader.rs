@@ -332,11 +332,16 @@ impl Reader {
         let received = held(&self.membership().state).received.take();
         if let Some(received) = received {
             self.fetch_size.follow(received);
-            let limit = self.budget.memory().limit();
-            if resident().is_some_and(|resident| resident.now > limit / 8 * 7) {
-                // Reading goes on: only what is read and committed is given back.
-                self.fetch_size.shrink();
+            let (limit, now) = (
+                self.budget.memory().limit(),
+                resident().map_or(0, |resident| resident.now),
+            );
+            if now > limit / 4 * 3 {
                 give_back();
+            }
+            if now > limit / 8 * 7 {
+                // Reading goes on: only what is read and committed makes room.
+                self.fetch_size.shrink();
             }
         }
         if self.fetch_size.bytes() != before {

@@ -27,8 +27,11 @@ const LOOK_BYTES: usize = 4 << 10;
 /// as many lines of the log.
 const REASONS_MAX: usize = 200;
 
-/// Partitions whose logs are compared at a time: each may bring a batch of 64 KiB.
+/// Partitions whose logs are compared at a time.
 const COMPARED_MAX: usize = 100;
+
+/// What one fetch of a comparison asks for: whatever comes is an answer.
+const COMPARED_BYTES: usize = 32 << 10;
 
 /// How long one look for answers of a comparison waits.
 const COMPARE_ROUND: Duration = Duration::from_millis(50);
@@ -229,7 +232,8 @@ impl Admin {
         let client: BaseConsumer<LogContext> = config.create_with_context(LogContext).map_err(failed)?;
         let list = positions::list(topic, positions.iter().copied());
         client.assign(&list).map_err(failed)?;
-        let mut queue = FetchQueue::new(Arc::new(client), COMPARED_MAX);
+        limit_fetch(&client, COMPARED_BYTES);
+        let mut queue = FetchQueue::new(Arc::new(client), COMPARED_MAX, usize::MAX);
         let late = |reason: &str| KafkaError::Unreachable {
             doing: doing.clone(),
             reason: reason.to_owned(),
@@ -260,6 +264,7 @@ impl Admin {
                     }
                 }
             }
+            let open = unanswered.clone();
             queue.drain(COMPARE_ROUND, |entry| match entry {
                 Entry::Record(record) => drop(unanswered.remove(&record.partition())),
                 Entry::End { partition, .. } => drop(unanswered.remove(&partition)),
@@ -282,6 +287,14 @@ impl Admin {
             });
             // Whatever came of those that aren't sought yet came before anything was compared.
             unanswered.extend(unsought.keys());
+            // Those that have answered would take the place of those that haven't in the next fetches.
+            let mut answered = TopicPartitionList::new();
+            open.difference(&unanswered).for_each(|partition| {
+                answered.add_partition(topic, partition.0);
+            });
+            if answered.count() > 0 {
+                queue.consumer().pause(&answered).map_err(failed)?;
+            }
         }
         Ok(diverged)
     }

@@ -428,6 +428,13 @@ impl Reader {
             } => errors.push((partition, code, reason)),
         });
         assembly.close();
+        if self.denied.is_some() && !(assembly.out.is_empty() && assembly.halted.is_empty()) {
+            // The right is there again. What came was sought without being compared with the log: now it can be.
+            self.denied = None;
+            held(&context.state).seek_where_read();
+            self.reachable();
+            return;
+        }
         self.settings.meter.polled(records);
         let mut state = held(&context.state);
         for open in &assembly.open {
@@ -450,7 +457,6 @@ impl Reader {
         self.leave(&assembly.halted);
         self.outgoing.extend(assembly.halted);
         if !self.outgoing.is_empty() {
-            self.denied = None;
             self.reachable();
         }
         for (partition, code, reason) in errors {

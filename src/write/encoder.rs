@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
-use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::{SortColumn, SortOptions, concat, interleave_record_batch, lexsort_to_indices};
 use arrow::error::ArrowError;
 use iceberg::spec::{NullOrder, PrimitiveType, Schema, SortDirection, SortOrder, Transform};
 use parquet::arrow::ArrowSchemaConverter;
@@ -22,6 +22,9 @@ use crate::schema::RowPlan;
 
 /// Rows handed to the encoder at once: sizes are checked between, so a file passes its target by no more than these.
 pub(super) const STEP_ROWS_MAX: usize = 16_384;
+
+/// The same, in bytes, for rows that are copied on their way.
+const STEP_BYTES_MAX: usize = 4 << 20;
 
 /// A Parquet writer over a sink.
 pub(super) type Encoder = ArrowWriter<Held>;
@@ -168,19 +171,39 @@ impl RowOrder {
         (id > 0 && !columns.is_empty()).then_some(RowOrder { id, columns })
     }
 
-    /// Makes one sorted batch of `batches`, which aren't empty.
-    pub(super) fn sorted(&self, batches: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
-        let rows = concat_batches(batches[0].schema_ref(), batches)?;
-        let columns: Vec<SortColumn> = self
-            .columns
-            .iter()
-            .map(|(positions, options)| SortColumn {
-                values: column_at(&rows, positions),
+    /// Sorts the rows of `batches`, which aren't empty: returns for each row its batch and its place in it.
+    pub(super) fn sorted(&self, batches: &[RecordBatch]) -> Result<Vec<(usize, usize)>, ArrowError> {
+        let columns = self.columns.iter().map(|(positions, options)| {
+            let parts: Vec<ArrayRef> = batches.iter().map(|batch| column_at(batch, positions)).collect();
+            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+            Ok(SortColumn {
+                values: concat(&parts)?,
                 options: Some(*options),
             })
-            .collect();
-        take_record_batch(&rows, &lexsort_to_indices(&columns, None)?)
+        });
+        let columns: Vec<SortColumn> = columns.collect::<Result<_, ArrowError>>()?;
+        let places = batches
+            .iter()
+            .enumerate()
+            .flat_map(|(batch, rows)| (0..rows.num_rows()).map(move |row| (batch, row)));
+        let places: Vec<(usize, usize)> = places.collect();
+        let order = lexsort_to_indices(&columns, None)?;
+        Ok(order.values().iter().map(|row| places[*row as usize]).collect())
     }
+}
+
+/// How many rows are copied and given to an encoder at once: an encoder looks at the size of its pages in between.
+///
+/// - `bytes`: what all `rows` hold.
+pub(super) fn step_rows(bytes: usize, rows: usize) -> usize {
+    let row_bytes = bytes / rows.max(1);
+    (STEP_BYTES_MAX / row_bytes.max(1)).clamp(1, STEP_ROWS_MAX)
+}
+
+/// What `rows` hold in memory: a slice its own rows only, where `get_array_memory_size` counts the whole buffers below it.
+pub(super) fn slice_bytes(rows: &RecordBatch) -> usize {
+    let of = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(0);
+    rows.columns().iter().map(of).sum()
 }
 
 /// The rows of a file that is sorted before it is encoded.
@@ -192,20 +215,16 @@ pub(super) struct RowBuffer {
 
 impl RowBuffer {
     pub(super) fn push(&mut self, rows: RecordBatch) {
-        // A slice counts its own rows only; `get_array_memory_size` would count the whole buffers below it every time.
-        let bytes = rows
-            .columns()
-            .iter()
-            .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
-        self.bytes += bytes.sum::<usize>();
+        self.bytes += slice_bytes(&rows);
         self.batches.push(rows);
     }
 }
 
-/// Encodes a batch in steps.
-pub(super) fn encode(encoder: &mut Encoder, rows: &RecordBatch) -> Result<(), ParquetError> {
-    for start in (0..rows.num_rows()).step_by(STEP_ROWS_MAX) {
-        encoder.write(&rows.slice(start, STEP_ROWS_MAX.min(rows.num_rows() - start)))?;
+/// Encodes rows of `buffer` in the order of `places`, a few at a time.
+pub(super) fn encode(encoder: &mut Encoder, buffer: &RowBuffer, places: &[(usize, usize)]) -> Result<(), ParquetError> {
+    let batches: Vec<&RecordBatch> = buffer.batches.iter().collect();
+    for step in places.chunks(step_rows(buffer.bytes, places.len())) {
+        encoder.write(&interleave_record_batch(&batches, step)?)?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch}
 use arrow::error::ArrowError;
 use iceberg::spec::Struct;
 
+use super::encoder::step_rows;
 use crate::place::{Part, Scattered};
 
 /// Batches that wait side by side; more are made one, since each costs for its columns, however short they are.
@@ -50,6 +51,8 @@ pub(super) struct Gathered {
 /// Rows taken out, to be made batches one value after another.
 pub(super) struct Taken {
     batches: Vec<RecordBatch>,
+    /// How many of the rows are copied at once.
+    step_rows: usize,
     /// In the order in which the values were first seen.
     pub parts: Vec<Gathered>,
 }
@@ -140,6 +143,7 @@ impl Loose {
         let stay = values.split_off(count);
         values.sort_unstable_by_key(|(_, value)| value.rows[0]);
         let batches = std::mem::take(&mut self.batches);
+        let step_rows = step_rows(self.column_bytes, self.rows);
         self.rows = 0;
         if !stay.is_empty() {
             let mut numbers: Vec<u32> = stay.iter().flat_map(|(_, value)| value.rows.iter().copied()).collect();
@@ -158,15 +162,17 @@ impl Loose {
             .map(|(value, Value { path, rows })| Gathered { value, path, rows });
         Ok(Taken {
             batches,
+            step_rows,
             parts: parts.collect(),
         })
     }
 }
 
 impl Taken {
-    /// Makes the rows of one value a batch of its own.
-    pub(super) fn batch(&self, gathered: &Gathered) -> Result<RecordBatch, ArrowError> {
-        gather(&self.batches, &gathered.rows)
+    /// Makes the rows of one value batches of their own, one after the other: what is copied is to be small.
+    pub(super) fn batches(&self, gathered: &Gathered) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> {
+        let steps = gathered.rows.chunks(self.step_rows);
+        steps.map(|rows| gather(&self.batches, rows))
     }
 }
 

@@ -23,7 +23,7 @@ use parquet::schema::types::ColumnPath;
 
 use self::data_file::{NanCounts, Written, data_file};
 use self::dictionary::plain_columns;
-use self::encoder::{Encoder, RowBuffer, RowOrder, STEP_ROWS_MAX, encode, encoder, finish};
+use self::encoder::{Encoder, RowBuffer, RowOrder, STEP_ROWS_MAX, encode, encoder, finish, slice_bytes};
 pub use self::error::WriteError;
 use self::loose::Loose;
 use self::open_file::{FileBytes, FileState, OpenFile};
@@ -34,6 +34,9 @@ use crate::schema::{RowPlan, RowPlanRef};
 
 /// Rows of one partition value in a chunk, from which on they go to an encoder of their own at once.
 const RUN_ROWS_MIN: usize = 256;
+
+/// The same, in bytes: a few large rows fill pages of an encoder, and would wait for nothing.
+const RUN_BYTES_MIN: usize = 1 << 20;
 
 /// Rows of a row group in progress, from which on it stays open for more: ended earlier it would be small, kept open it costs
 /// an encoder for each value.
@@ -144,7 +147,8 @@ impl WindowWriter {
     pub fn write(&mut self, parts: Vec<Part>) -> Result<(), WriteError> {
         for part in parts {
             self.assert_planned(&part.rows);
-            let run = part.rows.num_rows() >= RUN_ROWS_MIN && !self.loose.holds(&part.value);
+            let many = part.rows.num_rows() >= RUN_ROWS_MIN || slice_bytes(&part.rows) >= RUN_BYTES_MIN;
+            let run = many && !self.loose.holds(&part.value);
             if run || self.open.get(&part.value).is_some_and(OpenFile::takes_few) {
                 self.write_part(part)?;
             } else {
@@ -295,9 +299,11 @@ impl WindowWriter {
         }
         let taken = self.loose.take(rows_left).map_err(WriteError::Gather)?;
         for gathered in &taken.parts {
-            let rows = taken.batch(gathered).map_err(WriteError::Gather)?;
-            let (value, path) = (gathered.value.clone(), gathered.path.clone());
-            self.write_part(Part { value, path, rows })?;
+            for rows in taken.batches(gathered) {
+                let rows = rows.map_err(WriteError::Gather)?;
+                let (value, path) = (gathered.value.clone(), gathered.path.clone());
+                self.write_part(Part { value, path, rows })?;
+            }
             let Some(mut file) = self.take_open(&gathered.value) else {
                 continue; // It was full.
             };
@@ -486,12 +492,12 @@ impl WindowWriter {
 
     fn encode_sorted(&mut self, path: &str, buffer: &RowBuffer) -> Result<Encoder, WriteError> {
         let order = self.row_order.as_ref().expect("rows are collected for an order only");
-        let rows = order.sorted(&buffer.batches).map_err(|source| WriteError::Sort {
+        let places = order.sorted(&buffer.batches).map_err(|source| WriteError::Sort {
             path: path.to_owned(),
             source,
         })?;
         let mut encoder = self.start_encoder(path, &buffer.batches[0])?;
-        encode(&mut encoder, &rows).map_err(|source| WriteError::Encode {
+        encode(&mut encoder, buffer, &places).map_err(|source| WriteError::Encode {
             path: path.to_owned(),
             source,
         })?;

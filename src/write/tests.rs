@@ -19,9 +19,10 @@ use iceberg::spec::{
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::LogicalType;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use proptest::prelude::*;
 
-use super::loose::Loose;
+use super::loose::{Gathered, Loose, Taken};
 use super::*;
 use crate::place::{PartitionValue, UTC, conform, partition_path};
 use crate::schema::{ColumnSource, RowPlan, UnknownFields};
@@ -694,6 +695,65 @@ fn rows_scattered_over_many_values_make_one_file_each_within_the_memory_allowed(
     }
 }
 
+fn gathered(plan: &RowPlanRef, taken: &Taken, part: &Gathered) -> RecordBatch {
+    let batches: Vec<RecordBatch> = taken.batches(part).map(Result::unwrap).collect();
+    concat_batches(&plan.arrow, &batches).unwrap()
+}
+
+/// The most that one page holds once it is unpacked, in bytes.
+fn largest_page(bytes: &Bytes) -> usize {
+    let reader = SerializedFileReader::new(bytes.clone()).unwrap();
+    let mut largest = 0;
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group).unwrap();
+        for column in 0..group.num_columns() {
+            let pages = group.get_column_page_reader(column).unwrap();
+            largest = pages.map(|page| page.unwrap().buffer().len()).fold(largest, usize::max);
+        }
+    }
+    largest
+}
+
+#[test]
+fn large_rows_are_copied_and_encoded_a_few_at_a_time() {
+    const ROW_BYTES: usize = 500_000;
+    let plan = wide_plan();
+    let chunk = |from: i32, count: i32| {
+        let numbers: Vec<i32> = (from..from + count).rev().collect();
+        let text = numbers.iter().map(|number| format!("{number:05}").repeat(ROW_BYTES / 5));
+        let text = StringArray::from_iter_values(text);
+        rows(&plan, vec![Arc::new(Int32Array::from(numbers)), Arc::new(text)])
+    };
+    // Some that fill a page at once, some that wait for others, and some that are sorted.
+    let descending = SortField {
+        source_id: 1,
+        transform: Transform::Identity,
+        direction: SortDirection::Descending,
+        null_order: NullOrder::Last,
+    };
+    let order = SortOrder {
+        order_id: 1,
+        fields: vec![descending],
+    };
+    for (sort_order, count) in [(None, 4), (None, 1), (Some(Arc::new(order)), 4)] {
+        let sorted = sort_order.is_some();
+        let setup = Setup {
+            sort_order,
+            ..Setup::default()
+        };
+        let chunks = (0..60 / count).map(|at| chunk(at * count, count)).collect();
+        let (_, sinks) = setup.write(&plan, chunks);
+        let files = sinks.files();
+        assert_eq!(files.len(), 1);
+        for bytes in files.values() {
+            assert!(largest_page(bytes) < 6 << 20, "{}", largest_page(bytes));
+            let numbers = read(bytes).column(0).as_primitive::<Int32Type>().values().to_vec();
+            assert_eq!(numbers.iter().copied().collect::<HashSet<_>>(), (0..60).collect());
+            assert!(!sorted || numbers.is_sorted_by(|one, next| one > next));
+        }
+    }
+}
+
 #[test]
 fn a_large_value_among_small_ones_goes_first_and_leaves_them_time() {
     let plan = wide_plan();
@@ -703,7 +763,7 @@ fn a_large_value_among_small_ones_goes_first_and_leaves_them_time() {
     }
     let taken = loose.take(500).unwrap();
     assert_eq!(taken.parts.len(), 1, "the large one is enough");
-    let rows = taken.batch(&taken.parts[0]).unwrap();
+    let rows = gathered(&plan, &taken, &taken.parts[0]);
     let expected: Vec<i32> = (0..800).step_by(2).collect();
     assert_eq!(rows.column(0).as_primitive::<Int32Type>().values(), &expected[..]);
     assert_eq!(loose.rows(), 400);
@@ -711,7 +771,7 @@ fn a_large_value_among_small_ones_goes_first_and_leaves_them_time() {
     assert_eq!((taken.parts.len(), loose.rows(), loose.bytes()), (20, 0, 0));
     let mut all = Vec::new();
     for part in &taken.parts {
-        let rows = taken.batch(part).unwrap();
+        let rows = gathered(&plan, &taken, part);
         let numbers = rows.column(0).as_primitive::<Int32Type>().values().to_vec();
         assert!(
             numbers

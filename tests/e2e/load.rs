@@ -228,10 +228,10 @@ fn several_lines_fill_a_window_once_they_are_behind_also_while_columns_are_added
     let slow = [("FAILPOINTS", "Inside(ChunkTaken)=20*sleep(500)")];
     let outcome = Aperio::start_with(work.path(), &arguments, &slow).wait().expect_code(0);
     let files = parquet_files(&work.warehouse());
-    // The second line's number ends the stem of its files: `{run}-{window}-1-{file}.parquet`.
+    // The second line's number ends the stem of its files: `{run}-{window}-1-{unique}-{file}.parquet`.
     let of_second = files.iter().filter(|file| {
         let name = file.file_stem().map(|name| name.to_string_lossy().into_owned());
-        name.is_some_and(|name| name.split('-').nth_back(1) == Some("1"))
+        name.is_some_and(|name| name.split('-').nth_back(2) == Some("1"))
     });
     assert!(of_second.count() > 0, "no second line took part: {outcome:#?}");
     let columns = "count(*) as n, count(distinct id) as ids, sum(id)::bigint as id_sum, count(f1) as f1, count(f7) as f7, \

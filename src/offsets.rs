@@ -118,6 +118,9 @@ impl From<Offset> for Position {
     }
 }
 
+/// Where in its topic one record is.
+pub type RecordAt = (Partition, Offset);
+
 /// A run of offsets `[start, end)` in one partition; never empty.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OffsetRange {

@@ -1,6 +1,6 @@
 //! The keys of the letters that a dead-letter table holds: what keeps a replay from doubling them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -14,14 +14,14 @@ use super::Origin;
 use super::columns::{CLUSTER_ID, OFFSET, PARTITION, PIPELINE, TABLE_UUID, TOPIC, TOPIC_ID};
 use crate::catalog::LoadedTable;
 use crate::decode::DeadLetter;
-use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
+use crate::offsets::{Offset, OffsetRanges, Offsets, Partition, RecordAt};
 
 /// Partitions up to which the scan's filter names each one's offset. Beyond, evaluating the filter costs more than the
 /// rows it spares, and the lowest offset of all stands for each.
 const PARTITIONS_FILTERED_MAX: usize = 64;
 
-/// A letter's place in its topic; with the letter's [`Origin`] its key.
-pub(super) type Key = (Partition, Offset);
+/// Where in its topic a letter's record is; with the letter's [`Origin`] its key.
+pub(super) type Key = RecordAt;
 
 /// The keys that exactly one snapshot of the table holds, from given offsets on.
 #[derive(Debug)]
@@ -35,12 +35,12 @@ pub(super) struct KnownKeys {
     keys: HashSet<Key>,
 }
 
-/// Returns for each partition the offset from which on keys must be known: the ledger's, or that of a letter below it.
-pub(super) fn floor(ledger: &Offsets, letters: &[&DeadLetter]) -> Offsets {
+/// Returns for each partition the offset from which on keys must be known: the ledger's, or the lowest of `keys`.
+pub(super) fn floor(ledger: &Offsets, keys: impl Iterator<Item = Key>) -> Offsets {
     let mut floor = ledger.clone();
-    for letter in letters {
-        if floor.get(letter.partition).is_none_or(|offset| offset > letter.offset) {
-            floor.set(letter.partition, letter.offset);
+    for (partition, at) in keys {
+        if floor.get(partition).is_none_or(|offset| offset > at) {
+            floor.set(partition, at);
         }
     }
     floor
@@ -118,14 +118,19 @@ impl KnownKeys {
 
     /// Returns the keys within `ranges` that aren't among the letters that these ranges bring now: what an attempt that was
     /// never committed has left, and what has become of its records since is a row, or filtered.
-    pub(super) fn stale(&self, ranges: &OffsetRanges, letters: &[&DeadLetter]) -> HashSet<Key> {
+    pub(super) fn stale(&self, ranges: &OffsetRanges, letters: &[&DeadLetter]) -> BTreeSet<Key> {
         if self.keys.is_empty() {
-            return HashSet::new();
+            return BTreeSet::new();
         }
         let brought: HashSet<Key> = letters.iter().map(|letter| key(letter)).collect();
         let within = |(partition, offset): &Key| ranges.get(*partition).is_some_and(|range| range.contains(*offset));
         let stale = |key: &&Key| within(key) && !brought.contains(*key);
         self.keys.iter().filter(stale).copied().collect()
+    }
+
+    /// Returns those of `keys` that the table holds.
+    pub(super) fn held(&self, keys: &BTreeSet<Key>) -> HashSet<Key> {
+        keys.iter().filter(|key| self.keys.contains(key)).copied().collect()
     }
 
     /// Moves to the snapshot that added `letters` and took back `stale`, and did nothing else.
@@ -194,7 +199,8 @@ pub(super) fn scannable(table: &LoadedTable) -> iceberg::Result<Table> {
         .build()
 }
 
-fn key(letter: &DeadLetter) -> Key {
+/// Where the record of a letter is.
+pub(super) fn key(letter: &DeadLetter) -> Key {
     (letter.partition, letter.offset)
 }
 

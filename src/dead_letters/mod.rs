@@ -37,7 +37,7 @@ use self::taken_back::TakenBack;
 use crate::catalog::stage::{Change, StageError, fresh_snapshot_id, schema_change, stage};
 use crate::catalog::{Catalog, CatalogError, LoadedTable, NewTable, SwapAnswer, creation_properties};
 use crate::decode::{DeadLetter, steps};
-use crate::offsets::{OffsetRanges, Offsets};
+use crate::offsets::{OffsetRanges, Offsets, RecordAt};
 use crate::place::Part;
 use crate::store::UploadSinks;
 use crate::table::admit::Source;
@@ -165,6 +165,24 @@ struct Unsure {
     letters: u64,
 }
 
+/// What became of letters that were to be stored.
+#[derive(Debug, Default)]
+pub struct Stored {
+    /// How many are in the table now that weren't before, an earlier attempt whose answer was lost included.
+    pub new: u64,
+    /// The records whose letters an attempt has left that was never committed: this time they are rows, or filtered. The letters
+    /// are to be taken back once the windows are committed.
+    pub stale: BTreeSet<RecordAt>,
+}
+
+/// What is to be in the table, and what isn't.
+struct Wish<'a> {
+    /// The keys from here on are looked at.
+    from: Offsets,
+    stored: &'a [&'a DeadLetter],
+    taken_back: &'a BTreeSet<RecordAt>,
+}
+
 /// What one attempt does.
 struct Letters<'a> {
     origin: &'a Origin,
@@ -196,11 +214,12 @@ impl DeadLetterTable {
         }
     }
 
-    /// Stores those of the letters that the table doesn't hold yet, in one commit, and creates the table at the first.
+    /// Stores those of the letters that the table doesn't hold yet, in one commit, and creates the table at the first. Finds
+    /// those that it holds beside them of the same records.
     ///
     /// - `ledger`: the main table's offsets. Keys are read from there on, once per run while nobody else writes.
+    /// - `ranges`: what the windows have read that bring the letters.
     /// - `letters`: all of this origin's topic, any order; a key that comes twice is stored once.
-    /// - returns how many were stored now, an earlier attempt whose answer was lost included.
     ///
     /// # Errors
     /// [`DeadLetterError`]; calling again with the same letters is always safe.
@@ -210,47 +229,45 @@ impl DeadLetterTable {
     pub async fn store<L: Borrow<DeadLetter>>(
         &mut self,
         ledger: &Offsets,
-        letters: &[L],
-    ) -> Result<u64, DeadLetterError> {
-        if letters.is_empty() {
-            return Ok(0);
-        }
-        self.change(ledger, &OffsetRanges::default(), letters).await
-    }
-
-    /// Takes back what the table holds within `ranges` beside the letters of the windows that have read them.
-    ///
-    /// - `ledger`: the main table's offsets before these windows were committed.
-    /// - `ranges`: what the windows have read, which *are* committed: of what isn't yet, letters may be another run's.
-    /// - `letters`: all that these windows have brought.
-    ///
-    /// # Errors
-    /// [`DeadLetterError`]; calling again with the same letters is always safe.
-    ///
-    /// # Panics
-    /// If the letters are of another topic.
-    pub async fn take_back<L: Borrow<DeadLetter>>(
-        &mut self,
-        ledger: &Offsets,
         ranges: &OffsetRanges,
         letters: &[L],
-    ) -> Result<(), DeadLetterError> {
-        self.change(ledger, ranges, letters).await.map(drop)
-    }
-
-    async fn change<L: Borrow<DeadLetter>>(
-        &mut self,
-        ledger: &Offsets,
-        ranges: &OffsetRanges,
-        letters: &[L],
-    ) -> Result<u64, DeadLetterError> {
+    ) -> Result<Stored, DeadLetterError> {
         let letters: Vec<&DeadLetter> = letters.iter().map(Borrow::borrow).collect();
-        let letters = &letters[..];
         assert!(
             letters.iter().all(|letter| letter.topic == self.origin.source.topic),
             "a pipeline reads one topic"
         );
-        let from = keys::floor(ledger, letters);
+        let wish = Wish {
+            from: keys::floor(ledger, letters.iter().map(|letter| keys::key(letter))),
+            stored: &letters,
+            taken_back: &BTreeSet::new(),
+        };
+        let new = self.change(&wish).await?;
+        let known = self.known.as_ref();
+        let stale = known.map(|known| known.stale(ranges, &letters)).unwrap_or_default();
+        Ok(Stored { new, stale })
+    }
+
+    /// Takes back the letters of these records, as far as the table holds them.
+    ///
+    /// - `stale`: as [`DeadLetterTable::store`] has found them, of windows that *are* committed: of what isn't yet, letters may be
+    ///   another run's.
+    ///
+    /// # Errors
+    /// [`DeadLetterError`]; calling again is always safe.
+    pub async fn take_back(&mut self, stale: &BTreeSet<RecordAt>) -> Result<(), DeadLetterError> {
+        let wish = Wish {
+            from: keys::floor(&Offsets::default(), stale.iter().copied()),
+            stored: &[],
+            taken_back: stale,
+        };
+        self.change(&wish).await.map(drop)
+    }
+
+    /// Makes the table as it is wished for; returns how many letters were stored now, an earlier attempt whose answer was lost
+    /// included.
+    async fn change(&mut self, wish: &Wish<'_>) -> Result<u64, DeadLetterError> {
+        let (from, letters) = (&wish.from, wish.stored);
         let delays = ExponentialBuilder::default()
             .with_min_delay(DELAY_MIN)
             .with_max_delay(DELAY_MAX)
@@ -268,14 +285,14 @@ impl DeadLetterTable {
             };
             stored += self.settle(&base.metadata);
             let mut known = match self.known.take() {
-                Some(known) if known.cover(&base, &self.origin, &from) => known,
+                Some(known) if known.cover(&base, &self.origin, from) => known,
                 _ => {
-                    let read = KnownKeys::read(&base, &self.origin, &from).await;
+                    let read = KnownKeys::read(&base, &self.origin, from).await;
                     read.map_err(|source| self.unread(source))?
                 }
             };
-            known.forget_below(&from);
-            let (missing, stale) = (known.missing(letters), known.stale(ranges, letters));
+            known.forget_below(from);
+            let (missing, stale) = (known.missing(letters), known.held(wish.taken_back));
             if missing.is_empty() && stale.is_empty() {
                 self.known = Some(known);
                 return Ok(stored);

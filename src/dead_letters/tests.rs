@@ -125,8 +125,14 @@ async fn keys(catalog: &Catalog) -> Vec<(i32, i64)> {
 }
 
 async fn stores(table: &mut DeadLetterTable, ledger: &Offsets, letters: &[DeadLetter], expect: u64) {
-    let stored = table.store(ledger, letters).await;
-    assert_eq!(stored.expect("stored"), expect);
+    let stored = table.store(ledger, &OffsetRanges::default(), letters).await;
+    assert_eq!(stored.expect("stored").new, expect);
+}
+
+/// Stores the letters of windows that have read `ranges`, commits them, and takes back what is stale.
+async fn committed(table: &mut DeadLetterTable, ledger: &Offsets, ranges: &OffsetRanges, letters: &[DeadLetter]) {
+    let stored = table.store(ledger, ranges, letters).await.expect("stored");
+    table.take_back(&stored.stale).await.expect("taken back");
 }
 
 #[tokio::test]
@@ -260,7 +266,15 @@ async fn runs_that_bring_the_same_letters_at_once_double_none() {
             .drain(..)
             .map(|mut run| {
                 let (from, brought) = (from.clone(), brought.clone());
-                tokio::spawn(async move { (run.store(&from, &brought).await.expect("stored"), run) })
+                tokio::spawn(async move {
+                    (
+                        run.store(&from, &OffsetRanges::default(), &brought)
+                            .await
+                            .expect("stored")
+                            .new,
+                        run,
+                    )
+                })
             })
             .collect();
         let mut stored = 0;
@@ -363,9 +377,7 @@ async fn pipelines_clusters_and_topics_that_share_a_table_lose_no_letter() {
         stores(&mut of(&catalog, change), &from, &letters(0, 0..3), 1).await;
         // That of each other origin stays, whatever these offsets bring now.
         let mut own = of(&catalog, change);
-        own.take_back(&from, &read(0..1), &letters(0, 1..3))
-            .await
-            .expect("taken back");
+        committed(&mut own, &from, &read(0..1), &letters(0, 1..3)).await;
     }
     let (keys, rows) = (keys(&catalog).await, rows(&catalog).await);
     assert_eq!(keys, [[(0, 1); 7], [(0, 2); 7]].concat());
@@ -399,12 +411,10 @@ async fn letters_of_an_attempt_that_was_never_committed_are_taken_back() {
         [(0, 5), (0, 6), (0, 7), (0, 8), (0, 9)],
         "none before the commit"
     );
-    next.take_back(&from, &read(5..8), &rejected).await.expect("taken back");
+    committed(&mut next, &from, &read(5..8), &rejected).await;
     assert_eq!(keys(&catalog).await, [(0, 6), (0, 8), (0, 9)]);
     let snapshot = loaded(&catalog).await.metadata.current_snapshot_id();
-    next.take_back(&from, &read(5..8), &rejected)
-        .await
-        .expect("nothing to do");
+    committed(&mut next, &from, &read(5..8), &rejected).await;
     assert_eq!(
         loaded(&catalog).await.metadata.current_snapshot_id(),
         snapshot,
@@ -413,7 +423,7 @@ async fn letters_of_an_attempt_that_was_never_committed_are_taken_back() {
     // A window without letters takes the rest back; the letter before the ledger stays.
     let none: [DeadLetter; 0] = [];
     let from = ledger(&[(0, 7)]);
-    next.take_back(&from, &read(7..12), &none).await.expect("taken back");
+    committed(&mut next, &from, &read(7..12), &none).await;
     assert_eq!(keys(&catalog).await, [(0, 6)]);
     assert_eq!(
         rows(&catalog).await["error"].as_string::<i32>().value(0),
@@ -448,7 +458,7 @@ async fn a_table_of_an_earlier_version_gets_the_new_columns_and_keeps_its_letter
     let mut run = table(&catalog);
     // A look alone changes nothing.
     let none: [DeadLetter; 0] = [];
-    run.take_back(&from, &read(0..9), &none).await.expect("nothing to do");
+    committed(&mut run, &from, &read(0..9), &none).await;
     assert_eq!(run.count_from(&from).await.expect("counted"), 0);
     assert_eq!(loaded(&catalog).await.metadata.snapshots().len(), 1);
     // Killed once the columns were there: the snapshot is still of the schema before.
@@ -463,7 +473,7 @@ async fn a_table_of_an_earlier_version_gets_the_new_columns_and_keeps_its_letter
     let rows = rows(&catalog).await;
     let whose = rows["pipeline"].as_string::<i32>();
     assert_eq!((0..4).filter(|row| whose.is_valid(*row)).count(), 2);
-    run.take_back(&from, &read(0..9), &none).await.expect("taken back");
+    committed(&mut run, &from, &read(0..9), &none).await;
     assert_eq!(keys(&catalog).await, [(0, 0), (0, 1)]);
 }
 
@@ -527,10 +537,12 @@ async fn check_made_by_others(fields: Vec<NestedField>, spec: UnboundPartitionSp
         format_version: FormatVersion::V2,
     };
     catalog.create(&ident(), creation).await.expect("a table");
-    let answer = table(&catalog).store(&ledger(&[(0, 0)]), &letters(0, 0..2)).await;
+    let answer = table(&catalog)
+        .store(&ledger(&[(0, 0)]), &OffsetRanges::default(), &letters(0, 0..2))
+        .await;
     match expect {
         Ok(count) => {
-            assert_eq!(answer.expect("stored"), count);
+            assert_eq!(answer.expect("stored").new, count);
             stores(&mut table(&catalog), &ledger(&[(0, 0)]), &letters(0, 0..2), 0).await;
         }
         Err(reason) => {

@@ -486,6 +486,7 @@ mod tests {
                 windows: BTreeMap::new(),
                 event_times: BTreeMap::new(),
                 leader_epochs: BTreeMap::new(),
+                stale_letters: BTreeSet::new(),
             }),
             ledger_at: Some(Millis(0)),
             layout: layout(&[]),

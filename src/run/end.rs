@@ -52,7 +52,7 @@ pub(super) fn stuck(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -76,6 +76,7 @@ mod tests {
             windows: BTreeMap::new(),
             event_times: BTreeMap::new(),
             leader_epochs: BTreeMap::new(),
+            stale_letters: BTreeSet::new(),
         };
         let ends = offsets(&[(0, 10), (1, 5), (2, 9)]);
         let failure = stuck(&source, Some(&ledger), &ends, &[Partition(1)].into());

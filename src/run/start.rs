@@ -243,6 +243,7 @@ mod tests {
             windows: BTreeMap::new(),
             event_times: BTreeMap::new(),
             leader_epochs: BTreeMap::new(),
+            stale_letters: Default::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The effects: what [`Action`](crate::run::Action)s do to foreign systems. No decision is taken here and nothing is
 //! retried: what can't be known goes back to the run as such.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
@@ -14,7 +15,7 @@ use crate::decode::{DeadLetter, Letters, steps};
 use crate::error::{Exit, Failure, chain};
 use crate::kafka::producer::{DeadLetterRecord, DeadLetterTopic};
 use crate::kill_points::{self, KillPoint, Place};
-use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
+use crate::offsets::{Offset, OffsetRanges, Offsets, Partition, RecordAt};
 use crate::run::Swapped;
 use crate::shell::open::{World, ledger_failure};
 use crate::shell::wall_clock;
@@ -259,14 +260,20 @@ impl Aside {
     }
 
     /// Stores the letters of windows; in the table each once, in the topic at least once.
-    pub async fn store(&self, ledger: &Offsets, windows: &[Arc<Letters>]) -> Result<(), Unprepared> {
+    ///
+    /// - `ledger`: the main table's offsets; `ranges`: what the windows have read beyond.
+    /// - returns the records whose letters are to be taken back once the windows are committed.
+    pub async fn store(
+        &self,
+        ledger: &Offsets,
+        ranges: &OffsetRanges,
+        windows: &[Arc<Letters>],
+    ) -> Result<BTreeSet<RecordAt>, Unprepared> {
         let letters: Vec<&DeadLetter> = windows.iter().flat_map(|letters| letters.all()).collect();
-        if letters.is_empty() {
-            return Ok(());
-        }
+        let mut stale = BTreeSet::new();
         if let Some(table) = &self.table {
-            let stored = table.lock().await.store(ledger, &letters).await;
-            stored.map_err(|error| {
+            let stored = table.lock().await.store(ledger, ranges, &letters).await;
+            let stored = stored.map_err(|error| {
                 if error.retryable() {
                     return Unprepared::Yet(chain(&error));
                 }
@@ -275,6 +282,10 @@ impl Aside {
                     "nothing of the window was stored. Name another table in `errors.deadLetter.table`, or alter this one, then run again",
                 ))
             })?;
+            stale = stored.stale;
+        }
+        if letters.is_empty() {
+            return Ok(stale);
         }
         kill_points::pass(KillPoint::Inside(Place::LettersStored));
         if let Some(topic) = &self.topic {
@@ -287,36 +298,26 @@ impl Aside {
                     .map_err(|error| Unprepared::Yet(chain(&error)))?;
             }
         }
-        Ok(())
+        Ok(stale)
     }
-}
 
-/// Letters of windows, to be compared with what their table holds.
-pub(super) struct Brought {
-    /// The main table's offsets before the windows were committed.
-    pub ledger: Offsets,
-    /// What the windows have read.
-    pub ranges: OffsetRanges,
-    /// Their letters.
-    pub letters: Vec<Arc<Letters>>,
-}
-
-impl Aside {
-    /// Takes back, of what committed windows have read, the letters that aren't theirs. What can't be done is told: the commit
-    /// stands all the same.
-    pub async fn take_back(&self, windows: &Brought) {
-        let Some(table) = &self.table else { return };
-        let letters: Vec<&DeadLetter> = windows.letters.iter().flat_map(|letters| letters.all()).collect();
-        let done = table
-            .lock()
-            .await
-            .take_back(&windows.ledger, &windows.ranges, &letters)
-            .await;
-        if let Err(error) = done {
-            warn!(
-                error = chain(&error),
-                "dead letters of records that are rows now may be left"
-            );
+    /// Takes back the letters of these records, all of which the table has committed otherwise; says whether that was done. What
+    /// can't be done is told: the commit stands all the same, and its ledger tells the next one.
+    pub async fn take_back(&self, stale: &BTreeSet<RecordAt>) -> bool {
+        let Some(table) = &self.table else { return false };
+        if stale.is_empty() {
+            return true;
+        }
+        match table.lock().await.take_back(stale).await {
+            Ok(()) => true,
+            Err(error) => {
+                warn!(
+                    error = chain(&error),
+                    letters = stale.len(),
+                    "dead letters of records that are rows now are left; the next commit or run takes them back"
+                );
+                false
+            }
         }
     }
 }

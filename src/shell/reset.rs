@@ -292,16 +292,24 @@ async fn letters_stay_unambiguous(
     held: Option<&Ledger>,
     ledger: &Ledger,
 ) -> Result<(), Failure> {
-    let beyond = |(partition, held)| wish.ends.get(partition).is_none_or(|end| held > end);
-    let again = !wish.diverged.is_empty() || held.is_some_and(|ledger| ledger.offsets.iter().any(beyond));
+    let cut = |partition: Partition| {
+        let held = held.and_then(|ledger| ledger.offsets.get(partition));
+        let beyond = held.is_some_and(|held| wish.ends.get(partition).is_none_or(|end| held > end));
+        beyond || wish.diverged.get(partition).is_some()
+    };
+    let again: Offsets = ledger.offsets.iter().filter(|(partition, _)| cut(*partition)).collect();
     let OnDecodeError::DeadLetter { table: Some(name), .. } = &world.pipeline.errors.on_decode_error else {
         return Ok(());
     };
-    if !again {
+    if again.is_empty() {
         return Ok(());
     }
-    let mut letters = world.dead_letters(name, world.origin(base, &wish.source));
-    let count = letters.count_from(&ledger.offsets).await.map_err(|error| {
+    let mut source = wish.source.clone();
+    if let Some(held) = held.filter(|held| admit::same_source(held, &source)) {
+        source.know(&source_of(held));
+    }
+    let mut letters = world.dead_letters(name, world.origin(base, &source));
+    let count = letters.count_from(&again).await.map_err(|error| {
         Failure::new(Exit::Remote, format!("the dead letters in `{name}` can't be looked at"))
             .detail(chain(&error))
             .hint("nothing was changed; run it again")

@@ -264,6 +264,19 @@ pub fn same_source(ledger: &Ledger, source: &Source) -> bool {
         && agree(&ledger.cluster_id, &source.cluster_id)
 }
 
+impl Source {
+    /// Takes over the ids that the broker doesn't tell today: what goes by them stays what it was.
+    ///
+    /// - `before`: the same topic, see [`same_source`].
+    pub fn know(&mut self, before: &Source) {
+        let Source {
+            topic_id, cluster_id, ..
+        } = before;
+        self.topic_id = self.topic_id.take().or_else(|| topic_id.clone());
+        self.cluster_id = self.cluster_id.take().or_else(|| cluster_id.clone());
+    }
+}
+
 /// Returns the topic that the ledger's offsets are offsets of.
 pub fn source_of(ledger: &Ledger) -> Source {
     Source {
@@ -275,7 +288,7 @@ pub fn source_of(ledger: &Ledger) -> Source {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
 
     use iceberg::spec::{
@@ -306,6 +319,7 @@ mod tests {
             windows: moved_by.map(|id| (Partition(0), id)).into_iter().collect(),
             event_times: BTreeMap::new(),
             leader_epochs: BTreeMap::new(),
+            stale_letters: BTreeSet::new(),
         };
         TableView {
             uuid: Uuid::from_u128(9),

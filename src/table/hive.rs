@@ -4,7 +4,7 @@
 //! ```text
 //!   partition:0   8812              the offsets of record
 //!   ledger        {"commit":7,…}    whose offsets they are, the window that last moved each, the greatest event times,
-//!                                   the leader epochs that the offsets are checked with
+//!                                   the leader epochs that the offsets are checked with, dead letters to take back
 //!   table         {"schemas":…}     columns with their ids, partition spec, properties: Iceberg's JSON without snapshots
 //!   manifest:W    4                 the windows W are committed, and not all of their 4 files are published yet
 //! ```
@@ -36,9 +36,9 @@ use iceberg::spec::TableMetadata;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::offsets::{LeaderEpoch, Offset, Offsets, Partition};
+use crate::offsets::{LeaderEpoch, Offset, Offsets, Partition, RecordAt};
 use crate::table::admit::CommitPlan;
-use crate::table::ledger::{LEDGER_VERSION, Ledger, LedgerProblem, by_value, layout, readable};
+use crate::table::ledger::{LEDGER_VERSION, Ledger, LedgerProblem, by_runs, by_value, layout, readable};
 use crate::table::{TableView, WindowId};
 use crate::units::Millis;
 
@@ -78,6 +78,8 @@ struct Facts {
     event_times: BTreeMap<Partition, i64>,
     #[serde(default, with = "by_value", skip_serializing_if = "BTreeMap::is_empty")]
     leader_epochs: BTreeMap<Partition, LeaderEpoch>,
+    #[serde(default, with = "by_runs", skip_serializing_if = "BTreeSet::is_empty")]
+    stale_letters: BTreeSet<RecordAt>,
 }
 
 /// Reads the table that the rows describe; `None` if they describe none.
@@ -130,6 +132,7 @@ pub fn view(metadata: &TableMetadata, rows: &Rows) -> Result<TableView, LedgerPr
                 windows: facts.windows,
                 event_times: facts.event_times,
                 leader_epochs: facts.leader_epochs,
+                stale_letters: facts.stale_letters,
             };
             (Some(ledger), facts.commit, Some(at))
         }
@@ -194,6 +197,7 @@ pub fn committed(now: &Rows, base: &Rows, plan: &CommitPlan, manifest: Option<&s
         windows: ledger.windows.clone(),
         event_times: ledger.event_times.clone(),
         leader_epochs: ledger.leader_epochs.clone(),
+        stale_letters: ledger.stale_letters.clone(),
     };
     let mut rows = now.clone();
     let text = serde_json::to_string(&facts).expect("maps of numbers and strings serialise");

@@ -10,13 +10,13 @@
 mod packed;
 pub mod stored;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use iceberg::spec::{SnapshotRef, TableMetadata};
 use serde::{Deserialize, Serialize};
 
-use crate::offsets::{LeaderEpoch, Offsets, Partition, Position};
+use crate::offsets::{LeaderEpoch, Offsets, Partition, Position, RecordAt};
 use crate::table::ledger::stored::{LedgerProperty, Stored};
 use crate::table::{Layout, TableView, WindowId};
 use crate::units::Millis;
@@ -60,6 +60,70 @@ pub struct Ledger {
     /// epoch: most partitions of a topic have one of a few.
     #[serde(default, with = "by_value", skip_serializing_if = "BTreeMap::is_empty")]
     pub leader_epochs: BTreeMap<Partition, LeaderEpoch>,
+    /// The records that the newest commits have made rows of, or filtered, while an attempt that was never committed has left dead
+    /// letters of them. Known here from the commit on until somebody has taken these letters back and commits next. Stored by
+    /// partition, as first offset and count of each run; the first [`STALE_RUNS_MAX`] of them.
+    #[serde(default, with = "by_runs", skip_serializing_if = "BTreeSet::is_empty")]
+    pub stale_letters: BTreeSet<RecordAt>,
+}
+
+/// How many runs of stale letters are stored: 10 to 20 bytes each in every snapshot until they are taken back.
+const STALE_RUNS_MAX: usize = 500;
+
+/// How many letters these are at most.
+const STALE_MAX: u64 = 1_000_000;
+
+pub(super) mod by_runs {
+    //! `{partition: [[first offset, count]]}` in the stored form for the places of the program.
+
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{STALE_MAX, STALE_RUNS_MAX};
+    use crate::offsets::{Offset, Partition, RecordAt};
+
+    pub(in crate::table) fn serialize<S: Serializer>(
+        places: &BTreeSet<RecordAt>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut stored: BTreeMap<i32, Vec<(i64, u64)>> = BTreeMap::new();
+        let mut left = STALE_RUNS_MAX;
+        for (partition, offset) in places.iter().take(STALE_MAX as usize) {
+            let runs = stored.entry(partition.0).or_default();
+            match runs.last_mut() {
+                Some((first, count)) if offset.since(Offset::new(*first)) == *count => *count += 1,
+                _ if left == 0 => break,
+                _ => {
+                    runs.push((offset.get(), 1));
+                    left -= 1;
+                }
+            }
+        }
+        stored.retain(|_, runs| !runs.is_empty());
+        stored.serialize(serializer)
+    }
+
+    pub(in crate::table) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeSet<RecordAt>, D::Error> {
+        let stored = BTreeMap::<i32, Vec<(i64, u64)>>::deserialize(deserializer)?;
+        let runs = || {
+            stored
+                .iter()
+                .flat_map(|(partition, runs)| runs.iter().map(|run| (*partition, *run)))
+        };
+        let fits = |(_, (first, count)): (i32, (i64, u64))| first >= 0 && first.checked_add_unsigned(count).is_some();
+        let count = runs().fold(0_u64, |sum, (_, (_, count))| sum.saturating_add(count));
+        if count > STALE_MAX || !runs().all(fits) {
+            return Err(D::Error::custom("stale letters at offsets that no partition has"));
+        }
+        let places = runs().flat_map(|(partition, (first, count))| {
+            (0..count).map(move |more| (Partition(partition), Offset::new(first.saturating_add_unsigned(more))))
+        });
+        Ok(places.collect())
+    }
 }
 
 pub(super) mod by_value {
@@ -470,6 +534,7 @@ impl Ledger {
             windows: BTreeMap::new(),
             event_times: BTreeMap::new(),
             leader_epochs: BTreeMap::new(),
+            stale_letters: BTreeSet::new(),
         }
     }
 
@@ -522,6 +587,7 @@ mod tests {
             windows: BTreeMap::new(),
             event_times: BTreeMap::new(),
             leader_epochs: BTreeMap::new(),
+            stale_letters: BTreeSet::new(),
         }
     }
 

@@ -720,7 +720,9 @@ fn large_rows_are_copied_and_encoded_a_few_at_a_time() {
     let plan = wide_plan();
     let chunk = |from: i32, count: i32| {
         let numbers: Vec<i32> = (from..from + count).rev().collect();
-        let text = numbers.iter().map(|number| format!("{number:05}").repeat(ROW_BYTES / 5));
+        let text = numbers
+            .iter()
+            .map(|number| format!("{number:05}").repeat(ROW_BYTES / 5));
         let text = StringArray::from_iter_values(text);
         rows(&plan, vec![Arc::new(Int32Array::from(numbers)), Arc::new(text)])
     };

@@ -255,6 +255,56 @@ fn a_letter_is_taken_back_where_its_record_becomes_a_row() {
 }
 
 #[test]
+fn a_letter_that_a_killed_run_was_to_take_back_is_taken_back_by_the_next() {
+    for format in ["iceberg", "parquet"] {
+        let (kafka, topic) = (Kafka::shared(), format!("shared-left-{format}"));
+        let (name, bad) = (format!("shared_left_{format}"), format!("shared_left_{format}_bad"));
+        produce::create_topic(kafka, &topic, 1, &[]);
+        let values = [
+            r#"{"id":0}"#,
+            r#"{"id":1,"size":"two"}"#,
+            "no",
+            r#"{"id":3,"size":"2"}"#,
+        ];
+        produce::produce(kafka, &topic, values.map(|value| Record::of(value).partition(0)));
+        let strict = format!(
+            "partitionedTables:\n{}    materialize: {{format: {format}}}\n",
+            pipeline(&name, kafka, &topic, &bad)
+        );
+        let strict = strict.replace("columns: [", "columns: [{name: size, from: size, type: long}, ");
+        let work = Workspace::new(&strict);
+        let run = |point: &str| {
+            Aperio::start_with(
+                work.path(),
+                &["run", "pipeline.yaml", "--once"],
+                &[("FAILPOINTS", point)],
+            )
+            .wait()
+        };
+        let killed = run("Before(Swap)=1*off->return");
+        assert_eq!(killed.code, None, "{killed:#?}");
+        let offsets = || letters(&work, &bad).iter().map(|letter| letter.2).collect::<Vec<_>>();
+        assert_eq!(offsets(), [1, 2, 3]);
+        work.rewrite(&strict.replace("from: size", "from: bytes"));
+        // Rows of 1 and 3 are committed, their letters not taken back yet.
+        let killed = run("Inside(AnswerHeld)=return");
+        assert_eq!(killed.code, None, "{killed:#?}");
+        assert_eq!(offsets(), [1, 2, 3]);
+        let report = work.start_once(&["--output", "json"]).wait().expect_code(0).report();
+        assert_eq!(report["tables"][0]["rowsWritten"], 0, "nothing is new");
+        assert_eq!(offsets(), [2], "{format}");
+        // What was taken back is forgotten with the next commit, and the next letter is no stale one.
+        produce::produce(
+            kafka,
+            &topic,
+            ["no", r#"{"id":5}"#].map(|value| Record::of(value).partition(0)),
+        );
+        work.start_once(&[]).wait().expect_code(0);
+        assert_eq!(offsets(), [2, 4], "{format}");
+    }
+}
+
+#[test]
 fn a_dead_letter_table_that_cannot_hold_letters_is_told_at_once() {
     let (kafka, topic) = (Kafka::shared(), "shared-unfit");
     produce::create_topic(kafka, topic, 1, &[]);

@@ -766,6 +766,7 @@ impl World {
             windows: BTreeMap::new(),
             event_times: BTreeMap::new(),
             leader_epochs: BTreeMap::new(),
+            stale_letters: BTreeSet::new(),
         };
         self.add_ledger(&ledger, false, truth);
     }

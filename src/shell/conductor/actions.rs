@@ -1,8 +1,10 @@
 //! The run's actions, handed out: to Kafka, to the line, or as effects that run beside the conductor.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::AbortHandle;
 use tracing::info;
 
 use crate::catalog::ViewError;
@@ -14,7 +16,7 @@ use crate::kill_points::{self, Effect, KillPoint};
 use crate::run::{Action, Event, Outcome};
 use crate::shell::conductor::answers::Answer;
 use crate::shell::conductor::{Conductor, Sealing};
-use crate::shell::perform::{Brought, Unprepared, Unpublished};
+use crate::shell::perform::{Unprepared, Unpublished};
 use crate::shell::report::TableReport;
 use crate::shell::tables::TableForm;
 use crate::shell::{open, perform};
@@ -104,7 +106,8 @@ impl Conductor {
                 });
                 return None;
             }
-            Action::Swap(plan) => {
+            Action::Swap(mut plan) => {
+                self.note_stale(&mut plan.ledger);
                 self.commit_began.get_or_insert_with(Instant::now);
                 let (base, windows) = (self.table.clone(), plan.windows.clone());
                 self.begin(effect, async move {
@@ -124,7 +127,10 @@ impl Conductor {
                     info!(table = %world.ident, windows = windows.len(), "windows dropped: their records are read again");
                 }
                 self.commit_began = None;
-                self.brought = None;
+                self.stale.clear();
+                self.noted.clear();
+                // What it stores from here on would be beside what comes of these records when they are read again.
+                self.preparing.take().iter().for_each(AbortHandle::abort);
                 self.deadlines.commit_ended();
                 for window in windows {
                     self.sealed.remove(&window);
@@ -155,13 +161,9 @@ impl Conductor {
             .ledger()
             .map(|ledger| ledger.offsets.clone())
             .unwrap_or_default();
-        self.brought = Some(Brought {
-            ledger: ledger.clone(),
-            ranges: self.run.committing(),
-            letters: letters.clone(),
-        });
+        let ranges = self.run.committing();
         let (world, aside, known) = (self.world.clone(), self.aside.clone(), self.topic_id.clone());
-        self.begin(Effect::Prepare, async move {
+        let preparing = self.begin(Effect::Prepare, async move {
             wait(after).await;
             match world.topic_id().await {
                 Err(failure) => return Answer::Event(Event::Failed(failure)),
@@ -181,27 +183,39 @@ impl Conductor {
                 }
                 Ok(_) => {}
             }
-            let answer = match aside.store(&ledger, &letters).await {
-                Ok(()) => Ok(()),
+            let answer = match aside.store(&ledger, &ranges, &letters).await {
+                Ok(stale) => Ok(stale),
                 Err(Unprepared::Yet(error)) => Err(error),
                 Err(Unprepared::ForEver(failure)) => return Answer::Event(Event::Failed(failure)),
             };
-            Answer::Event(Event::Prepared { windows, answer })
+            Answer::Prepared(windows, answer)
         });
+        self.preparing = Some(preparing);
+    }
+
+    /// Puts into a ledger that is to be committed what must be taken back afterwards: whoever comes next may have to.
+    fn note_stale(&mut self, ledger: &mut Ledger) {
+        // Those of commits before are in it already.
+        ledger.stale_letters.retain(|at| !self.taken_back.contains(at));
+        self.taken_back.retain(|at| !self.stale.contains(at));
+        ledger.stale_letters.extend(&self.stale);
+        self.noted.clone_from(&ledger.stale_letters);
     }
 
     fn publish(&mut self, ledger: Ledger, after: Millis) {
         let (world, points) = (self.world.clone(), self.points.clone());
-        // What is published first is what was just committed; attempts after that bring none.
-        let (aside, brought) = (self.aside.clone(), self.brought.take());
+        // What is published first is what was just committed; attempts after that find none.
+        let (aside, noted) = (self.aside.clone(), std::mem::take(&mut self.noted));
+        self.stale.clear();
         self.begin(Effect::Publish, async move {
             wait(after).await;
-            if let Some(brought) = brought {
-                aside.take_back(&brought).await;
-            }
+            let taken_back = match aside.take_back(&noted).await {
+                true => noted,
+                false => BTreeSet::new(),
+            };
             match perform::publish(&world, &points, &ledger).await {
-                Ok(ahead) => Answer::Published(Ok((ledger.offsets, ahead))),
-                Err(Unpublished::Yet(error)) => Answer::Published(Err(error)),
+                Ok(ahead) => Answer::Published(taken_back, Ok((ledger.offsets, ahead))),
+                Err(Unpublished::Yet(error)) => Answer::Published(taken_back, Err(error)),
                 Err(Unpublished::ForEver(failure)) => Answer::Event(Event::Failed(failure)),
             }
         });

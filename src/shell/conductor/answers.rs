@@ -1,11 +1,14 @@
 //! Effects that run beside the conductor: begun here, and what came of them taken in.
 
+use std::collections::BTreeSet;
+
+use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::catalog::LoadedTable;
 use crate::error::Failure;
 use crate::kill_points::{self, Effect, KillPoint, Place};
-use crate::offsets::Offsets;
+use crate::offsets::{Offsets, RecordAt};
 use crate::run::{Event, Outcome, Swapped};
 use crate::shell::conductor::Conductor;
 use crate::shell::report::{SyncPointAhead, TableReport};
@@ -18,7 +21,10 @@ pub(super) enum Answer {
     Event(Event),
     Loaded(Result<(LoadedTable, TableView), String>),
     Swapped(Vec<WindowId>, Swapped, Option<LoadedTable>),
-    Published(Result<(Offsets, Vec<perform::Ahead>), String>),
+    /// With the records whose letters are to be taken back after the commit.
+    Prepared(Vec<WindowId>, Result<BTreeSet<RecordAt>, String>),
+    /// With the records whose letters were taken back.
+    Published(BTreeSet<RecordAt>, Result<(Offsets, Vec<perform::Ahead>), String>),
     GroupReached(Result<(), Failure>),
     Diagnosed(Option<Failure>),
     /// The line was given a plan for new fields, past the conductor.
@@ -27,35 +33,43 @@ pub(super) enum Answer {
 
 impl Conductor {
     /// Starts the effect of an action.
-    pub(super) fn begin(&self, effect: Effect, work: impl Future<Output = Answer> + Send + 'static) {
+    pub(super) fn begin(&self, effect: Effect, work: impl Future<Output = Answer> + Send + 'static) -> AbortHandle {
         self.spawn(async move {
             let answer = work.await;
             kill_points::pass(KillPoint::After(effect));
             answer
-        });
+        })
     }
 
-    pub(super) fn spawn(&self, work: impl Future<Output = Answer> + Send + 'static) {
+    pub(super) fn spawn(&self, work: impl Future<Output = Answer> + Send + 'static) -> AbortHandle {
         let answers = self.answers.0.clone();
-        tokio::spawn(async move {
+        let spawned = tokio::spawn(async move {
             // A conductor that is gone wants no answers.
             let _ = answers.send(work.await);
         });
+        spawned.abort_handle()
     }
 
     pub(super) fn answered(&mut self, answer: Answer, report: &mut TableReport) -> Option<Outcome> {
         match answer {
-            Answer::Event(event) => {
-                if let Event::Prepared { answer: Err(error), .. } = &event {
-                    warn!(table = %self.world.ident, %error, "tried again");
+            Answer::Event(event) => self.tell(event, None, report),
+            Answer::Prepared(windows, answer) => {
+                if windows == self.committing {
+                    match &answer {
+                        Ok(stale) => self.stale.clone_from(stale),
+                        Err(error) => warn!(table = %self.world.ident, %error, "tried again"),
+                    }
                 }
-                self.tell(event, None, report)
+                let answer = answer.map(drop);
+                self.tell(Event::Prepared { windows, answer }, None, report)
             }
-            Answer::Published(Err(error)) => {
+            Answer::Published(taken_back, Err(error)) => {
+                self.taken_back.extend(taken_back);
                 warn!(table = %self.world.ident, %error, "tried again");
                 self.tell(Event::Published(Err(error)), None, report)
             }
-            Answer::Published(Ok((offsets, ahead))) => {
+            Answer::Published(taken_back, Ok((offsets, ahead))) => {
+                self.taken_back.extend(taken_back);
                 self.commit_group(offsets);
                 for ahead in ahead {
                     let (table, partition) = (&self.world.ident, &ahead.partition);

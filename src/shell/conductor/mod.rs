@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -45,7 +46,7 @@ use crate::kill_points::{self, Effect, KillPoint, Place};
 use crate::line::{Encoding, KeyEncoding, LineError, LineSettings, LineWindow, NewSinks, Reply, SinkMaker};
 use crate::memory::{Memory, Shares};
 use crate::observe::Phase;
-use crate::offsets::{Offset, OffsetRanges, Offsets, Partition};
+use crate::offsets::{Offset, OffsetRanges, Offsets, Partition, RecordAt};
 use crate::run::deadline::{Deadlines, Patience};
 use crate::run::window::{RejectLimit, SealReason};
 use crate::run::{Event, Outcome, Run, RunConfig};
@@ -53,13 +54,14 @@ use crate::shell::conductor::answers::Answer;
 pub(in crate::shell) use crate::shell::conductor::counts::close;
 use crate::shell::conductor::lines::Lines;
 use crate::shell::open::{Clients, Topic, World};
-use crate::shell::perform::{Aside, Brought};
+use crate::shell::perform::Aside;
 use crate::shell::probe::probe;
 use crate::shell::report::{Counters, OffsetSpan, TableReport};
 use crate::shell::tables::TableForm;
 use crate::shell::{RunOptions, now};
 use crate::store::{Store, UploadSinks};
 use crate::sync_points::SyncPoints;
+use crate::table::admit::source_of;
 use crate::table::{TableView, WindowId};
 use crate::units::Millis;
 
@@ -139,13 +141,16 @@ async fn play(
         opened = opening => opened?,
         _ = stop.wait_for(|stop| *stop) => return Ok(Outcome::Stopped),
     };
-    let Some((topic, table, view)) = opened else {
+    let Some((mut topic, table, view)) = opened else {
         info!(
             topic = world.pipeline.source.topic,
             "the topic is empty and no columns are declared: no table yet"
         );
         return Ok(Outcome::Done);
     };
+    if let Some(ledger) = &view.ledger {
+        topic.source.know(&source_of(ledger));
+    }
     Conductor::new(world, options, shares, counters.clone(), &topic, table)?
         .play(topic, view, stop, report)
         .await
@@ -200,8 +205,14 @@ struct Conductor {
     sealed: HashMap<WindowId, (LineWindow, SealReason)>,
     /// The windows of the commit under way.
     committing: Vec<WindowId>,
-    /// What they have brought, until they are committed or dropped.
-    brought: Option<Brought>,
+    /// What stores their letters, while that may go on.
+    preparing: Option<AbortHandle>,
+    /// The records of theirs whose letters are to be taken back, until they are committed or dropped.
+    stale: BTreeSet<RecordAt>,
+    /// What the last commit said is to be taken back.
+    noted: BTreeSet<RecordAt>,
+    /// Of what the table's ledger says is to be taken back, what was.
+    taken_back: BTreeSet<RecordAt>,
     unreachable_since: Option<(Millis, String)>,
     /// Since when this member waits for its first assignment, or was last told that its group is well.
     unassigned_since: Option<Millis>,
@@ -322,7 +333,10 @@ impl Conductor {
             sealing: HashMap::new(),
             sealed: HashMap::new(),
             committing: Vec::new(),
-            brought: None,
+            preparing: None,
+            stale: BTreeSet::new(),
+            noted: BTreeSet::new(),
+            taken_back: BTreeSet::new(),
             unreachable_since: None,
             unassigned_since: None,
             deadlines: Deadlines::new(
@@ -367,6 +381,12 @@ impl Conductor {
         self.counters.position_total.store(total, Ordering::Relaxed);
         if let Some(at) = view.ledger_at {
             self.counters.table.metrics.last_commit.set(at.0 as f64 / 1e3);
+        }
+        if let Some(ledger) = &view.ledger
+            && self.aside.take_back(&ledger.stale_letters).await
+        {
+            // A run that was killed right after its commit has left them.
+            self.taken_back.clone_from(&ledger.stale_letters);
         }
         self.counters.table.enters(Phase::Running);
         let opened = Event::Opened {

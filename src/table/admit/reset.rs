@@ -102,6 +102,7 @@ pub fn reset(held: Option<&Ledger>, wish: &Wish) -> Result<Reset, ResetRefusal> 
         ledger.windows.retain(|partition, _| !gone(partition));
         ledger.event_times.retain(|partition, _| !gone(partition));
         ledger.leader_epochs.retain(|partition, _| !gone(partition));
+        ledger.stale_letters.retain(|(partition, _)| !gone(partition));
     }
     let mut moves = BTreeMap::new();
     for (partition, to) in wish.to.iter() {
@@ -138,6 +139,10 @@ pub fn reset(held: Option<&Ledger>, wish: &Wish) -> Result<Reset, ResetRefusal> 
         ledger.windows.remove(&partition);
         // It was that of another offset, or of a log that is no more.
         ledger.leader_epochs.remove(&partition);
+        // What is read again is judged again.
+        ledger
+            .stale_letters
+            .retain(|(of, offset)| *of != partition || *offset < to);
         if from.is_none_or(|from| to < from) {
             ledger.event_times.remove(&partition);
         }
@@ -207,6 +212,7 @@ mod tests {
                 .collect(),
             event_times: of.iter().map(|(partition, _)| (Partition(*partition), 5)).collect(),
             leader_epochs: BTreeMap::new(),
+            stale_letters: Default::default(),
         }
     }
 
@@ -246,6 +252,8 @@ mod tests {
     fn a_log_that_was_cut_is_read_from_where_it_still_is_the_same_and_its_epoch_is_forgotten() {
         let mut ledger = held(&[(0, 50), (1, 50)]);
         ledger.leader_epochs = [(Partition(0), LeaderEpoch(4)), (Partition(1), LeaderEpoch(4))].into();
+        let letter = |partition, at| (Partition(partition), Offset::new(at));
+        ledger.stale_letters = [letter(0, 9), letter(0, 49), letter(1, 49)].into();
         let moved = |to: i64| {
             let wish = Wish {
                 diverged: offsets(&[(0, 30)]),
@@ -253,6 +261,12 @@ mod tests {
             };
             let done = reset(Some(&ledger), &wish).expect("it fits");
             assert_eq!(done.ledger.leader_epochs, [(Partition(1), LeaderEpoch(4))].into());
+            assert!(
+                done.ledger.stale_letters.contains(&letter(1, 49)),
+                "its partition stays"
+            );
+            assert_eq!(done.ledger.stale_letters.contains(&letter(0, 9)), to > 9);
+            assert_eq!(done.ledger.stale_letters.contains(&letter(0, 49)), to > 49);
             let found: &Move = &done.moves[&Partition(0)];
             (found.doubled, found.skipped)
         };

@@ -108,14 +108,17 @@ fn the_rows_are_what_the_documentation_shows() {
 }
 
 #[test]
-fn leader_epochs_are_kept_beside_the_offsets_and_rows_of_the_first_version_have_none() {
+fn leader_epochs_and_stale_letters_are_kept_beside_the_offsets_and_rows_of_the_first_version_have_none() {
     let base = started();
     let mut moved = plan(&base, id(RUN, 3), &[(0, 8)]);
     moved.ledger.leader_epochs = [(Partition(0), LeaderEpoch(4))].into();
+    moved.ledger.stale_letters = [(Partition(0), Offset::new(5))].into();
     let rows = commit(&base, &base, &moved).expect("admitted");
     assert_eq!(rows["partition:0"].value, "8");
     assert!(
-        rows[LEDGER].value.ends_with(r#""leaderEpochs":{"4":[0]}}"#),
+        rows[LEDGER]
+            .value
+            .ends_with(r#""leaderEpochs":{"4":[0]},"staleLetters":{"0":[[5,1]]}}"#),
         "{}",
         rows[LEDGER].value
     );

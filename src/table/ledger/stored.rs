@@ -18,6 +18,8 @@
 //!
 //! Version 1 was readable only, without leader epochs, of any length.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use iceberg::spec::TableMetadata;
@@ -25,7 +27,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::packed::{pack, sum, unpack};
-use super::{LEDGER_KEY, LEDGER_VERSION, Ledger, LedgerProblem, newest_in_history, property};
+use super::{LEDGER_KEY, LEDGER_VERSION, Ledger, LedgerProblem, by_runs, newest_in_history, property};
+use crate::offsets::RecordAt;
 
 /// When a text is too long to be written as it is.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +80,8 @@ pub(super) struct Differences {
     steps: u32,
     sum: u64,
     packed: Vec<u8>,
+    /// Those of this snapshot, whatever the base says.
+    stale_letters: BTreeSet<RecordAt>,
 }
 
 /// The ledger as the table property stores it: bound to a snapshot and a table.
@@ -111,6 +116,8 @@ struct Packed {
     #[serde(flatten)]
     from: Option<Origin>,
     packed: String,
+    #[serde(default, with = "by_runs", skip_serializing_if = "BTreeSet::is_empty")]
+    stale_letters: BTreeSet<RecordAt>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -183,6 +190,7 @@ fn packed_text(ledger: &Ledger, differences: Option<(Origin, Vec<u8>)>) -> Strin
         partitions: ledger.offsets.len(),
         from,
         packed: STANDARD_NO_PAD.encode(bytes),
+        stale_letters: ledger.stale_letters.clone(),
     })
 }
 
@@ -257,10 +265,13 @@ fn of_value(value: serde_json::Value) -> Result<Stored, String> {
             steps: from.steps,
             sum: u64::from_str_radix(&from.sum, 16).map_err(|error| format!("`sum` is no number: {error}"))?,
             packed,
+            stale_letters: found.stale_letters,
         })),
         None => {
             let empty = Ledger::new(found.topic, found.topic_id, found.cluster_id);
-            unpack(&packed, &empty, true).map(Stored::Whole)
+            let mut ledger = unpack(&packed, &empty, true)?;
+            ledger.stale_letters = found.stale_letters;
+            Ok(Stored::Whole(ledger))
         }
     }
 }
@@ -271,7 +282,8 @@ impl Differences {
     /// # Errors
     /// What is wrong: `base` isn't the ledger that they were told from.
     pub(super) fn onto(&self, base: &Ledger) -> Result<Ledger, String> {
-        let ledger = unpack(&self.packed, base, false)?;
+        let mut ledger = unpack(&self.packed, base, false)?;
+        ledger.stale_letters.clone_from(&self.stale_letters);
         self.agrees(&ledger).map(|()| ledger)
     }
 
@@ -324,6 +336,7 @@ mod tests {
                 .into(),
             event_times: BTreeMap::new(),
             leader_epochs: [(Partition(0), LeaderEpoch(5)), (Partition(1), LeaderEpoch(1))].into(),
+            stale_letters: BTreeSet::new(),
         };
         let text = readable_text(&ledger);
         insta::assert_snapshot!(text, @r#"{"version":2,"topic":"user-events","topicId":"abc","clusterId":"c1","offsets":{"0":8812,"1":0},"windows":{"00000000000000000000000000000007/3":[0,2],"00000000000000000000000000000007/4":[1]},"eventTimes":{},"leaderEpochs":{"1":[1],"5":[0]}}"#);
@@ -489,6 +502,57 @@ mod tests {
             Stored::Whole(_) => 0,
             Stored::Differences(found) => found.steps,
         }
+    }
+
+    #[test]
+    fn stale_letters_are_those_of_the_snapshot_itself_in_every_form() {
+        let stale = |offsets: &[i64]| -> BTreeSet<RecordAt> {
+            offsets
+                .iter()
+                .map(|at| (Partition((at % 2) as i32), Offset::new(*at)))
+                .collect()
+        };
+        let told = |id: i64, letters: &[i64]| Ledger {
+            stale_letters: stale(letters),
+            ..topic(20, id)
+        };
+        let readable = readable_text(&told(1, &[4, 6, 7, 9, 11]));
+        assert!(
+            readable.ends_with(r#""staleLetters":{"0":[[4,1],[6,1]],"1":[[7,1],[9,1],[11,1]]}}"#),
+            "{readable}"
+        );
+        let run = Ledger {
+            stale_letters: (5..900).map(|at| (Partition(3), Offset::new(at))).collect(),
+            ..topic(1, 1)
+        };
+        let text = readable_text(&run);
+        assert!(text.ends_with(r#""staleLetters":{"3":[[5,895]]}}"#), "{text}");
+        assert_eq!(read_text(&text), Ok(Stored::Whole(run)));
+        let now = [(1, &[][..]), (2, &[4, 7]), (3, &[9]), (4, &[])]
+            .iter()
+            .fold(table(), |base, (id, letters)| {
+                commit(&base, &told(*id, letters), *id, PACKED)
+            });
+        assert_eq!([1, 2, 3, 4].map(|id| steps(&now, id)), [0, 1, 2, 3]);
+        assert_eq!(known(&now, &[]), Ok(timeless(&told(4, &[]))));
+        assert_eq!(known(&roll_back(&now, 3), &[]), Ok(timeless(&told(3, &[9]))));
+        assert_eq!(known(&roll_back(&now, 2), &[]), Ok(timeless(&told(2, &[4, 7]))));
+        for hostile in [
+            r#"{"0":[[-1,1]]}"#,
+            r#"{"0":[[9223372036854775807,1]]}"#,
+            r#"{"0":[[0,2000000]]}"#,
+        ] {
+            let text = text.replace(r#"{"3":[[5,895]]}"#, hostile);
+            assert!(read_text(&text).is_err(), "{text}");
+        }
+        let scattered = Ledger {
+            stale_letters: (0..5_000).map(|at| (Partition(0), Offset::new(at * 2))).collect(),
+            ..topic(1, 1)
+        };
+        let Ok(Stored::Whole(found)) = read_text(&readable_text(&scattered)) else {
+            panic!("it is whole")
+        };
+        assert_eq!(found.stale_letters.len(), super::super::STALE_RUNS_MAX);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What a commit costs as a table grows: the load, the manifests and the swap of one small window after another, on a
-//! SQLite catalog on this disk, the way a service that holds the table does them.
+//! SQLite catalog on this disk, the way a service that holds the table does them. The largest table is then given to a REST
+//! catalog, and the next commits go there.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 use aperio::catalog::stage::{Change, fresh_snapshot_id, stage};
@@ -16,6 +18,8 @@ use iceberg::spec::{
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::servers::{RestCatalog, send_json};
 
 /// Kafka partitions whose offsets each commit moves: those of a usual topic, and of a large one.
 const PARTITIONS: [i32; 2] = [12, 1_000];
@@ -48,6 +52,7 @@ pub fn commits(marks: &[usize]) -> Value {
 }
 
 /// - `codec`: the table's `write.metadata.compression-codec`.
+/// - `partitions`: of the topic; the table of a large one goes on in a REST catalog.
 fn commits_in(marks: &[usize], codec: &str, partitions: i32) -> Value {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -108,7 +113,52 @@ fn commits_in(marks: &[usize], codec: &str, partitions: i32) -> Value {
         let figure = json!({"ms": ms, "read_bytes": read, "written_bytes": written, "dearest_ms": dearest});
         figures.insert(mark.to_string(), figure);
     }
+    if partitions > 100 {
+        let cost = runtime.block_on(on_rest(dir.path(), &table, last as u64, partitions));
+        println!(
+            "  the next on a REST catalog: {:.1} ms, {:.1} KiB read, {:.1} KiB written, by this process",
+            cost.seconds * 1e3,
+            cost.read_bytes as f64 / 1024.0,
+            cost.written_bytes as f64 / 1024.0
+        );
+        let figure =
+            json!({"ms": cost.seconds * 1e3, "read_bytes": cost.read_bytes, "written_bytes": cost.written_bytes});
+        figures.insert("rest".to_owned(), figure);
+    }
     Value::Object(figures)
+}
+
+/// Gives a table to a REST catalog, goes on committing there, and returns the median of what that costs.
+///
+/// - `commits`: how many the table holds.
+async fn on_rest(warehouse: &Path, table: &LoadedTable, commits: u64, partitions: i32) -> Cost {
+    let server = RestCatalog::start_with(warehouse, 2048);
+    let address = server.address();
+    let (status, answer) = send_json(&address, "POST", "/v1/namespaces", &json!({"namespace": ["default"]}));
+    assert_eq!(status, 200, "{answer}");
+    let wish = json!({"name": table.ident.name(), "metadata-location": table.metadata_location});
+    let (status, answer) = send_json(&address, "POST", "/v1/namespaces/default/register", &wish);
+    assert_eq!(status, 200, "{answer}");
+    let warehouse = warehouse.to_str().expect("a path in UTF-8");
+    let catalog = Catalog::rest(&server.uri(), Some(warehouse), &BTreeMap::new()).expect("a catalog");
+    let mut table = catalog.load(&table.ident).await.expect("a load").expect("the table");
+    let run = Uuid::new_v4();
+    let mut costs = Vec::with_capacity(AROUND);
+    for sequence in commits..commits + AROUND as u64 {
+        let (before, start) = (io(), Instant::now());
+        table = commit(&catalog, table, WindowId { run, sequence }, partitions).await;
+        let (seconds, after) = (start.elapsed().as_secs_f64(), io());
+        costs.push(Cost {
+            seconds,
+            read_bytes: after.0 - before.0,
+            written_bytes: after.1 - before.1,
+        });
+    }
+    Cost {
+        seconds: median(costs.iter().map(|cost| cost.seconds)),
+        read_bytes: median(costs.iter().map(|cost| cost.read_bytes as f64)) as u64,
+        written_bytes: median(costs.iter().map(|cost| cost.written_bytes as f64)) as u64,
+    }
 }
 
 async fn create(catalog: &Catalog, codec: &str, partitions: i32) -> LoadedTable {

@@ -331,6 +331,11 @@ pub struct RestCatalog {
 impl RestCatalog {
     /// Starts it with its tables and its own database in `warehouse`; one that was there goes on.
     pub fn start(warehouse: &Path) -> Self {
+        Self::start_with(warehouse, 256)
+    }
+
+    /// The same with a heap for large tables, in MiB: the server takes metadata apart in memory.
+    pub fn start_with(warehouse: &Path, heap_mib: u32) -> Self {
         let rest = setup::part("rest");
         assert!(
             rest.join("classes").exists(),
@@ -341,7 +346,7 @@ impl RestCatalog {
         let mut classes = rest.join("classes").into_os_string();
         classes.push(":");
         classes.push(rest.join("libs/*"));
-        let mut command = java(256);
+        let mut command = java(heap_mib);
         command.current_dir(warehouse).arg("-cp").arg(classes);
         command.arg("CatalogServer").arg(port.to_string()).arg(warehouse);
         let server = Server::start(command, warehouse.join("rest-catalog.log"), "REST catalog started");

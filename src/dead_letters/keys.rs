@@ -1,11 +1,13 @@
 //! The keys of the letters that a dead-letter table holds: what keeps a replay from doubling them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type};
-use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use iceberg::expr::{Predicate, Reference};
+use iceberg::scan::{ArrowRecordBatchStream, FileScanTask};
 use iceberg::spec::Datum;
 use iceberg::table::Table;
 use uuid::Uuid;
@@ -20,6 +22,9 @@ use crate::offsets::{Offset, OffsetRanges, Offsets, Partition, RecordAt};
 /// rows it spares, and the lowest offset of all stands for each.
 const PARTITIONS_FILTERED_MAX: usize = 64;
 
+/// Files whose keys are read at a time.
+const FILES_AT_ONCE: usize = 4;
+
 /// Where in its topic a letter's record is; with the letter's [`Origin`] its key.
 pub(super) type Key = RecordAt;
 
@@ -33,6 +38,10 @@ pub(super) struct KnownKeys {
     /// For each partition the offset from which on all keys are known.
     from: Offsets,
     keys: HashSet<Key>,
+    /// The same by file, as far as they were read from one that nothing is deleted from. A file never changes, so the next
+    /// snapshot's keys are read from those files only that aren't here. Else an attempt would take the longer the more letters
+    /// there are, and where many write to one table the slowest would lose to the others again and again.
+    files: HashMap<String, Vec<Key>>,
 }
 
 /// Returns for each partition the offset from which on keys must be known: the ledger's, or the lowest of `keys`.
@@ -49,16 +58,26 @@ pub(super) fn floor(ledger: &Offsets, keys: impl Iterator<Item = Key>) -> Offset
 impl KnownKeys {
     /// Reads the keys of `origin` at or above `from` in the table's current snapshot.
     ///
+    /// - `before`: what was known of an earlier one, if anything was: the files of that aren't read again.
+    ///
     /// The origin isn't part of the filter: tables are seldom shared, and a filter over integers trusts no statistics of
     /// shortened text. A table of an earlier version lacks columns of it: letters without them are nobody's that is known,
     /// since whose they are can't be told.
-    pub(super) async fn read(table: &LoadedTable, origin: &Origin, from: &Offsets) -> iceberg::Result<KnownKeys> {
+    pub(super) async fn read(
+        table: &LoadedTable,
+        origin: &Origin,
+        from: &Offsets,
+        before: Option<KnownKeys>,
+    ) -> iceberg::Result<KnownKeys> {
+        let before = before.filter(|before| before.are_of(table, origin, from));
+        let mut before = before.map_or_else(HashMap::new, |before| before.files);
         let mut known = KnownKeys {
             origin: origin.clone(),
             table: table.metadata.uuid(),
             snapshot: table.metadata.current_snapshot_id(),
             from: from.clone(),
             keys: HashSet::new(),
+            files: HashMap::new(),
         };
         // A scan is of the snapshot's schema, and columns may have been added since.
         let complete = match table.metadata.current_snapshot() {
@@ -71,16 +90,30 @@ impl KnownKeys {
         if let (Some(snapshot), Some(filter), true) = (known.snapshot, filter(from), complete) {
             let table = scannable(table)?;
             let scan = table.scan().snapshot_id(snapshot).select(KEY).with_filter(filter);
-            let mut batches = scan.build()?.to_arrow().await?;
-            while let Some(batch) = batches.try_next().await? {
-                for key in keys_of(&batch, origin)?.into_iter().flatten() {
-                    if known.from.get(key.0).is_some_and(|from| key.1 >= from) {
-                        known.keys.insert(key);
-                    }
+            let mut unread = Vec::new();
+            let mut tasks = scan.build()?.plan_files().await?;
+            while let Some(task) = tasks.try_next().await? {
+                match before.remove(&task.data_file_path) {
+                    Some(keys) if task.deletes.is_empty() => known.take(Some(task.data_file_path), keys),
+                    _ => unread.push(task),
                 }
+            }
+            let reads = unread.into_iter().map(|task| keys_in(&table, task, origin));
+            let mut reads: BoxStream<'_, _> = futures::stream::iter(reads).buffer_unordered(FILES_AT_ONCE).boxed();
+            while let Some((file, keys)) = reads.try_next().await? {
+                known.take(file, keys);
             }
         }
         Ok(known)
+    }
+
+    /// Takes those keys of a file that count.
+    fn take(&mut self, file: Option<String>, mut keys: Vec<Key>) {
+        keys.retain(|key| self.from.get(key.0).is_some_and(|from| key.1 >= from));
+        self.keys.extend(&keys);
+        if let Some(file) = file {
+            self.files.insert(file, keys);
+        }
     }
 
     /// Counts the keys.
@@ -92,9 +125,13 @@ impl KnownKeys {
     ///
     /// Only the same snapshot will do: any other may hold letters of another run, or have lost some to a rollback.
     pub(super) fn cover(&self, table: &LoadedTable, origin: &Origin, from: &Offsets) -> bool {
+        self.snapshot == table.metadata.current_snapshot_id() && self.are_of(table, origin, from)
+    }
+
+    /// The same, of whichever snapshot.
+    fn are_of(&self, table: &LoadedTable, origin: &Origin, from: &Offsets) -> bool {
         self.origin == *origin
             && self.table == table.metadata.uuid()
-            && self.snapshot == table.metadata.current_snapshot_id()
             && from
                 .iter()
                 .all(|(partition, offset)| self.from.get(partition).is_some_and(|known| known <= offset))
@@ -105,8 +142,9 @@ impl KnownKeys {
         from.iter()
             .for_each(|(partition, offset)| self.from.set(partition, offset));
         let from = &self.from;
-        self.keys
-            .retain(|(partition, offset)| from.get(*partition).is_none_or(|known| *offset >= known));
+        let counts = |key: &Key| from.get(key.0).is_none_or(|known| key.1 >= known);
+        self.keys.retain(counts);
+        self.files.values_mut().for_each(|keys| keys.retain(counts));
     }
 
     /// Returns the letters that the table doesn't hold, order kept, each key once.
@@ -185,6 +223,18 @@ pub(super) fn keys_of(batch: &RecordBatch, origin: &Origin) -> iceberg::Result<V
         Some((Partition(partitions.value(row)), Offset::new(offset)))
     };
     Ok((0..batch.num_rows()).map(key).collect())
+}
+
+/// Reads the keys of `origin` in one file; names the file if nothing is deleted from it.
+async fn keys_in(table: &Table, task: FileScanTask, origin: &Origin) -> iceberg::Result<(Option<String>, Vec<Key>)> {
+    let file = task.deletes.is_empty().then(|| task.data_file_path.clone());
+    let tasks = futures::stream::once(std::future::ready(Ok(task))).boxed();
+    let mut batches: ArrowRecordBatchStream = table.reader_builder().build().read(tasks)?.stream();
+    let mut keys = Vec::new();
+    while let Some(batch) = batches.try_next().await? {
+        keys.extend(keys_of(&batch, origin)?.into_iter().flatten());
+    }
+    Ok((file, keys))
 }
 
 /// Makes of a loaded table one that the crate scans.

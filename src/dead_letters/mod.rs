@@ -54,6 +54,10 @@ const STEP_MAX: (usize, usize) = (2_048, 8 << 20);
 /// What the file of letters may hold in memory beside its upload.
 const FILE_BYTES_MAX: usize = 16 << 20;
 
+/// A table of letters has few manifests: all of them are read to see what another writer has stored, which every attempt
+/// does where many write to one table. Iceberg's default of 100 makes the attempts long enough to lose to each other.
+const MERGE_MANIFESTS: [&str; 2] = ["commit.manifest.min-count-to-merge", "20"];
+
 /// Why letters weren't stored. Letters that were stored nonetheless are found by the next call.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -286,8 +290,8 @@ impl DeadLetterTable {
             stored += self.settle(&base.metadata);
             let mut known = match self.known.take() {
                 Some(known) if known.cover(&base, &self.origin, from) => known,
-                _ => {
-                    let read = KnownKeys::read(&base, &self.origin, from).await;
+                before => {
+                    let read = KnownKeys::read(&base, &self.origin, from, before).await;
                     read.map_err(|source| self.unread(source))?
                 }
             };
@@ -351,7 +355,7 @@ impl DeadLetterTable {
         let Some(table) = self.load().await? else {
             return Ok(0);
         };
-        let known = KnownKeys::read(&table, &self.origin, from).await;
+        let known = KnownKeys::read(&table, &self.origin, from, None).await;
         Ok(known.map_err(|source| self.unread(source))?.len())
     }
 
@@ -384,7 +388,7 @@ impl DeadLetterTable {
         let creation = NewTable {
             schema,
             spec: UnboundPartitionSpec::default(),
-            properties: creation_properties(BTreeMap::new()),
+            properties: creation_properties(BTreeMap::from([MERGE_MANIFESTS.map(str::to_owned).into()])),
             format_version: FormatVersion::V2,
         };
         let created = self.catalog.create(&self.ident, creation).await;

@@ -124,6 +124,18 @@ async fn keys(catalog: &Catalog) -> Vec<(i32, i64)> {
     keys
 }
 
+async fn data_files(catalog: &Catalog) -> Vec<String> {
+    let table = loaded(catalog).await;
+    let data = format!("{}/data", table.metadata.location());
+    let files = table.store.list(&data).expect("a list").try_collect::<Vec<_>>();
+    files
+        .await
+        .expect("files")
+        .into_iter()
+        .map(|file| file.location)
+        .collect()
+}
+
 async fn stores(table: &mut DeadLetterTable, ledger: &Offsets, letters: &[DeadLetter], expect: u64) {
     let stored = table.store(ledger, &OffsetRanges::default(), letters).await;
     assert_eq!(stored.expect("stored").new, expect);
@@ -321,6 +333,34 @@ async fn an_attempt_is_pinned_to_the_snapshot_whose_keys_were_read() {
         .await
         .expect("files");
     assert_eq!(files.len(), 1, "the loser's file is gone: {files:?}");
+}
+
+#[tokio::test]
+async fn what_others_store_costs_no_second_look_at_what_is_known() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let catalog = catalog(&directory);
+    let from = ledger(&[(0, 0)]);
+    stores(&mut table(&catalog), &from, &letters(0, 0..4), 4).await;
+    let mut run = table(&catalog);
+    stores(&mut run, &from, &letters(0, 0..4), 0).await;
+    let first = data_files(&catalog).await;
+    let mut other = table(&catalog);
+    stores(&mut other, &from, &letters(0, 0..6), 2).await;
+    // Nobody could read the first file again.
+    let file = first[0].trim_start_matches("file://");
+    std::fs::rename(file, format!("{file}.away")).expect("renamed");
+    stores(&mut run, &from, &letters(0, 0..7), 1).await;
+    let snapshots = loaded(&catalog).await.metadata.snapshots().len();
+    assert_eq!(snapshots, 3, "one of each that stored something");
+    std::fs::rename(format!("{file}.away"), file).expect("renamed");
+    // What was in a file that has ended is known no more.
+    let stale = BTreeSet::from([(Partition(0), Offset::new(0))]);
+    other.take_back(&stale).await.expect("taken back");
+    stores(&mut run, &from, &letters(0, 0..7), 1).await;
+    assert_eq!(
+        keys(&catalog).await,
+        (0..7).map(|offset| (0, offset)).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ bench: setup ## Measure decoding beside other decoders, and whole runs over 5 mi
 
 MINUTES ?= 60
 
-chaos: setup ## Kill, freeze and stop four services for an hour (MINUTES=…, SEED=…, CATALOG=sql|rest), then compare
+chaos: setup ## Kill, freeze and stop four services of two tables for an hour (MINUTES=…, SEED=…, CATALOG=sql|rest), then count rows and letters
 	cargo bench --locked --profile dev --features failpoints --bench chaos -- $(MINUTES) $(SEED) $(addprefix --catalog ,$(CATALOG))
 
 lint: ## Check formatting and lints, as CI does

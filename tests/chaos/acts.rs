@@ -12,11 +12,11 @@ use crate::dice::Dice;
 use crate::feed::Flow;
 use crate::instances::Instances;
 use crate::servers::{Fault, Kafka, Proxy};
-use crate::{INSTANCES, PARTITIONS, TOPIC, produce, say, setup};
+use crate::{INSTANCES, PARTITIONS, TABLES, produce, say, setup};
 
-/// Partitions that are added at most.
+/// Partitions that are added to a topic at most.
 const PARTITIONS_MORE: i64 = 3;
-/// Fields that appear in the records at most.
+/// Fields that appear in a topic's records at most.
 const FIELDS_MAX: i64 = 5;
 /// What a catalog's commit meets.
 const FAULTS: [Fault; 12] = [
@@ -69,7 +69,8 @@ pub struct Acts {
     dice: Dice,
     kafka: Arc<Kafka>,
     proxy: Option<Proxy>,
-    flow: Arc<Flow>,
+    /// One for each of [`TABLES`].
+    flows: Vec<Arc<Flow>>,
     dir: PathBuf,
     next: Instant,
     broker: Option<(Instant, JoinHandle<()>)>,
@@ -82,7 +83,7 @@ pub struct Acts {
 
 impl Acts {
     /// Acts that are all told by `seed`; `proxy` stands before the catalog if that is REST.
-    pub fn new(seed: u64, kafka: Arc<Kafka>, proxy: Option<Proxy>, flow: Arc<Flow>, dir: &Path) -> Self {
+    pub fn new(seed: u64, kafka: Arc<Kafka>, proxy: Option<Proxy>, flows: Vec<Arc<Flow>>, dir: &Path) -> Self {
         let storm = Arc::new(Mutex::new(Instant::now()));
         if let Some(proxy) = &proxy {
             let (until, mut dice) = (Arc::clone(&storm), Dice(seed ^ 0x570_0213));
@@ -98,7 +99,7 @@ impl Acts {
             dice: Dice(seed),
             kafka,
             proxy,
-            flow,
+            flows,
             dir: dir.to_owned(),
             next: Instant::now() + Duration::from_secs(10),
             broker: None,
@@ -151,10 +152,12 @@ impl Acts {
             Act::Broker if self.broker.is_none() => Some(self.kill_broker()),
             Act::Partition if self.broker.is_none() => self.add_partition(),
             Act::Field => {
-                let fields = self.flow.fields.load(Ordering::Relaxed);
+                let at = self.dice.index(TABLES.len());
+                let (flow, topic) = (&self.flows[at], TABLES[at].topic);
+                let fields = flow.fields.load(Ordering::Relaxed);
                 (fields < FIELDS_MAX).then(|| {
-                    self.flow.fields.store(fields + 1, Ordering::Relaxed);
-                    format!("records have a field more: `more_{fields}`")
+                    flow.fields.store(fields + 1, Ordering::Relaxed);
+                    format!("records of {topic} have a field more: `more_{fields}`")
                 })
             }
             Act::Fault => {
@@ -200,13 +203,15 @@ impl Acts {
     }
 
     fn add_partition(&mut self) -> Option<String> {
-        let partitions = self.flow.partitions.load(Ordering::Relaxed);
+        let at = self.dice.index(TABLES.len());
+        let (flow, topic) = (&self.flows[at], TABLES[at].topic);
+        let partitions = flow.partitions.load(Ordering::Relaxed);
         if partitions >= i64::from(PARTITIONS) + PARTITIONS_MORE {
             return None;
         }
-        produce::add_partitions(&self.kafka, TOPIC, partitions as usize + 1);
-        self.flow.partitions.store(partitions + 1, Ordering::Relaxed);
-        Some(format!("the topic has a partition more: {partitions}"))
+        produce::add_partitions(&self.kafka, topic, partitions as usize + 1);
+        flow.partitions.store(partitions + 1, Ordering::Relaxed);
+        Some(format!("{topic} has a partition more: {partitions}"))
     }
 
     fn await_broker(&mut self, instances: &mut Instances) {

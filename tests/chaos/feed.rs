@@ -1,4 +1,4 @@
-//! What flows into the topic meanwhile: numbered events, records that are no JSON, transactions that are committed,
+//! What flows into a topic meanwhile: numbered events, records that can become no row, transactions that are committed,
 //! aborted, or left open by a producer that is gone.
 //!
 //! Nothing here is believed at the end: the truth is what the broker then serves.
@@ -14,14 +14,16 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 
 use crate::dice::Dice;
-use crate::say;
+use crate::{Table, say};
 
-/// Records a second outside of transactions.
-const RATE: u64 = 200;
-/// Of so many records one is no JSON.
-const POISON: u64 = 400;
+/// Records a second outside of transactions, to each topic.
+const RATE: u64 = 100;
+/// Of so many records one is a reject: enough for the services to meet in the dead-letter table every second.
+const POISON: u64 = 100;
 /// Of so many transactions one is left open, and a third aborted.
 const LEFT_OPEN: u64 = 30;
+/// A table's first numbers aren't the feed's: they are of what the topic begins and ends with.
+pub const NUMBERS_APART: i64 = 1_000;
 /// How often the steady producer sends.
 const BEAT: Duration = Duration::from_millis(100);
 /// The most that anything asked of the broker takes, which may be down for a while.
@@ -49,21 +51,30 @@ impl Flow {
     fn record(&self, dice: &mut Dice) -> (i32, String) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let partition = number % self.partitions.load(Ordering::Relaxed);
+        let partition = i32::try_from(partition).expect("few partitions");
+        if dice.once_in(POISON) {
+            return (partition, reject(number));
+        }
         let kind = ["view", "order"][(number % 2) as usize];
-        let mut value = if dice.once_in(POISON) {
-            format!(r#"{{"id":{number}, no JSON"#)
-        } else {
-            format!(r#"{{"id":{number},"kind":"{kind}","name":"n{number}""#)
-        };
+        let mut value = format!(r#"{{"id":{number},"kind":"{kind}","name":"n{number}""#);
         for field in 0..self.fields.load(Ordering::Relaxed) {
             value.push_str(&format!(r#","more_{field}":{number}"#));
         }
         value.push('}');
-        (i32::try_from(partition).expect("few partitions"), value)
+        (partition, value)
     }
 
     fn stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
+    }
+}
+
+/// What can become no row, whatever the table has become: it is no JSON, no object, or its number is a text.
+pub fn reject(number: i64) -> String {
+    match number % 3 {
+        0 => format!(r#"{{"id":{number}, no JSON}}"#),
+        1 => format!("[{number}]"),
+        _ => format!(r#"{{"id":"no. {number}","kind":"view","name":"n{number}"}}"#),
     }
 }
 
@@ -75,10 +86,12 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts them on a topic that is there.
-    pub fn start(brokers: String, topic: &'static str, partitions: i64, seed: u64) -> Self {
+    /// Starts them on the topic of a table, which is there.
+    pub fn start(brokers: String, table: &Table, partitions: i64, seed: u64) -> Self {
         let flow = Arc::new(Flow::default());
         flow.partitions.store(partitions, Ordering::Relaxed);
+        flow.next.store(table.first + NUMBERS_APART, Ordering::Relaxed);
+        let (topic, seed) = (table.topic, seed ^ table.first.cast_unsigned());
         let (own, servers, dice) = (Arc::clone(&flow), brokers.clone(), Dice(seed ^ 0xFEED));
         let steady = std::thread::spawn(move || steady(&own, &servers, topic, dice));
         let (own, dice) = (Arc::clone(&flow), Dice(seed ^ 0x7A_115A));
@@ -172,12 +185,12 @@ fn transactions(flow: &Flow, brokers: &str, topic: &str, mut dice: Dice) {
     }
     // A new one of the same name ends what is open; by now the broker is up.
     drop(producer);
-    begin(brokers).expect("the broker starts transactions");
+    begin(brokers, topic).expect("the broker starts transactions");
 }
 
-fn begin(brokers: &str) -> Result<BaseProducer, KafkaError> {
+fn begin(brokers: &str, topic: &str) -> Result<BaseProducer, KafkaError> {
     let producer: BaseProducer = config(brokers)
-        .set("transactional.id", "chaos")
+        .set("transactional.id", topic)
         .set("transaction.timeout.ms", "10000")
         .create()?;
     producer.init_transactions(LIMIT)?;
@@ -194,7 +207,7 @@ fn transaction(
 ) -> Result<usize, KafkaError> {
     let producer = match known {
         Some(producer) => producer,
-        None => known.insert(begin(brokers)?),
+        None => known.insert(begin(brokers, topic)?),
     };
     producer.begin_transaction()?;
     for _ in 0..=dice.roll(20) {
@@ -208,7 +221,7 @@ fn transaction(
             *known = None;
             // Its records hold back what readers of committed records see, until it times out or is ended.
             let seconds = dice.roll(15);
-            say!("a producer is gone and leaves a transaction open, for {seconds} s at most");
+            say!("a producer is gone and leaves a transaction open in {topic}, for {seconds} s at most");
             for _ in 0..seconds * 10 {
                 if !flow.stopped() {
                     std::thread::sleep(Duration::from_millis(100));

@@ -1,4 +1,4 @@
-//! The services that share the pipeline, the `--once` runs beside them, and what each may end with.
+//! The services that share the pipelines, the `--once` runs beside them, what each may end with, and what it then reports.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::aperio::{Aperio, Outcome};
 use crate::dice::Dice;
+use crate::reports::{Counts, Reports, expect_at_least, metrics};
 use crate::say;
 
 /// A service that is told to stop before this age may not know yet how to.
@@ -17,6 +18,8 @@ const RETRY_FOR: [&str; 2] = ["--retry-for", "120s"];
 const PATIENCE: Duration = Duration::from_secs(100);
 /// How long afterwards such an outage excuses an exit code of 4.
 const EXCUSED_FOR: Duration = Duration::from_secs(180);
+/// What the services are.
+const SERVICE: [&str; 6] = ["run", "pipeline.yaml", "--listen", "127.0.0.1:0", "--output", "json"];
 /// What is started beside them.
 const ONCE: [&str; 5] = ["run", "--once", "pipeline.yaml", "--output", "json"];
 /// Lines of a log that are shown of what ended as it may not.
@@ -37,19 +40,22 @@ pub struct Seen {
     pub ends: BTreeMap<String, u64>,
     /// Lines that hold a text.
     pub lines: BTreeMap<&'static str, u64>,
+    /// What those that weren't killed have reported.
+    pub reports: Reports,
 }
 
 /// What is counted in the logs: the name it gets, and what its lines hold.
-const COUNTED: [(&str, &str); 6] = [
-    ("commits", " committed table=default.events "),
+const COUNTED: [(&str, &str); 7] = [
+    ("commits", " committed table=default."),
     ("conflicts", "the table moved; admitting again"),
     ("answers_lost", "the commit's answer is not a yes"),
     ("found_committed", "committed; the answer had been lost"),
     ("dropped", "windows dropped"),
+    ("letters_contended", "was moved by other writers"),
     ("assignments", "partitions assigned"),
 ];
 
-/// The instances of one pipeline.
+/// The instances of the same pipelines.
 pub struct Instances {
     dir: PathBuf,
     states: Vec<State>,
@@ -201,22 +207,31 @@ impl Instances {
         }
     }
 
-    /// Stops all services and expects each to end well; then runs `--once`.
-    pub fn finish(&mut self) {
+    /// Stops all services, and expects each to end well and to report no less than its metrics did before.
+    pub fn stop_all(&mut self) {
         let states = std::mem::take(&mut self.states);
         let stopping: Vec<_> = states
             .into_iter()
             .filter_map(|state| match state {
-                State::Up(run, _) => Some(std::thread::spawn(move || run.signal(libc::SIGTERM))),
+                State::Up(run, _) => Some((
+                    metrics(&run.printed()[1]),
+                    std::thread::spawn(move || run.signal(libc::SIGTERM)),
+                )),
                 _ => None,
             })
             .collect();
-        for run in stopping {
+        for (before, run) in stopping {
             let outcome = run.join().expect("it ends when it is told to");
             self.ended("a service at the end", &outcome, &[0]);
+            expect_at_least(&before, &outcome.report());
         }
+    }
+
+    /// Runs `--once` where nothing else does; returns what it counted of each table.
+    pub fn last_once(&mut self) -> BTreeMap<String, Counts> {
         let outcome = Aperio::run(&self.dir, &[&ONCE[..], &RETRY_FOR].concat());
         self.ended("the last --once", &outcome, &[0]);
+        Counts::of(&outcome.report())
     }
 
     /// How many commits the logs tell of, those of services that still run too.
@@ -260,6 +275,9 @@ impl Instances {
             "{who} ended with {end}, which nothing done to it explains:\n{shown}"
         );
         assert!(!outcome.stderr.contains("panicked"), "{who} panicked:\n{shown}");
+        if outcome.code.is_some() {
+            self.seen.reports.take(&outcome.report());
+        }
     }
 }
 
@@ -277,8 +295,7 @@ impl Drop for Instances {
 }
 
 fn up(dir: &Path) -> State {
-    let args = [&["run", "pipeline.yaml", "--listen", "127.0.0.1:0"][..], &RETRY_FOR].concat();
-    State::Up(Aperio::start(dir, &args), Instant::now())
+    State::Up(Aperio::start(dir, &[&SERVICE[..], &RETRY_FOR].concat()), Instant::now())
 }
 
 fn count(log: &str, text: &str) -> u64 {

@@ -1,5 +1,5 @@
-//! Spark beside the instances: it compacts, merges manifests and expires snapshots; and DuckDB, which looks now and then
-//! whether anything is there twice.
+//! Spark beside the instances: it compacts, merges manifests and expires snapshots, of both tables and of their letters; and
+//! DuckDB, which looks now and then whether anything is there twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use crate::dice::Dice;
 use crate::readers::{self, Catalog, Spark};
-use crate::{LETTERS, TABLE, say};
+use crate::{LETTERS, TABLES, say};
 
-/// Between two looks at the table.
+/// Between two looks at the tables.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// A table that gets no row for so long, while records flow, has services that are up and do nothing.
 const STALLED_AFTER: Duration = Duration::from_secs(240);
+
+/// What no two rows of a table have in common, and no two letters.
+const ROW_KEY: &str = "_kafka_partition, _kafka_offset";
+const LETTER_KEY: &str = "pipeline, topic, partition, \"offset\"";
 
 /// What Spark says when a commit of ours came first, or a lock was held: that is no fault of anybody.
 const LOST: [&str; 4] = [
@@ -29,6 +33,7 @@ const LOST: [&str; 4] = [
 struct Told {
     stopped: AtomicBool,
     rows: AtomicU64,
+    letters: AtomicU64,
 }
 
 /// The thread with its session of Spark; dropped, it is told to stop.
@@ -38,7 +43,7 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    /// Starts it on a table that is there.
+    /// Starts it on tables that are there.
     pub fn start(catalog: Catalog, seed: u64) -> Self {
         let told = Arc::new(Told::default());
         let own = Arc::clone(&told);
@@ -49,22 +54,23 @@ impl Neighbour {
         }
     }
 
-    /// Rows of the table when it was last looked at.
-    pub fn rows(&self) -> u64 {
-        self.told.rows.load(Ordering::Relaxed)
+    /// Rows of both tables, and letters, when they were last looked at.
+    pub fn seen(&self) -> (u64, u64) {
+        let number = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        (number(&self.told.rows), number(&self.told.letters))
     }
 
     /// Panics if the thread has.
     pub fn expect_alive(&self) {
         let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-        assert!(!ended, "what watches the table ended");
+        assert!(!ended, "what watches the tables ended");
     }
 
     /// Compacts and expires a last time; returns how often each statement was run, and lost to one of our commits.
     pub fn stop(mut self) -> BTreeMap<String, u64> {
         self.told.stopped.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("it is taken here only");
-        thread.join().expect("what watches the table ends by itself")
+        thread.join().expect("what watches the tables ends by itself")
     }
 }
 
@@ -79,16 +85,21 @@ fn work(told: &Told, catalog: &Catalog, mut dice: Dice) -> BTreeMap<String, u64>
     let mut counts = BTreeMap::new();
     let mut next_turn = Instant::now() + Duration::from_secs(10);
     let mut next_look = Instant::now();
-    let mut grown = (0, Instant::now());
+    let mut grown = TABLES.map(|_| (0, Instant::now()));
     while !told.stopped.load(Ordering::Relaxed) {
         if next_look <= Instant::now() {
             next_look = Instant::now() + LOOK_EVERY;
-            let rows = look(catalog);
-            told.rows.store(rows, Ordering::Relaxed);
-            if rows > grown.0 {
-                grown = (rows, Instant::now());
+            for (table, grown) in TABLES.iter().zip(&mut grown) {
+                let (rows, name) = (look(catalog, table.full_name, ROW_KEY), table.full_name);
+                if rows > grown.0 {
+                    *grown = (rows, Instant::now());
+                }
+                assert!(grown.1.elapsed() < STALLED_AFTER, "`{name}` stays at {rows} rows");
             }
-            assert!(grown.1.elapsed() < STALLED_AFTER, "`{TABLE}` stays at {rows} rows");
+            let rows = grown.iter().map(|(rows, _)| rows).sum();
+            told.rows.store(rows, Ordering::Relaxed);
+            told.letters
+                .store(look(catalog, LETTERS, LETTER_KEY), Ordering::Relaxed);
         }
         if next_turn <= Instant::now() {
             turn(&mut spark, &mut dice, &mut counts);
@@ -101,12 +112,12 @@ fn work(told: &Told, catalog: &Catalog, mut dice: Dice) -> BTreeMap<String, u64>
 }
 
 /// Counts the rows, none of which may be there twice.
-fn look(catalog: &Catalog) -> u64 {
-    let what = "count(*) as rows, count(distinct (_kafka_partition, _kafka_offset)) as different";
-    let seen = readers::select(catalog, TABLE, what);
+fn look(catalog: &Catalog, table: &str, key: &str) -> u64 {
+    let what = format!("count(*) as rows, count(distinct ({key})) as different");
+    let seen = readers::select(catalog, table, &what);
     let number = |name: &str| seen[0][name].as_u64().expect("a number");
     let (rows, different) = (number("rows"), number("different"));
-    assert_eq!(rows, different, "`{TABLE}`: rows, and different records among them");
+    assert_eq!(rows, different, "`{table}`: rows, and different records among them");
     rows
 }
 
@@ -116,11 +127,16 @@ fn turn(spark: &mut Spark, dice: &mut Dice, counts: &mut BTreeMap<String, u64>) 
     let kept = 1 + dice.roll(5);
     let options = format!(", options => map('rewrite-all', '{all}', 'min-input-files', '2')");
     let expiry = format!(", older_than => TIMESTAMP '2100-01-01 00:00:00', retain_last => {kept}");
-    let mut procedures = vec![("rewrite_data_files", TABLE, options.as_str())];
-    if dice.once_in(2) {
-        procedures.push(("rewrite_manifests", TABLE, ""));
+    let mut procedures = Vec::new();
+    for table in TABLES.iter().map(|table| table.full_name).chain([LETTERS]) {
+        if dice.once_in(2) {
+            procedures.push(("rewrite_data_files", table, options.as_str()));
+        }
+        if dice.once_in(4) {
+            procedures.push(("rewrite_manifests", table, ""));
+        }
+        procedures.push(("expire_snapshots", table, expiry.as_str()));
     }
-    procedures.extend([TABLE, LETTERS].map(|table| ("expire_snapshots", table, expiry.as_str())));
     for (name, table, more) in procedures {
         let statement = format!("CALL system.{name}(table => '{table}'{more})");
         let start = Instant::now();

@@ -1,10 +1,11 @@
 """Everything that aperio left of some tables, read without aperio; see common.py.
 
 Called as `read_state.py '[{"catalog": …, "table": "namespace.name", "sync_points": path}, …]'`; prints one JSON array:
-for each table its `ids`, `letters` (as "partition/offset"), `ledger` and `sync_points` (offset by partition), and what no
-snapshot names: `orphans` (data files), `letter_orphans`, `metadata_orphans` (metadata.json), `manifest_orphans`. With
-"whole": true in a request also its `rows`, its `columns` and those of all its `schemas`, each a list of field id, name and
-type.
+for each table its `ids`, `letters` (as "partition/offset"), `ledger` (empty if the newest snapshot has none) and
+`sync_points` (offset by partition), the data `files` of the newest snapshot and the `total` of records that it tells, and
+what no snapshot names: `orphans` (data files), `letter_orphans`, `metadata_orphans` (metadata.json), `manifest_orphans`.
+With "whole": true in a request also its `rows`, its `columns` and those of all its `schemas`, each a list of field id, name
+and type.
 """
 
 import json
@@ -28,9 +29,12 @@ def files(table, folder, pattern):
     return {str(found) for found in (pathlib.Path(path(table.location())) / folder).rglob(pattern)}
 
 
+def named_files(table):
+    return {path(task.file.file_path) for task in table.scan().plan_files()}
+
+
 def data_orphans(table):
-    named = {path(task.file.file_path) for task in table.scan().plan_files()}
-    return sorted(files(table, "data", "*.parquet") - named)
+    return sorted(files(table, "data", "*.parquet") - named_files(table))
 
 
 def manifest_orphans(table):
@@ -48,7 +52,7 @@ def metadata_orphans(table):
 
 def ledger(table):
     summary = table.current_snapshot().summary.additional_properties
-    return json.loads(summary["aperio.ledger"])["offsets"]
+    return json.loads(summary.get("aperio.ledger", '{"offsets": {}}'))["offsets"]
 
 
 def sync_points(file, source):
@@ -91,6 +95,8 @@ def state(request):
         "ids": rows["id"].to_pylist(),
         "letters": [f"{letter['partition']}/{letter['offset']}" for letter in letters],
         "ledger": ledger(table),
+        "files": sorted(named_files(table)),
+        "total": int(table.current_snapshot().summary.additional_properties["total-records"]),
         "sync_points": sync_points(request["sync_points"], request["table"].rsplit(".", 1)[1]),
         "orphans": data_orphans(table),
         "letter_orphans": letter_orphans,

@@ -135,6 +135,9 @@ pub struct ReadTable {
     /// PyIceberg: the data files that it planned to read.
     #[serde(default)]
     pub files: usize,
+    /// PyIceberg: the records that the newest snapshot tells of.
+    #[serde(default)]
+    pub total: u64,
     /// PyIceberg: the table's columns and their types.
     #[serde(default)]
     pub schema: serde_json::Map<String, Value>,

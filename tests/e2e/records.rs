@@ -63,7 +63,14 @@ fn read_both(work: &Workspace, reads: &[(&str, Option<&str>)]) -> Vec<[ReadTable
     let both = reads
         .iter()
         .flat_map(|(table, filter)| [(PyIceberg, *table, *filter), (DuckDb, *table, *filter)]);
-    let mut found = readers::read_many(&Catalog::sql(&work.warehouse()), &both.collect::<Vec<_>>()).into_iter();
+    let both: Vec<_> = both.collect();
+    let found = readers::read_many(&Catalog::sql(&work.warehouse()), &both);
+    for ((engine, table, filter), read) in both.iter().zip(&found) {
+        if *engine == PyIceberg && filter.is_none() {
+            assert_eq!(read.total, read.rows.len() as u64, "the summary of `{table}`");
+        }
+    }
+    let mut found = found.into_iter();
     let pairs = reads
         .iter()
         .map(|_| [found.next().expect("read"), found.next().expect("read")]);

@@ -101,8 +101,10 @@ impl FetchSize {
         let wire = received.wire.saturating_sub(self.before.wire);
         let unpacked = received.unpacked().saturating_sub(self.before.unpacked());
         let records = received.records.saturating_sub(self.before.records);
-        if records == 0 || wire == 0 {
-            return; // Nothing came that would tell.
+        if records == 0 || wire < self.now as u64 {
+            // Too little came that would tell: what was received may be counted before its records are, and records that are
+            // compared with the wrong answer seem packed a thousandfold.
+            return;
         }
         self.before = received;
         self.entry_bytes = usize::try_from(unpacked / records).unwrap_or(usize::MAX);
@@ -181,6 +183,21 @@ mod tests {
         assert!(size.bytes() <= (4 << 20) / 1_000);
         // And forgotten again.
         after(&mut size, &mut received, 2, 1_500, 1_000);
+        assert_eq!(size.bytes(), 1 << 20);
+    }
+
+    #[test]
+    fn records_that_are_counted_after_their_answer_are_not_taken_for_packed_ones() {
+        let (mut size, mut received) = (FetchSize::new(1 << 20, 4 << 20), Received::default());
+        after(&mut size, &mut received, 2, 1_500, 20);
+        // An answer is there, and its records come with the next look, in which hardly anything is received.
+        received.wire += size.bytes() as u64;
+        size.follow(received);
+        received.wire += 100;
+        received.bytes += 2 * size.bytes() as u64;
+        received.records += 1_000;
+        size.follow(received);
+        after(&mut size, &mut received, 2, 1_500, 1);
         assert_eq!(size.bytes(), 1 << 20);
     }
 

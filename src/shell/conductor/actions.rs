@@ -128,7 +128,6 @@ impl Conductor {
                 }
                 self.commit_began = None;
                 self.stale.clear();
-                self.noted.clear();
                 // What it stores from here on would be beside what comes of these records when they are read again.
                 self.preparing.take().iter().for_each(AbortHandle::abort);
                 self.deadlines.commit_ended();
@@ -199,18 +198,18 @@ impl Conductor {
         ledger.stale_letters.retain(|at| !self.taken_back.contains(at));
         self.taken_back.retain(|at| !self.stale.contains(at));
         ledger.stale_letters.extend(&self.stale);
-        self.noted.clone_from(&ledger.stale_letters);
     }
 
     fn publish(&mut self, ledger: Ledger, after: Millis) {
         let (world, points) = (self.world.clone(), self.points.clone());
-        // What is published first is what was just committed; attempts after that find none.
-        let (aside, noted) = (self.aside.clone(), std::mem::take(&mut self.noted));
+        // As the table tells them: of the commit before, or of a run that was killed right after its own.
+        let stale: BTreeSet<_> = ledger.stale_letters.difference(&self.taken_back).copied().collect();
+        let aside = self.aside.clone();
         self.stale.clear();
         self.begin(Effect::Publish, async move {
             wait(after).await;
-            let taken_back = match aside.take_back(&noted).await {
-                true => noted,
+            let taken_back = match aside.take_back(&stale).await {
+                true => stale,
                 false => BTreeSet::new(),
             };
             match perform::publish(&world, &points, &ledger).await {

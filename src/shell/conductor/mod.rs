@@ -209,8 +209,6 @@ struct Conductor {
     preparing: Option<AbortHandle>,
     /// The records of theirs whose letters are to be taken back, until they are committed or dropped.
     stale: BTreeSet<RecordAt>,
-    /// What the last commit said is to be taken back.
-    noted: BTreeSet<RecordAt>,
     /// Of what the table's ledger says is to be taken back, what was.
     taken_back: BTreeSet<RecordAt>,
     unreachable_since: Option<(Millis, String)>,
@@ -335,7 +333,6 @@ impl Conductor {
             committing: Vec::new(),
             preparing: None,
             stale: BTreeSet::new(),
-            noted: BTreeSet::new(),
             taken_back: BTreeSet::new(),
             unreachable_since: None,
             unassigned_since: None,
@@ -381,12 +378,6 @@ impl Conductor {
         self.counters.position_total.store(total, Ordering::Relaxed);
         if let Some(at) = view.ledger_at {
             self.counters.table.metrics.last_commit.set(at.0 as f64 / 1e3);
-        }
-        if let Some(ledger) = &view.ledger
-            && self.aside.take_back(&ledger.stale_letters).await
-        {
-            // A run that was killed right after its commit has left them.
-            self.taken_back.clone_from(&ledger.stale_letters);
         }
         self.counters.table.enters(Phase::Running);
         let opened = Event::Opened {

@@ -3,6 +3,7 @@
 //! catalog, and the next commits go there.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
@@ -38,6 +39,30 @@ struct Cost {
     written_bytes: u64,
 }
 
+impl Cost {
+    /// The median of each part.
+    fn median(of: &[Cost]) -> Cost {
+        Cost {
+            seconds: median(of.iter().map(|cost| cost.seconds)),
+            read_bytes: median(of.iter().map(|cost| cost.read_bytes as f64)) as u64,
+            written_bytes: median(of.iter().map(|cost| cost.written_bytes as f64)) as u64,
+        }
+    }
+
+    fn words(self) -> String {
+        let kib = |bytes: u64| bytes as f64 / 1024.0;
+        let (read, written) = (kib(self.read_bytes), kib(self.written_bytes));
+        format!(
+            "{:>7.1} ms, {read:>8.1} KiB read, {written:>8.1} KiB written",
+            self.seconds * 1e3
+        )
+    }
+
+    fn figure(self) -> Value {
+        json!({"ms": self.seconds * 1e3, "read_bytes": self.read_bytes, "written_bytes": self.written_bytes})
+    }
+}
+
 /// Makes commits up to the last of `marks` and prints what they cost there, with plain metadata files and with packed ones.
 ///
 /// # Panics
@@ -66,21 +91,8 @@ fn commits_in(marks: &[usize], codec: &str, partitions: i32) -> Value {
     let catalog = catalog.expect("a catalog");
     let last = marks.iter().copied().max().expect("at least one mark") + AROUND / 2;
     let (costs, table) = runtime.block_on(async {
-        let mut table = create(&catalog, codec, partitions).await;
-        let run = Uuid::new_v4();
-        let mut costs = Vec::with_capacity(last);
-        for sequence in 0..last as u64 {
-            let before = io();
-            let start = Instant::now();
-            table = commit(&catalog, table, WindowId { run, sequence }, partitions).await;
-            let (seconds, after) = (start.elapsed().as_secs_f64(), io());
-            costs.push(Cost {
-                seconds,
-                read_bytes: after.0 - before.0,
-                written_bytes: after.1 - before.1,
-            });
-        }
-        (costs, table)
+        let table = create(&catalog, codec, partitions).await;
+        measured(&catalog, table, 0..last as u64, partitions).await
     });
     let summary = table.metadata.current_snapshot().expect("commits").summary();
     let total = summary.additional_properties.get("total-records");
@@ -98,40 +110,27 @@ fn commits_in(marks: &[usize], codec: &str, partitions: i32) -> Value {
     let mut figures = serde_json::Map::new();
     for &mark in marks {
         let around = &costs[mark.saturating_sub(AROUND / 2)..(mark + AROUND / 2 + 1).min(costs.len())];
-        let (ms, read, written) = (
-            median(around.iter().map(|cost| cost.seconds * 1e3)),
-            median(around.iter().map(|cost| cost.read_bytes as f64)),
-            median(around.iter().map(|cost| cost.written_bytes as f64)),
-        );
+        let usual = Cost::median(around);
         let before = &costs[mark.saturating_sub(100)..mark];
         let dearest = before.iter().map(|cost| cost.seconds * 1e3).fold(0.0, f64::max);
-        println!(
-            "  {mark:>6}: {ms:>7.1} ms, {:>8.1} KiB read, {:>8.1} KiB written; dearest {dearest:.1} ms",
-            read / 1024.0,
-            written / 1024.0
-        );
-        let figure = json!({"ms": ms, "read_bytes": read, "written_bytes": written, "dearest_ms": dearest});
+        println!("  {mark:>6}: {}; dearest {dearest:.1} ms", usual.words());
+        let mut figure = usual.figure();
+        figure["dearest_ms"] = json!(dearest);
         figures.insert(mark.to_string(), figure);
     }
     if partitions > 100 {
-        let cost = runtime.block_on(on_rest(dir.path(), &table, last as u64, partitions));
-        println!(
-            "  the next on a REST catalog: {:.1} ms, {:.1} KiB read, {:.1} KiB written, by this process",
-            cost.seconds * 1e3,
-            cost.read_bytes as f64 / 1024.0,
-            cost.written_bytes as f64 / 1024.0
-        );
-        let figure =
-            json!({"ms": cost.seconds * 1e3, "read_bytes": cost.read_bytes, "written_bytes": cost.written_bytes});
-        figures.insert("rest".to_owned(), figure);
+        let ms = runtime.block_on(on_rest(dir.path(), &table, last as u64, partitions)) * 1e3;
+        println!("  the next on a REST catalog: {ms:.1} ms");
+        figures.insert("rest".to_owned(), json!({"ms": ms}));
     }
     Value::Object(figures)
 }
 
-/// Gives a table to a REST catalog, goes on committing there, and returns the median of what that costs.
+/// Gives a table to a REST catalog, goes on committing there, and returns the median of the seconds that a commit takes: what goes
+/// over a socket isn't among the bytes that are counted.
 ///
 /// - `commits`: how many the table holds.
-async fn on_rest(warehouse: &Path, table: &LoadedTable, commits: u64, partitions: i32) -> Cost {
+async fn on_rest(warehouse: &Path, table: &LoadedTable, commits: u64, partitions: i32) -> f64 {
     let server = RestCatalog::start_with(warehouse, 2048);
     let address = server.address();
     let (status, answer) = send_json(&address, "POST", "/v1/namespaces", &json!({"namespace": ["default"]}));
@@ -141,12 +140,23 @@ async fn on_rest(warehouse: &Path, table: &LoadedTable, commits: u64, partitions
     assert_eq!(status, 200, "{answer}");
     let warehouse = warehouse.to_str().expect("a path in UTF-8");
     let catalog = Catalog::rest(&server.uri(), Some(warehouse), &BTreeMap::new()).expect("a catalog");
-    let mut table = catalog.load(&table.ident).await.expect("a load").expect("the table");
+    let table = catalog.load(&table.ident).await.expect("a load").expect("the table");
+    let (costs, _) = measured(&catalog, table, commits..commits + AROUND as u64, partitions).await;
+    Cost::median(&costs).seconds
+}
+
+/// Commits a window for each of `sequences`; returns what each cost, and the table after all.
+async fn measured(
+    catalog: &Catalog,
+    mut table: LoadedTable,
+    sequences: Range<u64>,
+    partitions: i32,
+) -> (Vec<Cost>, LoadedTable) {
     let run = Uuid::new_v4();
-    let mut costs = Vec::with_capacity(AROUND);
-    for sequence in commits..commits + AROUND as u64 {
+    let mut costs = Vec::new();
+    for sequence in sequences {
         let (before, start) = (io(), Instant::now());
-        table = commit(&catalog, table, WindowId { run, sequence }, partitions).await;
+        table = commit(catalog, table, WindowId { run, sequence }, partitions).await;
         let (seconds, after) = (start.elapsed().as_secs_f64(), io());
         costs.push(Cost {
             seconds,
@@ -154,11 +164,7 @@ async fn on_rest(warehouse: &Path, table: &LoadedTable, commits: u64, partitions
             written_bytes: after.1 - before.1,
         });
     }
-    Cost {
-        seconds: median(costs.iter().map(|cost| cost.seconds)),
-        read_bytes: median(costs.iter().map(|cost| cost.read_bytes as f64)) as u64,
-        written_bytes: median(costs.iter().map(|cost| cost.written_bytes as f64)) as u64,
-    }
+    (costs, table)
 }
 
 async fn create(catalog: &Catalog, codec: &str, partitions: i32) -> LoadedTable {
@@ -278,7 +284,7 @@ fn source() -> Source {
     }
 }
 
-/// Bytes that this process has read and written so far, by system calls of any kind. Source: proc(5), `/proc/pid/io`.
+/// Bytes that this process has read from files and written to them so far. Source: proc(5), `/proc/pid/io`.
 fn io() -> (u64, u64) {
     let text = std::fs::read_to_string("/proc/self/io").expect("Linux counts what a process reads");
     let field = |name: &str| {

@@ -2,10 +2,10 @@
 //! known, so the sums are below what is stored or equal to it, never above.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 
 use serde_json::Value;
+
+use crate::servers::page;
 
 /// What was counted of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,7 +111,7 @@ pub fn metrics(log: &str) -> BTreeMap<String, Counts> {
     let address = serving
         .and_then(|line| line.split("address=").nth(1))
         .map(str::trim_end);
-    let Some(text) = address.and_then(page) else {
+    let Some((200, text)) = address.and_then(|address| page(address, "/metrics")) else {
         return counts;
     };
     for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -133,16 +133,4 @@ pub fn metrics(log: &str) -> BTreeMap<String, Counts> {
         }
     }
     counts
-}
-
-fn page(address: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(
-        stream,
-        "GET /metrics HTTP/1.1\r\nhost: aperio\r\nconnection: close\r\n\r\n"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.starts_with("HTTP/1.1 200").then_some(answer)
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::aperio::{Aperio, Workspace};
 use crate::produce::{self, Record};
-use crate::servers::{Fault, Kafka, Proxy, RestCatalog};
+use crate::servers::{self, Fault, Kafka, Proxy, RestCatalog};
 use crate::setup;
 
 /// A bound for what happens in the background; nothing here is meant to take longer than some seconds.
@@ -67,16 +67,7 @@ impl Service {
 
     /// The status and the body of a page; `None` where nobody listens.
     fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nhost: aperio\r\nconnection: close\r\n\r\n"
-        )
-        .ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        servers::page(&format!("127.0.0.1:{}", self.port), path)
     }
 
     /// Waits until a page has this status and holds these words.

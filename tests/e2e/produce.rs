@@ -185,25 +185,27 @@ pub fn add_partitions(kafka: &Kafka, topic: &str, count: usize) {
 
 /// Produces records in batches that are packed with `codec`, and waits until the broker has them all.
 pub fn produce_packed(kafka: &Kafka, topic: &str, codec: &str, records: impl IntoIterator<Item = Record>) {
-    let producer: BaseProducer = config(kafka)
+    let mut settings = config(kafka);
+    settings
         .set("linger.ms", "200")
         .set("compression.type", codec)
         .set("message.max.bytes", "200000000")
-        .set("queue.buffering.max.kbytes", "400000")
-        .create()
-        .expect("a producer");
-    send_all(&producer, topic, records);
-    producer.flush(LIMIT).expect("the broker takes all");
+        .set("queue.buffering.max.kbytes", "400000");
+    produce_with(&settings, topic, records);
 }
 
 /// Produces records and waits until the broker has them all.
 pub fn produce(kafka: &Kafka, topic: &str, records: impl IntoIterator<Item = Record>) {
-    let producer: BaseProducer = config(kafka)
+    let mut settings = config(kafka);
+    settings
         .set("linger.ms", "20")
         .set("enable.idempotence", "true")
-        .set("message.max.bytes", "20000000")
-        .create()
-        .expect("a producer");
+        .set("message.max.bytes", "20000000");
+    produce_with(&settings, topic, records);
+}
+
+fn produce_with(settings: &ClientConfig, topic: &str, records: impl IntoIterator<Item = Record>) {
+    let producer: BaseProducer = settings.create().expect("a producer");
     send_all(&producer, topic, records);
     producer.flush(LIMIT).expect("the broker takes all");
 }

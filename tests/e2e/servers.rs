@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{Read, Write as _};
+use std::io::{self, Read, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -526,17 +526,28 @@ pub fn send_json(address: &str, method: &str, target: &str, body: &Value) -> (u1
     (status, serde_json::from_str(body).unwrap_or(Value::Null))
 }
 
+/// Gets a page; returns the status and the body, or nothing where nobody answers.
+pub fn page(address: &str, target: &str) -> Option<(u16, String)> {
+    let (status, answer) = exchange(address, "GET", target, "", "").ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    Some((status, body.to_owned()))
+}
+
 fn send_text(address: &str, method: &str, target: &str, header: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).expect("the server listens");
+    exchange(address, method, target, header, body).expect("the server answers")
+}
+
+fn exchange(address: &str, method: &str, target: &str, header: &str, body: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
     let length = body.len();
     // HTTP/1.0: the answer ends with its connection and isn't cut into chunks.
     write!(
         stream,
         "{method} {target} HTTP/1.0\r\nhost: {address}\r\n{header}content-length: {length}\r\n\r\n{body}"
-    )
-    .expect("the server reads");
+    )?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("the server answers");
+    stream.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.expect("a status"), answer)
+    let status = status.ok_or_else(|| io::Error::other(format!("no status in `{answer}`")))?;
+    Ok((status, answer))
 }

@@ -24,10 +24,12 @@ impl Store {
     pub async fn relocate(&self, from: &str, to: &str) -> Result<bool, StoreError> {
         let moved = match self.root {
             Root::Disk => self.rename(from, to).await?,
-            Root::Bucket(_) => self.copy_and_delete(from, to).await?,
+            Root::Bucket(_) => self.copy(from, to).await?,
         };
         if moved {
             self.make_durable(to).await?;
+            // Of two disks the one may keep, through a loss of power, that it is gone, and the other not that it has come.
+            self.delete(from).await?;
             return Ok(true);
         }
         match self.objects.head(&self.path(to)?).await {
@@ -76,23 +78,23 @@ impl Store {
         }
     }
 
-    async fn copy_and_delete(&self, from: &str, to: &str) -> Result<bool, StoreError> {
+    async fn copy(&self, from: &str, to: &str) -> Result<bool, StoreError> {
         // Who may not list a bucket is told 403 of what isn't there.
         if matches!(self.is_there(to).await, Ok(true)) {
             return self.was_moved(from, to).await;
         }
         match self.objects.copy(&self.path(from)?, &self.path(to)?).await {
-            Ok(()) => self.delete(from).await.map(|()| true),
+            Ok(()) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(StoreError::of(to, error)),
         }
     }
 
-    /// Finishes a move that has come to `to` before; `false` if there is nothing to finish, since `from` is gone.
+    /// Says whether a move has come to `to` before; `false` if there is nothing to finish, since `from` is gone.
     async fn was_moved(&self, from: &str, to: &str) -> Result<bool, StoreError> {
         let same = same_bytes(&self.objects, &self.path(from)?, &self.path(to)?).await;
         match same {
-            Ok(true) => self.delete(from).await.map(|()| true),
+            Ok(true) => Ok(true),
             Ok(false) if self.is_there(from).await? => Err(self.exists(to)),
             Ok(false) | Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(StoreError::of(to, error)),
@@ -100,7 +102,7 @@ impl Store {
     }
 }
 
-/// `NotFound` means that there is no `source`.
+/// `NotFound` means that there is no `source`; one on another disk stays.
 fn rename(source: &DiskPath, target: &DiskPath) -> std::io::Result<Made> {
     let directory = target.parent().unwrap_or(DiskPath::new("/"));
     if !source.try_exists()? {
@@ -124,12 +126,8 @@ fn rename(source: &DiskPath, target: &DiskPath) -> std::io::Result<Made> {
                 .and_then(|()| rename_new(&copy, target));
             if !matches!(copied, Ok(Made::New)) {
                 let _ = std::fs::remove_file(&copy);
-                return copied;
             }
-            match std::fs::remove_file(source) {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                _ => Ok(Made::New),
-            }
+            copied
         }
         renamed => renamed,
     }

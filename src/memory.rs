@@ -137,6 +137,7 @@ impl Memory {
             queues: (own / 8).min(QUEUES_BYTES_MAX),
             chunks: own / 8,
             files: own / 8 * 3,
+            pipelines,
         }
     }
 }
@@ -159,6 +160,8 @@ pub struct Shares {
     pub chunks: usize,
     /// Of [`Purpose::Files`].
     pub files: usize,
+    /// How many pipelines share the process.
+    pub pipelines: usize,
 }
 
 /// What one owner holds; nothing any more once it is dropped.
@@ -231,7 +234,9 @@ mod tests {
     #[test]
     fn shares_leave_room_for_what_is_not_counted() {
         for (limit_mib, pipelines) in [(16, 1), (64, 1), (128, 2), (512, 1), (512, 10), (16_384, 3)] {
-            let Shares { queues, chunks, files } = Memory::new(limit_mib << 20).share_of_one_in(pipelines);
+            let Shares {
+                queues, chunks, files, ..
+            } = Memory::new(limit_mib << 20).share_of_one_in(pipelines);
             assert_eq!(Memory::default_for(56), LIMIT_DEFAULT);
             assert_eq!(Memory::default_for(60), Memory::least_for(60));
             let all = ((queues + chunks + files) * pipelines) as u64;

@@ -11,6 +11,7 @@ use crate::error::{Exit, Failure};
 use crate::kafka::budget::Budget;
 use crate::kafka::consumer::{Consumer, ConsumerSettings, KafkaEvent};
 use crate::kill_points::{self, KillPoint, Place};
+use crate::memory::Shares;
 use crate::offsets::{Offsets, Partition, Position};
 use crate::run::{Event, Outcome};
 use crate::shell::conductor::Conductor;
@@ -33,10 +34,13 @@ const CHUNK_BYTES_MAX: usize = 4 << 20;
 /// `kafka::fetch_size`, and from statistics, which tell of each partition.
 ///
 /// - `batch`: what one batch may come to, which librdkafka holds to for zstd; for others it is what an answer may have.
-fn queue_limits(bytes: usize, batch: usize, partitions: usize) -> [(&'static str, usize); 5] {
+fn queue_limits(shares: &Shares, batch: usize, partitions: usize) -> [(&'static str, usize); 5] {
+    let bytes = shares.queues;
+    // Statistics take a client near a million instructions, whatever it does, and more with each partition.
+    let statistics_ms = (20 * shares.pipelines).clamp(100, 1_000).max(partitions.min(2_000));
     [
         ("receive.message.max.bytes", batch),
-        ("statistics.interval.ms", partitions.clamp(100, 2_000)),
+        ("statistics.interval.ms", statistics_ms),
         ("queued.max.messages.kbytes", (bytes / 2 / 1024).max(1024)),
         ("queued.min.messages", (bytes / 2 / 512).clamp(1_000, 10_000_000)),
         ("fetch.max.bytes", (bytes / 16).clamp(1 << 20, 50 << 20)),
@@ -52,7 +56,7 @@ impl Conductor {
         let asked = ["fetch.max.bytes", "message.max.bytes"].map(|key| client.get(key)?.parse().ok());
         let asked: usize = asked.into_iter().flatten().max().unwrap_or_default();
         let batch = self.shares.batch().max(asked.saturating_add(512));
-        for (key, value) in queue_limits(self.shares.queues, batch, partitions) {
+        for (key, value) in queue_limits(&self.shares, batch, partitions) {
             if key == "fetch.max.bytes" && client.contains_key("message.max.bytes") {
                 continue; // librdkafka refuses one that is below the other.
             }

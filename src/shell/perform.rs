@@ -301,25 +301,50 @@ impl Aside {
         Ok(stale)
     }
 
-    /// Takes back the letters of these records, all of which the table has committed otherwise; says whether that was done. What
-    /// can't be done is told: the commit stands all the same, and its ledger tells the next one.
-    pub async fn take_back(&self, stale: &BTreeSet<RecordAt>) -> bool {
-        let Some(table) = &self.table else { return false };
-        if stale.is_empty() {
-            return true;
-        }
-        match table.lock().await.take_back(stale).await {
-            Ok(()) => true,
+    /// Takes back the letters of records that a ledger names and the table has committed otherwise; returns those for which that
+    /// was done. What can't be done is told: the commit stands all the same, and its ledger tells the next one.
+    ///
+    /// The table is asked once more: where others have undone the commit meanwhile, another run may commit what the letters are
+    /// of.
+    pub async fn take_back(&self, world: &World, mut stale: BTreeSet<RecordAt>) -> BTreeSet<RecordAt> {
+        let Some(table) = self.table.as_ref().filter(|_| !stale.is_empty()) else {
+            return BTreeSet::new();
+        };
+        let named = match still_named(world).await {
+            Ok(named) => named,
             Err(error) => {
-                warn!(
-                    error = chain(&error),
-                    letters = stale.len(),
-                    "dead letters of records that are rows now are left; the next commit or run takes them back"
-                );
-                false
+                tell_left(&error, &stale);
+                return BTreeSet::new();
+            }
+        };
+        stale.retain(|at| named.contains(at));
+        if stale.is_empty() {
+            return stale;
+        }
+        match table.lock().await.take_back(&stale).await {
+            Ok(()) => stale,
+            Err(error) => {
+                tell_left(&chain(&error), &stale);
+                BTreeSet::new()
             }
         }
     }
+}
+
+/// The letters that the table's ledger, as it is now, says are to be taken back.
+async fn still_named(world: &World) -> Result<BTreeSet<RecordAt>, String> {
+    let table = world.catalog.load(&world.ident).await.map_err(|error| chain(&error))?;
+    let table = table.ok_or_else(|| format!("table `{}` is gone", world.ident))?;
+    let view = table.view().await.map_err(|error| chain(&error))?;
+    Ok(view.ledger.map(|ledger| ledger.stale_letters).unwrap_or_default())
+}
+
+fn tell_left(error: &str, stale: &BTreeSet<RecordAt>) {
+    let letters = stale.len();
+    warn!(
+        error,
+        letters, "dead letters of records that are rows now are left; the next commit or run takes them back"
+    );
 }
 
 fn record(letter: &DeadLetter) -> DeadLetterRecord {

@@ -11,6 +11,7 @@ use iceberg::spec::{PartitionSpecRef, PrimitiveType, SchemaRef, SortOrderRef, Ty
 use uuid::Uuid;
 
 use self::horizon::Horizon;
+pub use self::horizon::{EventKey, TooManyEvents, event_key};
 use crate::chunk::Chunk;
 use crate::config::{Apply, Envelope, EventTime, KafkaColumn, KeyFormat, ValueFormat};
 use crate::decode::envelope::{EVENT_ID, EnvelopeDecoder};
@@ -20,6 +21,7 @@ use crate::decode::key::KeyDecoder;
 use crate::decode::raw::RawDecoder;
 use crate::decode::transcoded::{Holds, TranscodedDecoder};
 use crate::decode::{DeadLetter, Decoded, Decoder, Letters, Stage};
+use crate::error::chain;
 use crate::kill_points::{self, KillPoint, Place};
 use crate::memory::{Held, Memory, Purpose};
 use crate::offsets::{Offset, Partition};
@@ -140,6 +142,9 @@ pub enum LineError {
     /// The files can't be written.
     #[error("the files of the window can't be written")]
     Write(#[from] WriteError),
+    /// `idempotent`: what is to be remembered doesn't fit into memory.
+    #[error(transparent)]
+    Events(#[from] TooManyEvents),
     /// There is no thread for a line.
     #[error("a line has no thread")]
     Thread(#[source] std::io::Error),
@@ -185,7 +190,17 @@ pub enum Reply {
         /// Where the answer goes; an error ends the run.
         answer: SyncSender<Result<Given, String>>,
     },
-    /// The dead letters of a window hold as much memory as they may: it should be closed. Said once.
+    /// The line begins to read a partition, and lacks the events that the table holds of it.
+    WantsEvents {
+        /// The partition.
+        partition: Partition,
+        /// Where it begins: those from offsets before are wanted.
+        start: Offset,
+        /// Where the answer goes, offsets and the events there; an error ends the run.
+        answer: SyncSender<Result<Vec<(Offset, EventKey)>, String>>,
+    },
+    /// The window should be closed: its dead letters hold as much memory as they may, or its files can't be written. Said
+    /// once of each.
     Crowded(WindowId),
     /// A window's files are complete.
     Sealed(Box<LineWindow>),
@@ -196,13 +211,6 @@ pub enum Reply {
 /// What a line lacks for a chunk.
 #[derive(Debug, Clone)]
 pub enum Wants {
-    /// The ids of the events in the table, of this Kafka partition and from offsets before this one.
-    Events {
-        /// The partition.
-        partition: Partition,
-        /// Where the line begins to read it.
-        start: Offset,
-    },
     /// Columns, or wider ones, for these fields and their types.
     Columns(Shape),
     /// The schemas that records were written with, and columns for them.
@@ -216,8 +224,6 @@ pub struct Given {
     pub plan: LinePlan,
     /// The schemas that nobody could get: their records are rejects of this chunk.
     pub missing: Missing,
-    /// Where [`Wants::Events`] asked for them: offsets and the ids of the events there.
-    pub events: Vec<(Offset, String)>,
 }
 
 /// A window as one line filled it, or as several did, see [`LineWindow::merge`].
@@ -244,6 +250,8 @@ pub struct LineWindow {
     pub event_times: BTreeMap<Partition, i64>,
     /// The schemas that its files were written under.
     pub schemas: Vec<SchemaRef>,
+    /// Why a line could not write its files, where it may yet: the window is to be read again.
+    pub unwritten: Option<String>,
 }
 
 impl LineWindow {
@@ -264,6 +272,7 @@ impl LineWindow {
                 self.schemas.push(schema);
             }
         }
+        self.unwritten = self.unwritten.or(other.unwritten);
         self.fields_dropped += other.fields_dropped;
         self.resent += other.resent;
         self.gone += other.gone;
@@ -314,6 +323,8 @@ pub struct Line {
     /// `idempotent`: the events that were seen.
     horizon: Option<Horizon>,
     open: Option<Open>,
+    /// The window that was open, and why its files can't be written now.
+    unwritten: Option<(WindowId, String)>,
 }
 
 /// What a plan makes of a chunk.
@@ -343,7 +354,7 @@ impl Line {
         let held = settings.memory.hold(Purpose::Files);
         let horizon = settings.envelope.and_then(|envelope| envelope.horizon);
         Ok(Line {
-            horizon: horizon.map(|length| Horizon::new(length, &settings.memory)),
+            horizon: horizon.map(|length| Horizon::new(length, settings.open_bytes_max, &settings.memory)),
             held,
             settings,
             plan,
@@ -352,6 +363,7 @@ impl Line {
             refused: Shape::Null,
             next: None,
             open: None,
+            unwritten: None,
         })
     }
 
@@ -362,7 +374,7 @@ impl Line {
                 Order::Take { window, chunk, ticket } => {
                     kill_points::pass(KillPoint::Inside(Place::ChunkTaken));
                     let taken = self
-                        .take(window, &chunk, &mut answer)
+                        .take_or_skip(window, &chunk, &mut answer)
                         .map(|tally| answer(Reply::Staged(tally)));
                     drop(ticket);
                     taken
@@ -371,14 +383,12 @@ impl Line {
                     self.next = Some(plan);
                     Ok(())
                 }
-                Order::Seal(window) => self.seal(window).map(|sealed| answer(Reply::Sealed(Box::new(sealed)))),
+                Order::Seal(window) => self
+                    .seal_or_say(window)
+                    .map(|sealed| answer(Reply::Sealed(Box::new(sealed)))),
                 Order::Drop(window) => {
-                    if let Some(horizon) = &mut self.horizon {
-                        horizon.drop_window(window);
-                    }
-                    if self.open.take_if(|open| open.window.id == window).is_some() {
-                        self.held.set(0);
-                    }
+                    self.drop_window(window);
+                    self.unwritten.take_if(|(id, _)| *id == window);
                     Ok(())
                 }
             };
@@ -386,6 +396,40 @@ impl Line {
                 answer(Reply::Failed(error));
                 return;
             }
+        }
+    }
+
+    fn drop_window(&mut self, window: WindowId) {
+        if let Some(horizon) = &mut self.horizon {
+            horizon.drop_window(window);
+        }
+        if self.open.take_if(|open| open.window.id == window).is_some() {
+            self.held.set(0);
+        }
+    }
+
+    /// Takes a chunk, unless its window has to be read again anyway.
+    fn take_or_skip(
+        &mut self,
+        id: WindowId,
+        chunk: &Chunk,
+        answer: &mut impl FnMut(Reply),
+    ) -> Result<Tally, LineError> {
+        let skipped = Tally {
+            records: chunk.len() as u64,
+            ..Tally::default()
+        };
+        if self.unwritten.as_ref().is_some_and(|(unwritten, _)| *unwritten == id) {
+            return Ok(skipped);
+        }
+        match self.take(id, chunk, answer) {
+            Err(LineError::Write(error)) if error.retryable() => {
+                self.drop_window(id);
+                self.unwritten = Some((id, chain(&error)));
+                answer(Reply::Crowded(id));
+                Ok(skipped)
+            }
+            taken => taken,
         }
     }
 
@@ -485,18 +529,21 @@ impl Line {
         };
         horizon.enter(id);
         if !horizon.knows(chunk.partition, chunk.range.start()) {
-            let wants = Wants::Events {
-                partition: chunk.partition,
-                start: chunk.range.start(),
-            };
-            let given = self.ask(wants, answer)?;
-            horizon.begin(chunk.partition, chunk.range.start(), given.events);
+            let (partition, start) = (chunk.partition, chunk.range.start());
+            let events = asked(|answering| {
+                answer(Reply::WantsEvents {
+                    partition,
+                    start,
+                    answer: answering,
+                });
+            })?;
+            horizon.begin(partition, start, events);
         }
         let resent = match self.event_ids(decoded) {
             Some(ids) => horizon.take(chunk, decoded, &ids),
             None => 0,
         };
-        horizon.ended(chunk.partition, chunk.range.end());
+        horizon.ended(chunk.partition, chunk.range.end())?;
         decoded.filtered += resent;
         self.horizon = Some(horizon);
         Ok(resent)
@@ -561,16 +608,13 @@ impl Line {
     }
 
     fn ask(&self, wants: Wants, answer: &mut impl FnMut(Reply)) -> Result<Given, LineError> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        answer(Reply::Wants {
-            wants,
-            schema_id: self.schema_id(),
-            answer: sender,
-        });
-        receiver
-            .recv()
-            .map_err(|_| LineError::Schema("the run ended while it waited for a schema".into()))?
-            .map_err(LineError::Schema)
+        asked(|answering| {
+            answer(Reply::Wants {
+                wants,
+                schema_id: self.schema_id(),
+                answer: answering,
+            });
+        })
     }
 
     fn schema_id(&self) -> i32 {
@@ -590,6 +634,25 @@ impl Line {
         self.tools = Line::tools(&self.settings, &plan)?;
         self.plan = plan;
         Ok(())
+    }
+
+    /// Completes the files of a window, or says in it that they have to be written anew.
+    fn seal_or_say(&mut self, id: WindowId) -> Result<LineWindow, LineError> {
+        let why = match self.unwritten.take_if(|(unwritten, _)| *unwritten == id) {
+            Some((_, why)) => why,
+            None => match self.seal(id) {
+                Err(LineError::Write(error)) if error.retryable() => {
+                    self.drop_window(id);
+                    self.held.set(0);
+                    chain(&error)
+                }
+                sealed => return sealed,
+            },
+        };
+        Ok(LineWindow {
+            unwritten: Some(why),
+            ..self.new_window(id)
+        })
     }
 
     fn seal(&mut self, id: WindowId) -> Result<LineWindow, LineError> {
@@ -614,8 +677,8 @@ impl Line {
         Ok(window)
     }
 
-    fn open_window(&self, id: WindowId) -> Open {
-        let window = LineWindow {
+    fn new_window(&self, id: WindowId) -> LineWindow {
+        LineWindow {
             id,
             line: self.settings.number,
             files: Vec::new(),
@@ -627,7 +690,11 @@ impl Line {
             reasons: Vec::new(),
             event_times: BTreeMap::new(),
             schemas: vec![self.plan.rows.schema.clone()],
-        };
+            unwritten: None,
+        }
+    }
+
+    fn open_window(&self, id: WindowId) -> Open {
         let NewSinks { unique, sinks } = (self.sinks)();
         let stem = file_stem(id, self.settings.number, unique);
         let plan = self.plan.clone();
@@ -642,7 +709,7 @@ impl Line {
             sinks,
         );
         Open {
-            window,
+            window: self.new_window(id),
             writer,
             letters: Letters::new(&self.settings.memory),
             crowded: false,
@@ -685,6 +752,16 @@ impl Line {
         let keys = keys.map(|keys| KeyDecoder::new(keys.format, &plan.rows, plan.key_writers.clone(), keys.registry));
         Ok(Tools { decoder, keys, placer })
     }
+}
+
+/// Waits for the answer to what `ask` asks.
+fn asked<T>(ask: impl FnOnce(SyncSender<Result<T, String>>)) -> Result<T, LineError> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    ask(sender);
+    receiver
+        .recv()
+        .map_err(|_| LineError::Schema("the run ended while it waited for an answer".into()))?
+        .map_err(LineError::Schema)
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ use arrow::array::RecordBatch;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use chrono::Utc;
 use futures::TryStreamExt;
-use iceberg::TableIdent;
 use iceberg::spec::{DataFile, FormatVersion, Schema, Struct, TableMetadata, UnboundPartitionSpec};
+use iceberg::{ErrorKind, TableIdent};
 use tokio::runtime::Handle;
 use tracing::info;
 use uuid::Uuid;
@@ -126,7 +126,11 @@ impl DeadLetterError {
         match self {
             DeadLetterError::Catalog { source, .. } => source.retryable(),
             DeadLetterError::Stage { source, .. } => source.retryable(),
-            DeadLetterError::Keys { .. } | DeadLetterError::Write { .. } => true,
+            // What is written in the table itself is the same the next time.
+            DeadLetterError::Keys { source, .. } => {
+                !matches!(source.kind(), ErrorKind::DataInvalid | ErrorKind::FeatureUnsupported)
+            }
+            DeadLetterError::Write { source, .. } => source.retryable(),
             DeadLetterError::Contended { .. } | DeadLetterError::Unknown { .. } => true,
             DeadLetterError::Unsuitable { .. } => false,
         }

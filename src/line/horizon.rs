@@ -23,9 +23,21 @@ const EVENT_BYTES: usize = 100;
 pub(super) struct Horizon {
     /// Offsets for which an event is remembered.
     length: i64,
+    /// The memory that all may hold.
+    bytes_max: usize,
     window: Option<WindowId>,
     of: HashMap<Partition, Recent>,
     held: Held,
+}
+
+/// The events of all partitions don't fit into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{events} events of {partitions} partitions hold {bytes} bytes, and {bytes_max} are for them")]
+pub struct TooManyEvents {
+    events: usize,
+    partitions: usize,
+    bytes: usize,
+    bytes_max: usize,
 }
 
 /// The events of a partition.
@@ -34,23 +46,25 @@ struct Recent {
     /// The offset that comes next.
     next: i64,
     /// Where each event was.
-    known: HashMap<u128, i64>,
+    known: HashMap<EventKey, i64>,
     /// Those from before the window, ascending by offset.
-    before: VecDeque<(i64, u128)>,
+    before: VecDeque<(i64, EventKey)>,
     /// Those of the window, likewise.
-    within: VecDeque<(i64, u128)>,
+    within: VecDeque<(i64, EventKey)>,
     /// Where the window began, and what it overwrote in `known`: it may be dropped.
     began: Option<i64>,
-    overwritten: Vec<(u128, i64)>,
+    overwritten: Vec<(EventKey, i64)>,
 }
 
 impl Horizon {
     /// Starts without any event.
     ///
     /// - `length`: offsets for which an event is remembered.
-    pub fn new(length: u64, memory: &Memory) -> Horizon {
+    /// - `bytes_max`: the memory that all events may hold.
+    pub fn new(length: u64, bytes_max: usize, memory: &Memory) -> Horizon {
         Horizon {
             length: i64::try_from(length).unwrap_or(i64::MAX),
+            bytes_max,
             window: None,
             of: HashMap::new(),
             held: memory.hold(Purpose::Files),
@@ -84,8 +98,8 @@ impl Horizon {
     }
 
     /// Begins anew with a partition, with the events that the table holds.
-    pub fn begin(&mut self, partition: Partition, start: Offset, events: Vec<(Offset, String)>) {
-        let mut events: Vec<_> = events.into_iter().map(|(at, id)| (at.get(), key(&id))).collect();
+    pub fn begin(&mut self, partition: Partition, start: Offset, events: Vec<(Offset, EventKey)>) {
+        let mut events: Vec<_> = events.into_iter().map(|(at, key)| (at.get(), key)).collect();
         events.sort_unstable();
         let recent = Recent {
             next: start.get(),
@@ -113,7 +127,7 @@ impl Horizon {
                 return true;
             }
             let offset = chunk.offset(*index as usize).get();
-            let key = key(&texts.value(row).to_string());
+            let key = event_key(&texts.value(row).to_string());
             recent.is_new(key, offset, length)
         });
         let kept: BooleanArray = kept.map(Some).collect();
@@ -124,7 +138,10 @@ impl Horizon {
     }
 
     /// Says that a partition was read up to an offset.
-    pub fn ended(&mut self, partition: Partition, end: Offset) {
+    ///
+    /// # Errors
+    /// If the events hold more memory than they may.
+    pub fn ended(&mut self, partition: Partition, end: Offset) -> Result<(), TooManyEvents> {
         if let Some(recent) = self.of.get_mut(&partition) {
             recent.next = end.get();
         }
@@ -134,6 +151,15 @@ impl Horizon {
             .map(|recent| recent.before.len() + recent.within.len())
             .sum();
         self.held.set(events * EVENT_BYTES);
+        match self.held.bytes() <= self.bytes_max {
+            true => Ok(()),
+            false => Err(TooManyEvents {
+                events,
+                partitions: self.of.len(),
+                bytes: self.held.bytes(),
+                bytes_max: self.bytes_max,
+            }),
+        }
     }
 
     /// Forgets the event of an offset: its row didn't come to be.
@@ -148,19 +174,22 @@ impl Horizon {
     }
 }
 
+/// What an event is known by.
+pub type EventKey = u128;
+
 /// Returns the key of an id, 128 bits: that two ids of billions have the same is less likely than a fault of the machine.
-fn key(id: &str) -> u128 {
+pub fn event_key(id: &str) -> EventKey {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();
         (salt, id).hash(&mut hasher);
-        u128::from(hasher.finish())
+        EventKey::from(hasher.finish())
     };
     half(0) << 64 | half(1)
 }
 
 impl Recent {
     /// Says whether no event of this id was there within `length` offsets, and remembers it then.
-    fn is_new(&mut self, key: u128, offset: i64, length: i64) -> bool {
+    fn is_new(&mut self, key: EventKey, offset: i64, length: i64) -> bool {
         let oldest = offset.saturating_sub(length);
         match self.known.get(&key) {
             Some(at) if *at >= oldest => return false,
@@ -182,7 +211,7 @@ impl Recent {
         }
     }
 
-    fn remove(&mut self, at: i64, key: u128) {
+    fn remove(&mut self, at: i64, key: EventKey) {
         // A later event of the same id stays.
         if self.known.get(&key) == Some(&at) {
             self.known.remove(&key);

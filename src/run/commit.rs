@@ -11,7 +11,7 @@ use crate::table::{SealedWindow, TableView, WindowId};
 use crate::units::Millis;
 
 /// The first wait after a failed attempt; doubled with each further one.
-const BACKOFF_MIN: Millis = Millis(100);
+pub(super) const BACKOFF_MIN: Millis = Millis(100);
 
 /// The longest wait between attempts: a catalog that is back is noticed within it.
 const BACKOFF_MAX: Millis = Millis(10_000);
@@ -128,11 +128,12 @@ impl Commit {
         let spread = (high ^ low ^ u64::from(self.conflicts)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         Millis(i64::try_from(spread % most).unwrap_or_default())
     }
+}
 
-    fn backoff(&self) -> Millis {
-        let doubled = BACKOFF_MIN.0 << self.failures.saturating_sub(1).min(10);
-        Millis(doubled.min(BACKOFF_MAX.0))
-    }
+/// How long to wait after so many failures in a row.
+pub(super) fn backoff(failures: u32) -> Millis {
+    let doubled = BACKOFF_MIN.0 << failures.saturating_sub(1).min(10);
+    Millis(doubled.min(BACKOFF_MAX.0))
 }
 
 impl Run {
@@ -236,6 +237,8 @@ impl Run {
                 self.ledger_at = view.ledger_at;
                 if waits {
                     self.attempt(view, now);
+                } else if self.unwritten.awaits_view() {
+                    self.read_again(view);
                 } else if let Some(ledger) = view.ledger {
                     if self.ledger.as_ref().is_none_or(|held| held.offsets != ledger.offsets) {
                         self.progress_at = now;
@@ -408,7 +411,7 @@ impl Run {
             self.give_up(what, error);
             return None;
         }
-        Some(commit.backoff())
+        Some(backoff(commit.failures))
     }
 
     fn give_up(&mut self, what: &str, error: String) {
@@ -440,7 +443,7 @@ impl Run {
         ));
     }
 
-    fn other_source(&mut self, ledger: Option<admit::Source>) {
+    pub(super) fn other_source(&mut self, ledger: Option<admit::Source>) {
         let source = &self.config.source;
         let failure = match ledger {
             None => Failure::new(
@@ -688,6 +691,109 @@ mod tests {
         assert_eq!(
             (&windows[..], &positions[..]),
             (&[id(0)][..], &[(ONLY, Offset::ZERO.into())][..])
+        );
+    }
+
+    /// A record of a window that can't be written; what the run says to that.
+    fn unwritten(run: &mut Run, epoch: u64, at: i64, sequence: u64, now: Millis) -> Vec<Action> {
+        let range = OffsetRange::new(Offset::new(at), Offset::new(at + 1));
+        let fetched = Event::Fetched {
+            epoch,
+            partition: ONLY,
+            range,
+            records: 1,
+        };
+        let actions = run.on(fetched, now);
+        assert!(
+            matches!(&actions[..], [Action::Take(_), Action::Seal { .. }]),
+            "{actions:?}"
+        );
+        let unwritten = Event::Unwritten {
+            window: id(sequence),
+            files: vec![format!("f{sequence}")],
+            since: now,
+            failure: Failure::new(Exit::Remote, "403"),
+        };
+        run.on(unwritten, now)
+    }
+
+    #[test]
+    fn records_of_a_window_that_cannot_be_written_are_read_again_after_those_before_are_committed() {
+        let mut run = opened(1);
+        prepare(&mut run, 0);
+        let actions = unwritten(&mut run, 0, 1, 1, Millis(0));
+        let [Action::Drop { windows, files }, Action::Pause] = &actions[..] else {
+            panic!("{actions:?}")
+        };
+        assert_eq!((&windows[..], &files[..]), (&[id(1)][..], &["f1".to_owned()][..]));
+        // What comes before goes on; nothing is taken in that would come after.
+        let late = Event::Fetched {
+            epoch: 0,
+            partition: ONLY,
+            range: OffsetRange::new(Offset::new(2), Offset::new(3)),
+            records: 1,
+        };
+        assert!(matches!(&run.on(late, Millis(0))[..], [Action::Discard]));
+        run.on(prepared(0), Millis(0));
+        run.on(Event::Loaded(Ok(table())), Millis(0));
+        let mut after = table();
+        if let Some(ledger) = &mut after.ledger {
+            ledger.offsets = [(ONLY, Offset::new(1))].into_iter().collect();
+        }
+        run.on(swapped(Swapped::Committed(after.clone())), Millis(0));
+        let actions = run.on(Event::Published(Ok(())), Millis(0));
+        assert!(
+            matches!(&actions[..], [Action::Load { after }] if *after == BACKOFF_MIN),
+            "{actions:?}"
+        );
+        let actions = run.on(Event::Loaded(Ok(after)), Millis(0));
+        let [
+            Action::Drop { windows, .. },
+            Action::Read { epoch: 1, positions },
+            Action::Resume,
+        ] = &actions[..]
+        else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(windows[..], [id(1)]);
+        assert_eq!(positions, &[(ONLY, Offset::new(1).into())]);
+    }
+
+    #[test]
+    fn a_store_that_takes_no_files_ends_a_run_after_retry_for_and_the_wait_grows() {
+        let mut run = opened(1);
+        run.on(Event::Assigned(vec![ONLY]), Millis(0));
+        run.on(Event::Loaded(Ok(table())), Millis(0));
+        let mut waits = Vec::new();
+        for round in 0..6 {
+            let now = Millis(round * 15_000);
+            let epoch = round.cast_unsigned();
+            let actions = unwritten(&mut run, epoch, 0, epoch, now);
+            if let Some(Action::Finish(Outcome::Failed(failure))) = actions.last() {
+                assert_eq!((round, failure.exit), (4, Exit::Remote), "a minute is over");
+                assert!(waits.is_sorted() && waits.first() < waits.last(), "{waits:?}");
+                return;
+            }
+            let Some(Action::Load { after }) = actions.iter().find(|action| matches!(action, Action::Load { .. }))
+            else {
+                panic!("{actions:?}")
+            };
+            waits.push(*after);
+            run.on(Event::Loaded(Ok(table())), now);
+        }
+        panic!("it is never over");
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_a_window_that_cannot_be_written() {
+        let mut run = opened(1);
+        run.on(Event::Assigned(vec![ONLY]), Millis(0));
+        run.on(Event::Loaded(Ok(table())), Millis(0));
+        unwritten(&mut run, 0, 0, 0, Millis(0));
+        let actions = run.on(Event::Stop, Millis(0));
+        assert!(
+            matches!(actions.last(), Some(Action::Finish(Outcome::Stopped))),
+            "{actions:?}"
         );
     }
 

@@ -20,6 +20,7 @@ mod commit;
 pub mod deadline;
 mod end;
 pub mod start;
+mod unwritten;
 pub mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,6 +31,7 @@ use crate::error::{Exit, Failure};
 use crate::offsets::{OffsetRange, OffsetRanges, Offsets, Partition, Position};
 use crate::run::commit::Commit;
 use crate::run::deadline::Look;
+use crate::run::unwritten::Unwritten;
 use crate::run::window::{Filling, RejectLimit, SealReason};
 use crate::table::admit::{self, CommitPlan, Source};
 use crate::table::ledger::Ledger;
@@ -109,10 +111,22 @@ pub enum Event {
         /// Its records; fewer than offsets where there are holes.
         records: u64,
     },
-    /// The dead letters of a window hold as much memory as they may: it is closed, if it isn't already.
+    /// The dead letters of a window hold as much memory as they may, or its files can't be written: it is closed, if it isn't
+    /// already.
     Crowded(WindowId),
     /// The files of a window are complete.
     Sealed(SealedWindow),
+    /// The files of a window could not be written, and may be when its records are read again.
+    Unwritten {
+        /// Which; it was being sealed.
+        window: WindowId,
+        /// Those of its files that are complete.
+        files: Vec<String>,
+        /// When its files were to be completed.
+        since: Millis,
+        /// How the run ends where that lasts.
+        failure: Failure,
+    },
     /// Answer to [`Action::Prepare`].
     Prepared {
         /// The windows of that action: an answer may come when they are dropped and others are being prepared.
@@ -261,6 +275,7 @@ pub struct Run {
     /// Windows that were dropped while their files were being written.
     abandoned: BTreeSet<WindowId>,
     sealed: BTreeMap<WindowId, SealedWindow>,
+    unwritten: Unwritten,
     commit: Option<Commit>,
     /// What sync points and group offsets were last brought to.
     published: Offsets,
@@ -309,6 +324,7 @@ impl Run {
             sealing: BTreeMap::new(),
             abandoned: BTreeSet::new(),
             sealed: BTreeMap::new(),
+            unwritten: Unwritten::default(),
             commit: None,
             published: Offsets::default(),
             publishing: Offsets::default(),
@@ -416,6 +432,12 @@ impl Run {
                 }
             }
             Event::Sealed(window) => self.window_sealed(window),
+            Event::Unwritten {
+                window,
+                files,
+                since,
+                failure,
+            } => self.window_unwritten(window, files, since, failure, now),
             Event::Prepared { windows, answer } => self.prepared(&windows, answer, now),
             Event::Loaded(answer) => self.loaded(answer, now),
             Event::Swapped { windows, answer } => self.swapped(&windows, answer, now),
@@ -462,7 +484,12 @@ impl Run {
     fn fetched(&mut self, epoch: u64, partition: Partition, range: OffsetRange, records: u64, now: Millis) {
         let expected = self.positions.get(partition);
         let past_end = self.ends.get(partition).is_some_and(|end| range.start() >= end);
-        if epoch != self.epoch || expected != Some(range.start()) || past_end || self.stop_deadline.is_some() {
+        if epoch != self.epoch
+            || expected != Some(range.start())
+            || past_end
+            || self.stop_deadline.is_some()
+            || self.unwritten.waits()
+        {
             self.actions.push_back(Action::Discard);
             return;
         }
@@ -513,6 +540,7 @@ impl Run {
             ));
             return;
         }
+        self.unwritten.written();
         self.sealed.insert(window.id, window);
     }
 
@@ -546,6 +574,7 @@ impl Run {
         self.close_window(now);
         self.settle_revoke(now);
         self.next_commit();
+        self.settle_unwritten();
         self.settle_end(now);
         if self.outcome.is_none() && self.stop_deadline.is_none() {
             self.throttle();
@@ -659,7 +688,7 @@ impl Run {
     }
 
     fn throttle(&mut self) {
-        let crowded = self.sealing.len() + self.sealed.len() >= SEALED_WINDOWS_MAX;
+        let crowded = self.sealing.len() + self.sealed.len() >= SEALED_WINDOWS_MAX || self.unwritten.waits();
         if crowded != self.paused {
             self.paused = crowded;
             self.actions
@@ -721,7 +750,9 @@ impl Run {
             windows.push(id);
             files.extend(window.files.iter().map(|file| file.file.file_path().to_owned()));
         }
-        self.abandoned.extend(self.sealing.keys());
+        let answered = self.unwritten.take();
+        let unanswered = self.sealing.keys().filter(|id| !answered.contains(id));
+        self.abandoned.extend(unanswered);
         windows.extend(std::mem::take(&mut self.sealing).into_keys());
         windows.extend(self.filling.take().map(|filling| filling.id));
         self.actions.push_back(Action::Drop { windows, files });

@@ -1,14 +1,16 @@
 //! `idempotent`: the events that the table holds, read from its rows.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use arrow::util::display::{ArrayFormatter, FormatOptions, ValueFormatter};
 use futures::TryStreamExt;
 use iceberg::Runtime;
-use iceberg::expr::Reference;
+use iceberg::expr::{Predicate, Reference};
 use iceberg::spec::Datum;
 use iceberg::table::Table;
 use tracing::info;
@@ -16,25 +18,121 @@ use tracing::info;
 use crate::catalog::LoadedTable;
 use crate::decode::envelope::EVENT_ID;
 use crate::error::{Exit, Failure, chain};
-use crate::line::Given;
-use crate::offsets::{Offset, Partition};
-use crate::schema::{ColumnSource, KafkaColumn, Missing, RowPlan};
+use crate::line::{EventKey, event_key};
+use crate::memory::{Held, Memory, Purpose};
+use crate::offsets::{Offset, Offsets, Partition};
+use crate::schema::{ColumnSource, KafkaColumn, RowPlan};
 use crate::shell::open::{World, patiently};
-use crate::shell::tables::TableForm;
 
 /// The wait before the table is looked at again, where it isn't yet where a line begins.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Partitions whose events one scan reads: its filter names the offsets of each.
+const PARTITIONS_AT_ONCE: usize = 64;
+
+/// Offsets of them that one scan looks at, unless a partition has more by itself.
+const OFFSETS_AT_ONCE: i64 = 500_000;
+
+/// Beyond this what was read ahead is forgotten before more is.
+const AHEAD_BYTES_MAX: usize = 16 << 20;
+
+/// The events of a partition: where they were, and what they are known by.
+type Events = Vec<(Offset, EventKey)>;
+
+/// Events that a scan has read for partitions that no line has begun with yet: a table is scanned once for many of them.
+#[derive(Debug)]
+pub(super) struct EventsAhead(Mutex<Ahead>);
+
+#[derive(Debug)]
+struct Ahead {
+    /// By partition, up to the offset at which it was going to begin.
+    of: BTreeMap<Partition, (Offset, Events)>,
+    /// The partitions that a line has begun with.
+    begun: BTreeSet<Partition>,
+    held: Held,
+}
+
+impl EventsAhead {
+    pub(super) fn new(memory: &Memory) -> EventsAhead {
+        EventsAhead(Mutex::new(Ahead {
+            of: BTreeMap::new(),
+            begun: BTreeSet::new(),
+            held: memory.hold(Purpose::Files),
+        }))
+    }
+
+    /// Begins with a partition; returns what was read of it up to `start`.
+    fn take(&self, partition: Partition, start: Offset) -> Option<Events> {
+        let mut ahead = self.ahead();
+        ahead.begun.insert(partition);
+        let found = ahead.of.remove(&partition);
+        ahead.count();
+        found.filter(|(until, _)| *until == start).map(|(_, events)| events)
+    }
+
+    fn put(&self, events: BTreeMap<Partition, (Offset, Events)>) {
+        let mut ahead = self.ahead();
+        if ahead.held.bytes() > AHEAD_BYTES_MAX {
+            // Of partitions in which nothing comes.
+            ahead.of.clear();
+        }
+        ahead.of.extend(events);
+        ahead.count();
+    }
+
+    /// Says whether the events of a partition are still to be read.
+    fn lacks(&self, partition: Partition) -> bool {
+        let ahead = self.ahead();
+        !ahead.begun.contains(&partition) && !ahead.of.contains_key(&partition)
+    }
+
+    /// Forgets all: the table isn't as it was then, and partitions begin anew.
+    pub(super) fn forget(&self) {
+        let mut ahead = self.ahead();
+        ahead.of.clear();
+        ahead.begun.clear();
+        ahead.count();
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        // A panic under it leaves what was read, or nothing.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ahead {
+    fn count(&mut self) {
+        let events: usize = self.of.values().map(|(_, events)| events.capacity()).sum();
+        self.held.set(events * size_of::<(Offset, EventKey)>());
+    }
+}
+
 impl World {
-    /// Reads the ids of the events that a partition brought just before an offset.
+    /// Reads the events that a partition brought just before an offset.
+    ///
+    /// - `reading`: the partitions that are going to begin; the same scan reads the events of many of them, for when they do.
     ///
     /// # Errors
     /// Exit code 4 if the table can't be read, or doesn't come to hold what is before the offset, for `--retry-for`.
-    pub async fn events_before(&self, partition: Partition, start: Offset) -> Result<(Given, TableForm), Failure> {
-        let table = self.table_at(partition, start).await?;
+    pub(super) async fn events_before(
+        &self,
+        partition: Partition,
+        start: Offset,
+        reading: &[Partition],
+        ahead: &EventsAhead,
+    ) -> Result<Events, Failure> {
+        if let Some(events) = ahead.take(partition, start) {
+            return Ok(events);
+        }
+        if self.remembered_from(start) == start {
+            return Ok(Events::new());
+        }
+        let (table, held) = self.table_at(partition, start).await?;
+        let others = reading.iter().copied().filter(|other| ahead.lacks(*other));
+        let starts = self.scanned_at_once(partition, start, others, &held);
         let plan = self.line_plan(&table)?;
-        let read = || self.read_events(&table, &plan.rows, partition, start);
-        let events = patiently(self.retry_for, |_| true, read).await.map_err(|error| {
+        let read = || self.read_events(&table, &plan.rows, &starts);
+        let mut events = patiently(self.retry_for, |_| true, read).await.map_err(|error| {
             Failure::new(
                 Exit::Remote,
                 format!("the events that table `{}` holds can't be read", self.ident),
@@ -42,26 +140,55 @@ impl World {
             .detail(chain(&error))
             .hint("`envelope.idempotent` knows events again by the table's rows; nothing was lost, run again when the store is well")
         })?;
-        info!(table = %self.ident, %partition, %start, events = events.len(), "events that the table holds");
-        let form = TableForm::of(&table);
-        let given = Given {
-            plan,
-            missing: Missing::new(),
-            events,
-        };
-        Ok((given, form))
+        let count: usize = events.values().map(|(_, events)| events.len()).sum();
+        info!(table = %self.ident, partitions = starts.len(), events = count, "events that the table holds");
+        let wanted = events.remove(&partition).map(|(_, events)| events).unwrap_or_default();
+        ahead.put(events);
+        Ok(wanted)
     }
 
-    /// Loads the table as soon as it holds all before an offset: a window before may be on its way.
-    async fn table_at(&self, partition: Partition, start: Offset) -> Result<LoadedTable, Failure> {
+    /// Chooses the partitions whose events are read by one scan, and where each begins.
+    fn scanned_at_once(
+        &self,
+        partition: Partition,
+        start: Offset,
+        others: impl Iterator<Item = Partition>,
+        held: &Offsets,
+    ) -> Offsets {
+        let mut starts: Offsets = [(partition, start)].into_iter().collect();
+        let offsets = |start: Offset| start.get() - self.remembered_from(start).get();
+        let mut left = OFFSETS_AT_ONCE - offsets(start);
+        for other in others.filter(|other| *other != partition) {
+            let Some(at) = held.get(other).filter(|at| offsets(*at) > 0) else {
+                continue;
+            };
+            left -= offsets(at);
+            if left < 0 || starts.len() == PARTITIONS_AT_ONCE {
+                break;
+            }
+            starts.set(other, at);
+        }
+        starts
+    }
+
+    /// From where on a partition that begins at `start` remembers events.
+    fn remembered_from(&self, start: Offset) -> Offset {
+        let length = self.pipeline.source.envelope.and_then(|envelope| envelope.horizon);
+        let length = i64::try_from(length.unwrap_or(0)).unwrap_or(i64::MAX);
+        Offset::new(start.get().saturating_sub(length).max(0))
+    }
+
+    /// Loads the table as soon as it holds all before an offset, a window before may be on its way; returns its offsets too.
+    async fn table_at(&self, partition: Partition, start: Offset) -> Result<(LoadedTable, Offsets), Failure> {
         let since = Instant::now();
         // Ends: by the table, or when the time is over.
         loop {
             let held = match self.load_view().await? {
                 Some((table, view)) => {
-                    let held = view.ledger.and_then(|ledger| ledger.offsets.get(partition));
+                    let offsets = view.ledger.map(|ledger| ledger.offsets).unwrap_or_default();
+                    let held = offsets.get(partition);
                     if held.is_none_or(|held| held >= start) {
-                        return Ok(table);
+                        return Ok((table, offsets));
                     }
                     held
                 }
@@ -89,27 +216,28 @@ impl World {
         &self,
         table: &LoadedTable,
         rows: &RowPlan,
-        partition: Partition,
-        start: Offset,
-    ) -> iceberg::Result<Vec<(Offset, String)>> {
-        let length = self.pipeline.source.envelope.and_then(|envelope| envelope.horizon);
-        let first = start
-            .get()
-            .saturating_sub(i64::try_from(length.unwrap_or(0)).unwrap_or(i64::MAX))
-            .max(0);
+        starts: &Offsets,
+    ) -> iceberg::Result<BTreeMap<Partition, (Offset, Events)>> {
+        let none = |(partition, start)| (partition, (start, Events::new()));
+        let mut events: BTreeMap<_, _> = starts.iter().map(none).collect();
         let Some(id) = id_column(rows) else {
             // No event had an id by now.
-            return Ok(Vec::new());
+            return Ok(events);
         };
         let name = |column: KafkaColumn| {
             let field = rows.schema.field_by_name_case_insensitive(column.name());
             field.map_or(column.name(), |field| field.name.as_str())
         };
         let (of_partition, of_offset) = (name(KafkaColumn::Partition), name(KafkaColumn::Offset));
-        let filter = Reference::new(of_partition)
-            .equal_to(Datum::int(partition.0))
-            .and(Reference::new(of_offset).greater_than_or_equal_to(Datum::long(first)))
-            .and(Reference::new(of_offset).less_than(Datum::long(start.get())));
+        let of_one = |(partition, start): (Partition, Offset)| {
+            let first = self.remembered_from(start);
+            Reference::new(of_partition)
+                .equal_to(Datum::int(partition.0))
+                .and(Reference::new(of_offset).greater_than_or_equal_to(Datum::long(first.get())))
+                .and(Reference::new(of_offset).less_than(Datum::long(start.get())))
+        };
+        let filter = starts.iter().map(of_one).reduce(Predicate::or);
+        let filter = filter.expect("at least one partition begins");
         let table = Table::builder()
             .identifier(table.ident.clone())
             .metadata(table.metadata.clone())
@@ -118,11 +246,14 @@ impl World {
             .runtime(Runtime::try_current()?)
             .readonly(true)
             .build()?;
-        let scan = table.scan().select([of_offset, id]).with_filter(filter).build()?;
-        let mut batches = scan.to_arrow().await?;
-        let mut events = Vec::new();
+        let scan = table.scan().select([of_partition, of_offset, id]);
+        let mut batches = scan.with_filter(filter).build()?.to_arrow().await?;
         while let Some(batch) = batches.try_next().await? {
-            collect(&batch, &mut events)?;
+            collect(&batch, |partition, offset, id| {
+                if let Some((_, events)) = events.get_mut(&partition) {
+                    events.push((offset, event_key(&id.to_string())));
+                }
+            })?;
         }
         Ok(events)
     }
@@ -141,18 +272,22 @@ fn id_column(rows: &RowPlan) -> Option<&str> {
     found.or_else(|| ids.next()).map(|(field, _)| field.name.as_str())
 }
 
-/// Reads offsets and ids; rows without one are of others.
-fn collect(batch: &RecordBatch, events: &mut Vec<(Offset, String)>) -> iceberg::Result<()> {
+/// Reads partitions, offsets and ids; rows without one are of others.
+fn collect(batch: &RecordBatch, mut event: impl FnMut(Partition, Offset, ValueFormatter<'_>)) -> iceberg::Result<()> {
     let wrong = |error: arrow::error::ArrowError| {
         iceberg::Error::new(iceberg::ErrorKind::DataInvalid, "a column can't be read").with_source(error)
     };
-    let offsets = cast(batch.column(0), &DataType::Int64).map_err(wrong)?;
+    let partitions = cast(batch.column(0), &DataType::Int32).map_err(wrong)?;
+    let partitions = partitions.as_primitive::<Int32Type>();
+    let offsets = cast(batch.column(1), &DataType::Int64).map_err(wrong)?;
     let offsets = offsets.as_primitive::<Int64Type>();
-    let ids = batch.column(1);
+    let ids = batch.column(2);
     let options = FormatOptions::new();
     let texts = ArrayFormatter::try_new(ids, &options).map_err(wrong)?;
-    for row in (0..batch.num_rows()).filter(|row| ids.is_valid(*row) && offsets.is_valid(*row)) {
-        events.push((Offset::new(offsets.value(row)), texts.value(row).to_string()));
+    let whole = |row: &usize| ids.is_valid(*row) && offsets.is_valid(*row) && partitions.is_valid(*row);
+    for row in (0..batch.num_rows()).filter(whole) {
+        let (partition, offset) = (Partition(partitions.value(row)), Offset::new(offsets.value(row)));
+        event(partition, offset, texts.value(row));
     }
     Ok(())
 }

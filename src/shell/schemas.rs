@@ -77,11 +77,7 @@ impl World {
             }
         }
         let form = TableForm::of(&table);
-        let given = Given {
-            plan,
-            missing,
-            events: Vec::new(),
-        };
+        let given = Given { plan, missing };
         Ok((given, form))
     }
 

@@ -188,7 +188,6 @@ impl World {
         let given = Given {
             plan: self.line_plan(&changed)?,
             missing: Missing::new(),
-            events: Vec::new(),
         };
         Ok((given, TableForm::of(&changed)))
     }

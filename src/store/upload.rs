@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::create::{Made, rename_new};
 use super::{Store, StoreError};
 use crate::kill_points::{self, KillPoint, Place};
-use crate::write::{FileSink, FileSinks, Finishing};
+use crate::write::{FileSink, FileSinks, Finishing, Passing};
 
 /// Size of a part; S3 takes at least 5 MiB and at most 10,000 parts, so a file may reach 80 GB.
 pub const PART_BYTES: usize = 8 * 1024 * 1024;
@@ -240,7 +240,7 @@ impl BlockingUpload {
         };
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         self.runtime.spawn(async move {
-            let bytes = upload.finish().await.map_err(io::Error::other);
+            let bytes = upload.finish().await.map_err(told);
             kill_points::pass(KillPoint::Inside(Place::FileUploaded));
             // Whoever waits no longer has given up the file's window.
             let _ = sender.send(bytes);
@@ -261,7 +261,7 @@ impl io::Write for BlockingUpload {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let upload = self.upload.as_mut().ok_or_else(closed)?;
         if !upload.take(bytes) {
-            self.runtime.block_on(upload.write(bytes)).map_err(io::Error::other)?;
+            self.runtime.block_on(upload.write(bytes)).map_err(told)?;
         }
         Ok(bytes.len())
     }
@@ -278,6 +278,14 @@ impl Drop for BlockingUpload {
             // Spawned, since a drop may happen on a thread of the runtime, where waiting panics.
             drop(self.runtime.spawn(upload.abort()));
         }
+    }
+}
+
+/// As a sink tells it.
+fn told(error: StoreError) -> io::Error {
+    match error.retryable() {
+        true => io::Error::other(Passing(error.into())),
+        false => io::Error::other(error),
     }
 }
 

@@ -1,9 +1,12 @@
 //! Why files can't be written.
 
+use std::error::Error;
 use std::io;
 
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
+
+use super::Passing;
 
 /// Why a window's files can't be written. Its other files may exist; the window is dropped and re-read.
 #[derive(Debug, thiserror::Error)]
@@ -53,4 +56,54 @@ pub enum WriteError {
         /// Bytes that the sink reports.
         stored: u64,
     },
+}
+
+impl WriteError {
+    /// Says whether the same rows may be written later, to files with other names, without anyone changing anything.
+    pub fn retryable(&self) -> bool {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(self);
+        // Ends: a chain of sources is finite.
+        while let Some(error) = cause {
+            if error.is::<Passing>() {
+                return true;
+            }
+            cause = match error.downcast_ref::<io::Error>() {
+                // Its own `source` passes over what it holds.
+                Some(error) => error.get_ref().map(|held| held as &(dyn Error + 'static)),
+                None => error.source(),
+            };
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_a_sink_may_take_later_is_told_from_others_wherever_it_failed() {
+        let passing = || io::Error::other(Passing("503".into()));
+        let lasting = || io::Error::other("no space");
+        for (says, retryable) in [(passing as fn() -> io::Error, true), (lasting, false)] {
+            let path = || "f".to_owned();
+            let errors = [
+                WriteError::Open {
+                    path: path(),
+                    source: says(),
+                },
+                WriteError::Encode {
+                    path: path(),
+                    source: says().into(),
+                },
+                WriteError::Finish {
+                    path: path(),
+                    source: says(),
+                },
+            ];
+            for error in errors {
+                assert_eq!(error.retryable(), retryable, "{error:?}");
+            }
+        }
+    }
 }

@@ -28,7 +28,7 @@ pub use self::error::WriteError;
 use self::loose::Loose;
 use self::open_file::{FileBytes, FileState, OpenFile};
 pub use self::settings::{MetricsMode, ParquetSettings};
-pub use self::sink::{FileSink, FileSinks, Finishing, MemorySinks};
+pub use self::sink::{FileSink, FileSinks, Finishing, MemorySinks, Passing};
 use crate::place::{Part, Scattered, leaves};
 use crate::schema::{RowPlan, RowPlanRef};
 

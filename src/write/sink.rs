@@ -1,6 +1,7 @@
 //! Where the bytes of files go.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +28,12 @@ pub trait FileSink: io::Write + Send {
         0
     }
 }
+
+/// What a sink says, inside of its [`io::Error`], when the same bytes may well be taken later, by another sink: the store was
+/// away, or refused credentials that are renewed meanwhile.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Passing(pub Box<dyn Error + Send + Sync>);
 
 /// A file on its way to be complete.
 pub struct Finishing(Box<dyn FnOnce() -> io::Result<u64> + Send>);

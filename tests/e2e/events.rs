@@ -385,3 +385,36 @@ fn events_of_schema_changes_and_audits_are_rows_of_their_own_tables() {
         "{report:#}"
     );
 }
+
+#[test]
+fn the_events_of_many_partitions_are_read_by_few_scans() {
+    const PARTITIONS: i32 = 100;
+    let topic = "cdc-wide";
+    produce::create_topic(Kafka::shared(), topic, PARTITIONS, &[]);
+    let source = json!({"format": "json", "envelope": {"type": "cdc", "idempotent": true}});
+    let work = Workspace::new(&pipeline(topic, source, Value::Null));
+    // Each round sends what the round before sent, and one new event for each partition.
+    for round in 0..3 {
+        let event = |partition: i32, at: i32| {
+            let event = json!({
+                "event_id": format!("{partition}-{at}"), "operation": "INSERT",
+                "payload_before": null, "payload_after": {"n": at},
+            });
+            Record::of(event.to_string()).partition(partition)
+        };
+        let events = (0..PARTITIONS).flat_map(|partition| (0..=round).map(move |at| event(partition, at)));
+        produce::produce(Kafka::shared(), topic, events);
+        let ended = work.start_once(&[]).wait().expect_code(0);
+        let scans = ended.stderr.matches("events that the table holds").count();
+        let expected = if round == 0 { 0..=0 } else { 1..=2 };
+        assert!(expected.contains(&scans), "round {round}: {scans} scans: {ended:#?}");
+        let mut found: Vec<_> = read(Engine::PyIceberg, &work, topic)
+            .iter()
+            .map(|row| (row["_kafka_partition"].as_i64(), row["n"].as_i64()))
+            .collect();
+        found.sort_unstable();
+        let expected =
+            (0..i64::from(PARTITIONS)).flat_map(|of| (0..=i64::from(round)).map(move |n| (Some(of), Some(n))));
+        assert_eq!(found, expected.collect::<Vec<_>>(), "round {round}");
+    }
+}

@@ -82,6 +82,76 @@ fn a_bucket_that_refuses_or_breaks_ends_a_run_that_another_completes() {
     expect_each_once(&read(&sqlite_over_s3(&work, s3), table), 0..400);
 }
 
+/// Refused are files that are sent whole, and the parts of those that are too large for that.
+#[test]
+fn a_bucket_that_refuses_files_for_a_while_ends_no_service() {
+    let (kafka, s3, table) = (Kafka::shared(), S3::shared(), "refusing");
+    s3.make_bucket(table);
+    let store = Proxy::start(s3.address());
+    produce::create_topic(kafka, table, 3, &[]);
+    let work = Workspace::new(&format!(
+        "catalog: {{uri: \"sqlite://./catalog.db\", warehouse: \"s3://{table}/lake\", properties: {}}}\npartitionedTables:\n  - name: {table}\n    source: {{brokers: \"{}\", topic: {table}, format: json, batchSize: 6000, batchWindow: 2s}}\n",
+        s3_properties(&store.uri()),
+        kafka.brokers()
+    ));
+    let service = Aperio::start(work.path(), &["run", "pipeline.yaml", "--retry-for", "50s"]);
+    let refused = Arc::new(AtomicUsize::new(0));
+    let mut ids = 0..0;
+    for (records, bytes) in [(300, 10), (6_000, 4_000)] {
+        let left = Arc::new(AtomicUsize::new(6));
+        let (refused, counted) = (Arc::clone(&refused), Arc::clone(&left));
+        store.guard(move |request| {
+            let writes = !matches!(request.method(), "GET" | "HEAD" | "DELETE");
+            let refuses = |left: usize| left.checked_sub(1);
+            if !writes || !request.target().contains("/data/") || request.target().contains("uploads") {
+                return Fault::Pass;
+            }
+            match counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refuses) {
+                Ok(_) => {
+                    refused.fetch_add(1, Ordering::Relaxed);
+                    Fault::Refuse(403)
+                }
+                Err(_) => Fault::Pass,
+            }
+        });
+        ids = ids.end..ids.end + records;
+        let text = |id: i64| {
+            let mut state = id.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            let mut next = || {
+                // Xorshift, so that nothing is made small.
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                char::from(b'0' + (state % 75) as u8).to_string().replace('\\', "/")
+            };
+            let name: String = (0..bytes).map(|_| next()).collect();
+            Record::of(format!(r#"{{"id":{id},"name":"{name}"}}"#)).partition((id % 3) as i32)
+        };
+        produce::produce(kafka, table, ids.clone().map(text));
+        let through = setup::wait_until(setup::PATIENCE, || {
+            left.load(Ordering::Relaxed) == 0 && held(&work) == ids.end
+        });
+        assert!(through, "{:#?}", service.signal(libc::SIGTERM));
+    }
+    let ended = service.signal(libc::SIGTERM).expect_code(0);
+    assert_eq!(refused.load(Ordering::Relaxed), 12, "{ended:#?}");
+    assert!(ended.stderr.contains("its records are read again"), "{ended:#?}");
+    expect_each_once(&read(&sqlite_over_s3(&work, s3), table), 0..ids.end);
+}
+
+/// How many records the sync points of a workspace's only table tell of.
+fn held(work: &Workspace) -> i64 {
+    let shown = Aperio::run(
+        work.path(),
+        &["sync-points", "show", "pipeline.yaml", "--output", "json"],
+    )
+    .expect_code(0);
+    let report = shown.report();
+    let points = report.as_array().expect("a list").iter();
+    let offset = |point: &Value| point["syncValue"].as_str()?.parse::<i64>().ok();
+    points.filter_map(offset).sum()
+}
+
 /// A workspace with one pipeline into a bucket of the same name at `endpoint`.
 fn bucket_table(kafka: &Kafka, table: &str, endpoint: &str) -> Workspace {
     Workspace::new(&format!(

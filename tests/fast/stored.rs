@@ -140,6 +140,7 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
         Reply::Sealed(window) => sealed = Some(*window),
         Reply::Staged(_) | Reply::Crowded(_) => {}
         Reply::Wants { .. } => panic!("the table has every column"),
+        Reply::WantsEvents { .. } => panic!("nothing is idempotent"),
         Reply::Failed(error) => panic!("{error}"),
     });
     let window = sealed.expect("the line answers a seal");

@@ -49,7 +49,7 @@ fn take(horizon: &mut Horizon, start: i64, ids: &[Option<&str>]) -> Vec<i64> {
     let ids: StringArray = ids.iter().copied().collect();
     let ids: ArrayRef = Arc::new(ids);
     let resent = horizon.take(&chunk, &mut decoded, &ids);
-    horizon.ended(P, range.end());
+    horizon.ended(P, range.end()).expect("there is room");
     assert_eq!(decoded.indexes.len() as u64 + resent, count as u64);
     decoded
         .indexes
@@ -59,8 +59,8 @@ fn take(horizon: &mut Horizon, start: i64, ids: &[Option<&str>]) -> Vec<i64> {
 }
 
 fn begun(length: u64, start: i64, events: &[(i64, &str)]) -> Horizon {
-    let mut horizon = Horizon::new(length, &Memory::new(1 << 20));
-    let events = events.iter().map(|(at, id)| (Offset::new(*at), (*id).to_owned()));
+    let mut horizon = Horizon::new(length, usize::MAX, &Memory::new(1 << 20));
+    let events = events.iter().map(|(at, id)| (Offset::new(*at), event_key(id)));
     horizon.enter(window(1));
     horizon.begin(P, Offset::new(start), events.collect());
     horizon
@@ -169,4 +169,19 @@ proptest! {
         table.append(&mut pending);
         prop_assert_eq!(table, expect);
     }
+}
+
+#[test]
+fn more_events_than_there_is_memory_for_are_told_with_both_numbers() {
+    let mut horizon = Horizon::new(1_000, 2 * EVENT_BYTES, &Memory::new(1 << 20));
+    horizon.enter(window(1));
+    let events = [(5, "a"), (6, "b"), (7, "c")].map(|(at, id)| (Offset::new(at), event_key(id)));
+    horizon.begin(P, Offset::new(10), events[..2].to_vec());
+    assert_eq!(horizon.ended(P, Offset::new(11)), Ok(()));
+    horizon.begin(P, Offset::new(10), events.to_vec());
+    let told = horizon
+        .ended(P, Offset::new(11))
+        .expect_err("three don't fit")
+        .to_string();
+    assert_eq!(told, "3 events of 1 partitions hold 300 bytes, and 200 are for them");
 }

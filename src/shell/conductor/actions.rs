@@ -19,7 +19,7 @@ use crate::shell::conductor::{Conductor, Sealing};
 use crate::shell::perform::{Unprepared, Unpublished};
 use crate::shell::report::TableReport;
 use crate::shell::tables::TableForm;
-use crate::shell::{open, perform};
+use crate::shell::{now, open, perform};
 use crate::table::WindowId;
 use crate::table::ledger::Ledger;
 use crate::units::Millis;
@@ -66,6 +66,7 @@ impl Conductor {
                 let sealing = Sealing {
                     ranges,
                     reason,
+                    since: now(),
                     lines_open: self.lines.seal(window),
                     sealed: None,
                 };
@@ -131,6 +132,7 @@ impl Conductor {
                 // What it stores from here on would be beside what comes of these records when they are read again.
                 self.preparing.take().iter().for_each(AbortHandle::abort);
                 self.deadlines.commit_ended();
+                self.events_ahead.forget();
                 for window in windows {
                     self.sealed.remove(&window);
                     self.lines.forget(window);
@@ -208,10 +210,7 @@ impl Conductor {
         self.stale.clear();
         self.begin(Effect::Publish, async move {
             wait(after).await;
-            let taken_back = match aside.take_back(&stale).await {
-                true => stale,
-                false => BTreeSet::new(),
-            };
+            let taken_back = aside.take_back(&world, stale).await;
             match perform::publish(&world, &points, &ledger).await {
                 Ok(ahead) => Answer::Published(taken_back, Ok((ledger.offsets, ahead))),
                 Err(Unpublished::Yet(error)) => Answer::Published(taken_back, Err(error)),

@@ -1,12 +1,14 @@
 //! What comes back from the lines: staged chunks, records with unseen fields, and sealed windows, whose parts become one.
 
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 
+use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
 use crate::config::OnDecodeError;
 use crate::error::{Exit, Failure, chain};
-use crate::line::{LineWindow, Reply, Wants};
+use crate::line::{LineError, LineWindow, Reply, Wants};
 use crate::run::{Event, Outcome};
 use crate::shell::conductor::answers::Answer;
 use crate::shell::conductor::counts::bytes;
@@ -33,7 +35,6 @@ impl Conductor {
                 tokio::spawn(async move {
                     let _one_at_a_time = evolving.lock().await;
                     let given = match wants {
-                        Wants::Events { partition, start } => world.events_before(partition, start).await,
                         Wants::Columns(shape) => world.evolve(&shape, schema_id).await,
                         Wants::Schemas(keys) => world.learn(&keys).await,
                     };
@@ -42,10 +43,24 @@ impl Conductor {
                             drop(answer.send(Ok(given)));
                             drop(answers.send(Answer::Planned(form)));
                         }
-                        Err(failure) => {
-                            drop(answers.send(Answer::Event(Event::Failed(failure))));
-                            drop(answer.send(Err("what the records need could not be had".into())));
-                        }
+                        Err(failure) => refuse(failure, &answers, &answer),
+                    }
+                });
+                None
+            }
+            Reply::WantsEvents {
+                partition,
+                start,
+                answer,
+            } => {
+                let (world, answers) = (self.world.clone(), self.answers.0.clone());
+                let (evolving, ahead) = (self.evolving.clone(), self.events_ahead.clone());
+                let reading: Vec<_> = self.run.assigned().collect();
+                tokio::spawn(async move {
+                    let _one_at_a_time = evolving.lock().await;
+                    match world.events_before(partition, start, &reading, &ahead).await {
+                        Ok(events) => drop(answer.send(Ok(events))),
+                        Err(failure) => refuse(failure, &answers, &answer),
                     }
                 });
                 None
@@ -53,15 +68,29 @@ impl Conductor {
             Reply::Crowded(window) => self.tell(Event::Crowded(window), None, report),
             Reply::Sealed(window) => self.line_sealed(*window, report),
             Reply::Failed(error) => {
-                let failure = Failure::new(
-                    Exit::Remote,
-                    format!("the files of table `{}` can't be written", self.world.ident),
-                )
-                .detail(chain(&error))
-                .hint("look at the store's space and permissions; nothing of the window is in the table");
+                let failure = match error {
+                    LineError::Events(error) => Failure::new(
+                        Exit::Config,
+                        format!(
+                            "the events that `{}` is to remember don't fit into memory",
+                            self.world.ident
+                        ),
+                    )
+                    .detail(error.to_string())
+                    .hint("raise `--memory`, or lower `envelope.horizon`; nothing of the window is in the table"),
+                    error => self.unwritten(chain(&error)),
+                };
                 self.tell(Event::Failed(failure), None, report)
             }
         }
+    }
+
+    /// How a run ends whose files can't be written.
+    fn unwritten(&self, why: String) -> Failure {
+        let what = format!("the files of table `{}` can't be written", self.world.ident);
+        Failure::new(Exit::Remote, what)
+            .detail(why)
+            .hint("look at the store's space and permissions; nothing of the window is in the table")
     }
 
     /// Gives the line the plan of the table as it was just loaded, where that has another form than the last.
@@ -93,7 +122,20 @@ impl Conductor {
             return None;
         }
         self.deadlines.sealed(window.id, self.clock());
-        let Sealing { ranges, reason, .. } = sealing;
+        let Sealing {
+            ranges, reason, since, ..
+        } = sealing;
+        if let Some(why) = window.unwritten {
+            warn!(table = %self.world.ident, error = why, "the files of a window can't be written; its records are read again");
+            let files = window.files.iter().map(|file| file.file.file_path().to_owned());
+            let unwritten = Event::Unwritten {
+                window: window.id,
+                files: files.collect(),
+                since,
+                failure: self.unwritten(why),
+            };
+            return self.tell(unwritten, None, report);
+        }
         for reason in &window.reasons {
             warn!(table = %self.world.ident, reason, "rejected");
         }
@@ -126,4 +168,10 @@ impl Conductor {
         self.sealed.insert(window.id, (window, reason));
         self.tell(Event::Sealed(sealed), None, report)
     }
+}
+
+/// Ends the run, and then the wait of the line that asked.
+fn refuse<T>(failure: Failure, answers: &UnboundedSender<Answer>, answer: &SyncSender<Result<T, String>>) {
+    drop(answers.send(Answer::Event(Event::Failed(failure))));
+    drop(answer.send(Err("what the records need could not be had".into())));
 }

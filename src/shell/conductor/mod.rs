@@ -53,6 +53,7 @@ use crate::run::{Event, Outcome, Run, RunConfig};
 use crate::shell::conductor::answers::Answer;
 pub(in crate::shell) use crate::shell::conductor::counts::close;
 use crate::shell::conductor::lines::Lines;
+use crate::shell::horizon::EventsAhead;
 use crate::shell::open::{Clients, Topic, World};
 use crate::shell::perform::Aside;
 use crate::shell::probe::probe;
@@ -169,6 +170,8 @@ impl Drop for AbortOnDrop {
 struct Sealing {
     ranges: OffsetRanges,
     reason: SealReason,
+    /// When the lines were asked.
+    since: Millis,
     /// Lines that haven't answered yet.
     lines_open: usize,
     /// What the others filled.
@@ -196,6 +199,8 @@ struct Conductor {
     budget: Option<Budget>,
     /// One change of the table's schema at a time: the next line to ask may find what it needs.
     evolving: Arc<tokio::sync::Mutex<()>>,
+    /// `idempotent`: the events of partitions that no line has asked for yet.
+    events_ahead: Arc<EventsAhead>,
     /// The rebalance that brought each partition, and whether it has been started in librdkafka.
     generations: BTreeMap<Partition, u64>,
     started: BTreeSet<Partition>,
@@ -311,6 +316,7 @@ impl Conductor {
         Ok(Conductor {
             run: Run::new(config),
             once: options.once,
+            events_ahead: Arc::new(EventsAhead::new(&memory)),
             memory,
             shares,
             counters,

@@ -44,6 +44,14 @@ pub(super) struct KnownKeys {
     files: HashMap<String, Vec<Key>>,
 }
 
+/// Returns for each partition the offset from which on keys must be known to store letters: the ledger's, or that at which a
+/// letter is, or windows begin. They begin below it where another run has overtaken them; and may be committed all the
+/// same, once its commit is undone.
+pub(super) fn floor_of(ledger: &Offsets, ranges: &OffsetRanges, letters: &[&DeadLetter]) -> Offsets {
+    let begins = ranges.iter().map(|(partition, range)| (partition, range.start()));
+    floor(ledger, begins.chain(letters.iter().map(|letter| key(letter))))
+}
+
 /// Returns for each partition the offset from which on keys must be known: the ledger's, or the lowest of `keys`.
 pub(super) fn floor(ledger: &Offsets, keys: impl Iterator<Item = Key>) -> Offsets {
     let mut floor = ledger.clone();
@@ -250,7 +258,7 @@ pub(super) fn scannable(table: &LoadedTable) -> iceberg::Result<Table> {
 }
 
 /// Where the record of a letter is.
-pub(super) fn key(letter: &DeadLetter) -> Key {
+fn key(letter: &DeadLetter) -> Key {
     (letter.partition, letter.offset)
 }
 

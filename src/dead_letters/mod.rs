@@ -225,7 +225,8 @@ impl DeadLetterTable {
     /// Stores those of the letters that the table doesn't hold yet, in one commit, and creates the table at the first. Finds
     /// those that it holds beside them of the same records.
     ///
-    /// - `ledger`: the main table's offsets. Keys are read from there on, once per run while nobody else writes.
+    /// - `ledger`: the main table's offsets. Keys are read from there on, once per run while nobody else writes; from where the
+    ///   windows begin, if that is below.
     /// - `ranges`: what the windows have read that bring the letters.
     /// - `letters`: all of this origin's topic, any order; a key that comes twice is stored once.
     ///
@@ -246,7 +247,7 @@ impl DeadLetterTable {
             "a pipeline reads one topic"
         );
         let wish = Wish {
-            from: keys::floor(ledger, letters.iter().map(|letter| keys::key(letter))),
+            from: keys::floor_of(ledger, ranges, &letters),
             stored: &letters,
             taken_back: &BTreeSet::new(),
         };

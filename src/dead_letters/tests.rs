@@ -472,6 +472,17 @@ async fn letters_of_an_attempt_that_was_never_committed_are_taken_back() {
 }
 
 #[tokio::test]
+async fn what_a_window_supersedes_is_found_though_another_run_has_overtaken_it() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let catalog = catalog(&directory);
+    stores(&mut table(&catalog), &ledger(&[(0, 5)]), &letters(0, 6..8), 2).await;
+    // The ledger is past the window, by a commit that is undone before this one is tried.
+    let (mut run, none): (_, [DeadLetter; 0]) = (table(&catalog), []);
+    let stored = run.store(&ledger(&[(0, 9)]), &read(5..9), &none).await.expect("stored");
+    assert_eq!(stored.stale, [6, 7].map(|at| (Partition(0), Offset::new(at))).into());
+}
+
+#[tokio::test]
 async fn a_table_of_an_earlier_version_gets_the_new_columns_and_keeps_its_letters() {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);

@@ -127,11 +127,14 @@ impl Conductor {
                 if !windows.is_empty() {
                     info!(table = %world.ident, windows = windows.len(), "windows dropped: their records are read again");
                 }
-                self.commit_began = None;
-                self.stale.clear();
-                // What it stores from here on would be beside what comes of these records when they are read again.
-                self.preparing.take().iter().for_each(AbortHandle::abort);
-                self.deadlines.commit_ended();
+                // Not where a line has completed a window late that was dropped before: the commit under way is of others.
+                if windows.iter().any(|window| self.committing.contains(window)) {
+                    self.commit_began = None;
+                    self.stale.clear();
+                    // What it stores from here on would be beside what comes of these records when they are read again.
+                    self.preparing.take().iter().for_each(AbortHandle::abort);
+                    self.deadlines.commit_ended();
+                }
                 self.events_ahead.forget();
                 for window in windows {
                     self.sealed.remove(&window);

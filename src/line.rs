@@ -301,7 +301,7 @@ pub struct NewSinks {
 ///
 /// Windows of two tables that a process fills at once are numbered alike, and may share a directory: the random part is
 /// what differs. The window and the line are for people who look for where a file came from.
-fn file_stem(window: WindowId, line: usize, unique: Uuid) -> String {
+pub fn file_stem(window: WindowId, line: usize, unique: Uuid) -> String {
     let (run, sequence) = (window.run.simple(), window.sequence);
     format!("{run}-{sequence:05}-{line}-{}", unique.simple())
 }

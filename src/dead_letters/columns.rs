@@ -93,7 +93,7 @@ pub(super) fn evolved(metadata: &TableMetadata) -> Option<iceberg::Result<Schema
 ///
 /// # Errors
 /// What keeps letters from being stored whole, for a person.
-pub(super) fn plan(schema: &SchemaRef) -> Result<RowPlanRef, String> {
+pub fn plan(schema: &SchemaRef) -> Result<RowPlanRef, String> {
     let arrow = schema_to_arrow_schema(schema).map_err(|error| error.to_string())?;
     for ours in fields() {
         let found = schema.as_struct().field_by_name(&ours.name);
@@ -142,7 +142,7 @@ pub(super) fn plan(schema: &SchemaRef) -> Result<RowPlanRef, String> {
 ///
 /// # Errors
 /// If a column of the table can't hold what it is given; [`plan`] has looked at the types.
-pub(super) fn rows(plan: &RowPlan, origin: &Origin, letters: &[&DeadLetter]) -> Result<RecordBatch, ArrowError> {
+pub fn rows(plan: &RowPlan, origin: &Origin, letters: &[&DeadLetter]) -> Result<RecordBatch, ArrowError> {
     let columns = plan
         .arrow
         .fields()
@@ -174,7 +174,7 @@ pub(super) fn planned(plan: &RowPlan, rows: &RecordBatch) -> Result<RecordBatch,
 ///
 /// # Errors
 /// Those of the crate; the fields are constant, so none in practice.
-pub(super) fn schema() -> iceberg::Result<Schema> {
+pub fn schema() -> iceberg::Result<Schema> {
     Schema::builder().with_fields(fields()).build()
 }
 

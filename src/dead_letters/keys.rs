@@ -1,4 +1,6 @@
 //! The keys of the letters that a dead-letter table holds: what keeps a replay from doubling them.
+//!
+//! All but the scan is pure, and public for the simulation, which has a table of its own.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -26,11 +28,11 @@ const PARTITIONS_FILTERED_MAX: usize = 64;
 const FILES_AT_ONCE: usize = 4;
 
 /// Where in its topic a letter's record is; with the letter's [`Origin`] its key.
-pub(super) type Key = RecordAt;
+pub type Key = RecordAt;
 
 /// The keys that exactly one snapshot of the table holds, from given offsets on.
 #[derive(Debug)]
-pub(super) struct KnownKeys {
+pub struct KnownKeys {
     /// Of the letters that were looked at.
     origin: Origin,
     table: Uuid,
@@ -47,13 +49,13 @@ pub(super) struct KnownKeys {
 /// Returns for each partition the offset from which on keys must be known to store letters: the ledger's, or that at which a
 /// letter is, or windows begin. They begin below it where another run has overtaken them; and may be committed all the
 /// same, once its commit is undone.
-pub(super) fn floor_of(ledger: &Offsets, ranges: &OffsetRanges, letters: &[&DeadLetter]) -> Offsets {
+pub fn floor_of(ledger: &Offsets, ranges: &OffsetRanges, letters: &[&DeadLetter]) -> Offsets {
     let begins = ranges.iter().map(|(partition, range)| (partition, range.start()));
     floor(ledger, begins.chain(letters.iter().map(|letter| key(letter))))
 }
 
 /// Returns for each partition the offset from which on keys must be known: the ledger's, or the lowest of `keys`.
-pub(super) fn floor(ledger: &Offsets, keys: impl Iterator<Item = Key>) -> Offsets {
+pub fn floor(ledger: &Offsets, keys: impl Iterator<Item = Key>) -> Offsets {
     let mut floor = ledger.clone();
     for (partition, at) in keys {
         if floor.get(partition).is_none_or(|offset| offset > at) {
@@ -64,6 +66,26 @@ pub(super) fn floor(ledger: &Offsets, keys: impl Iterator<Item = Key>) -> Offset
 }
 
 impl KnownKeys {
+    /// Knows nothing yet of what a snapshot of the table `table` holds; [`KnownKeys::take`] takes in what is read of it.
+    pub fn new(table: Uuid, snapshot: Option<i64>, origin: &Origin, from: &Offsets) -> KnownKeys {
+        KnownKeys {
+            origin: origin.clone(),
+            table,
+            snapshot,
+            from: from.clone(),
+            keys: HashSet::new(),
+            files: HashMap::new(),
+        }
+    }
+
+    /// Returns the keys of each file that needn't be read again for another snapshot of the table; none where they are others'.
+    pub fn by_file(self, table: Uuid, origin: &Origin, from: &Offsets) -> HashMap<String, Vec<Key>> {
+        match self.are_of(table, origin, from) {
+            true => self.files,
+            false => HashMap::new(),
+        }
+    }
+
     /// Reads the keys of `origin` at or above `from` in the table's current snapshot.
     ///
     /// - `before`: what was known of an earlier one, if anything was: the files of that aren't read again.
@@ -77,16 +99,9 @@ impl KnownKeys {
         from: &Offsets,
         before: Option<KnownKeys>,
     ) -> iceberg::Result<KnownKeys> {
-        let before = before.filter(|before| before.are_of(table, origin, from));
-        let mut before = before.map_or_else(HashMap::new, |before| before.files);
-        let mut known = KnownKeys {
-            origin: origin.clone(),
-            table: table.metadata.uuid(),
-            snapshot: table.metadata.current_snapshot_id(),
-            from: from.clone(),
-            keys: HashSet::new(),
-            files: HashMap::new(),
-        };
+        let (uuid, snapshot) = (table.metadata.uuid(), table.metadata.current_snapshot_id());
+        let mut before = before.map_or_else(HashMap::new, |before| before.by_file(uuid, origin, from));
+        let mut known = KnownKeys::new(uuid, snapshot, origin, from);
         // A scan is of the snapshot's schema, and columns may have been added since.
         let complete = match table.metadata.current_snapshot() {
             Some(snapshot) => {
@@ -115,8 +130,10 @@ impl KnownKeys {
         Ok(known)
     }
 
-    /// Takes those keys of a file that count.
-    fn take(&mut self, file: Option<String>, mut keys: Vec<Key>) {
+    /// Takes in those keys of a file of the snapshot that count.
+    ///
+    /// - `file`: its path, if nothing is deleted from it.
+    pub fn take(&mut self, file: Option<String>, mut keys: Vec<Key>) {
         keys.retain(|key| self.from.get(key.0).is_some_and(|from| key.1 >= from));
         self.keys.extend(&keys);
         if let Some(file) = file {
@@ -125,28 +142,28 @@ impl KnownKeys {
     }
 
     /// Counts the keys.
-    pub(super) fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.keys.len()
     }
 
-    /// Says whether these are the keys of the table as it was loaded, of this origin, and from these offsets on.
+    /// Says whether these are the keys of this snapshot of the table, of this origin, and from these offsets on.
     ///
     /// Only the same snapshot will do: any other may hold letters of another run, or have lost some to a rollback.
-    pub(super) fn cover(&self, table: &LoadedTable, origin: &Origin, from: &Offsets) -> bool {
-        self.snapshot == table.metadata.current_snapshot_id() && self.are_of(table, origin, from)
+    pub fn cover(&self, table: Uuid, snapshot: Option<i64>, origin: &Origin, from: &Offsets) -> bool {
+        self.snapshot == snapshot && self.are_of(table, origin, from)
     }
 
     /// The same, of whichever snapshot.
-    fn are_of(&self, table: &LoadedTable, origin: &Origin, from: &Offsets) -> bool {
+    fn are_of(&self, table: Uuid, origin: &Origin, from: &Offsets) -> bool {
         self.origin == *origin
-            && self.table == table.metadata.uuid()
+            && self.table == table
             && from
                 .iter()
                 .all(|(partition, offset)| self.from.get(partition).is_some_and(|known| known <= offset))
     }
 
     /// Forgets the keys below `from`: the main table has passed them.
-    pub(super) fn forget_below(&mut self, from: &Offsets) {
+    pub fn forget_below(&mut self, from: &Offsets) {
         from.iter()
             .for_each(|(partition, offset)| self.from.set(partition, offset));
         let from = &self.from;
@@ -156,7 +173,7 @@ impl KnownKeys {
     }
 
     /// Returns the letters that the table doesn't hold, order kept, each key once.
-    pub(super) fn missing<'a>(&self, letters: &[&'a DeadLetter]) -> Vec<&'a DeadLetter> {
+    pub fn missing<'a>(&self, letters: &[&'a DeadLetter]) -> Vec<&'a DeadLetter> {
         let mut seen = HashSet::new();
         let new = |letter: &&DeadLetter| !self.keys.contains(&key(letter)) && seen.insert(key(letter));
         letters.iter().copied().filter(new).collect()
@@ -164,7 +181,7 @@ impl KnownKeys {
 
     /// Returns the keys within `ranges` that aren't among the letters that these ranges bring now: what an attempt that was
     /// never committed has left, and what has become of its records since is a row, or filtered.
-    pub(super) fn stale(&self, ranges: &OffsetRanges, letters: &[&DeadLetter]) -> BTreeSet<Key> {
+    pub fn stale(&self, ranges: &OffsetRanges, letters: &[&DeadLetter]) -> BTreeSet<Key> {
         if self.keys.is_empty() {
             return BTreeSet::new();
         }
@@ -175,12 +192,12 @@ impl KnownKeys {
     }
 
     /// Returns those of `keys` that the table holds.
-    pub(super) fn held(&self, keys: &BTreeSet<Key>) -> HashSet<Key> {
+    pub fn held(&self, keys: &BTreeSet<Key>) -> HashSet<Key> {
         keys.iter().filter(|key| self.keys.contains(key)).copied().collect()
     }
 
     /// Moves to the snapshot that added `letters` and took back `stale`, and did nothing else.
-    pub(super) fn change(&mut self, snapshot: i64, letters: &[&DeadLetter], stale: &HashSet<Key>) {
+    pub fn change(&mut self, snapshot: i64, letters: &[&DeadLetter], stale: &HashSet<Key>) {
         self.snapshot = Some(snapshot);
         self.keys.extend(letters.iter().map(|letter| key(letter)));
         self.keys.retain(|key| !stale.contains(key));
@@ -196,7 +213,7 @@ const KEY: [&str; 7] = [TOPIC, PARTITION, OFFSET, PIPELINE, TABLE_UUID, CLUSTER_
 ///
 /// # Errors
 /// If a column is missing.
-pub(super) fn keys_of(batch: &RecordBatch, origin: &Origin) -> iceberg::Result<Vec<Option<Key>>> {
+pub fn keys_of(batch: &RecordBatch, origin: &Origin) -> iceberg::Result<Vec<Option<Key>>> {
     let column = |name: &str| {
         batch.column_by_name(name).ok_or_else(|| {
             iceberg::Error::new(
@@ -258,7 +275,7 @@ pub(super) fn scannable(table: &LoadedTable) -> iceberg::Result<Table> {
 }
 
 /// Where the record of a letter is.
-fn key(letter: &DeadLetter) -> Key {
+pub fn key(letter: &DeadLetter) -> Key {
     (letter.partition, letter.offset)
 }
 

@@ -11,9 +11,9 @@
 //! letters are of, and they would be lost. So a run that is killed in between leaves a letter beside its row, and so does one
 //! that stores its letters late, for a window that another run has committed.
 
-mod columns;
-mod keys;
-mod taken_back;
+pub mod columns;
+pub mod keys;
+pub mod taken_back;
 #[cfg(test)]
 mod tests;
 
@@ -293,8 +293,9 @@ impl DeadLetterTable {
                 None => self.create().await?,
             };
             stored += self.settle(&base.metadata);
+            let (table, snapshot) = (base.metadata.uuid(), base.metadata.current_snapshot_id());
             let mut known = match self.known.take() {
-                Some(known) if known.cover(&base, &self.origin, from) => known,
+                Some(known) if known.cover(table, snapshot, &self.origin, from) => known,
                 before => {
                     let read = KnownKeys::read(&base, &self.origin, from, before).await;
                     read.map_err(|source| self.unread(source))?
@@ -361,7 +362,7 @@ impl DeadLetterTable {
             return Ok(0);
         };
         let known = KnownKeys::read(&table, &self.origin, from, None).await;
-        Ok(known.map_err(|source| self.unread(source))?.len())
+        Ok(known.map_err(|source| self.unread(source))?.count())
     }
 
     fn unread(&self, source: iceberg::Error) -> DeadLetterError {

@@ -73,7 +73,10 @@ impl TakenBack {
 }
 
 /// Leaves out the letters of `origin` at `keys`.
-fn without(rows: &RecordBatch, origin: &Origin, keys: &HashSet<Key>) -> iceberg::Result<RecordBatch> {
+///
+/// # Errors
+/// If a column of the key is missing.
+pub fn without(rows: &RecordBatch, origin: &Origin, keys: &HashSet<Key>) -> iceberg::Result<RecordBatch> {
     let found = keys_of(rows, origin)?;
     let stays = |key: &Option<Key>| Some(key.is_none_or(|key| !keys.contains(&key)));
     let stay: BooleanArray = found.iter().map(stays).collect();

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use aperio::units::Millis;
 
 use crate::columns::{CHANGES, Change};
-use crate::process::{FAULTS, Fault, Order};
-use crate::scene::Scene;
+use crate::process::{FAULTS, Fault};
+use crate::scene::{self, Scene, in_turn};
 use crate::world::{Act, Compares, World};
 
 /// More steps than the script needs with all faults of a play.
@@ -24,12 +24,14 @@ enum Cast {
     TwoApart,
     ThreeTogether,
     ThreeApart,
+    /// One run of two pipelines, whose tables share a path and a dead-letter table.
+    TwoPipelines,
 }
 
 impl Cast {
     fn runs(self) -> usize {
         match self {
-            Cast::One => 1,
+            Cast::One | Cast::TwoPipelines => 1,
             Cast::TwoTogether | Cast::TwoApart => 2,
             Cast::ThreeTogether | Cast::ThreeApart => 3,
         }
@@ -99,30 +101,42 @@ fn scene(
     traced: bool,
 ) -> (u32, u32, u32) {
     let world = World::new(2, length, compares);
-    let mut scene = Scene::new(world, cast.apart(), 8, traced, Box::new(|| Order::Turns(0)));
+    let worlds = match cast {
+        Cast::TwoPipelines => {
+            let beside = world.beside(2, length, compares);
+            vec![world, beside]
+        }
+        _ => vec![world],
+    };
+    let set = |world| Scene::new(world, cast.apart(), 8, traced, Box::new(in_turn));
+    let mut scenes: Vec<_> = worlds.into_iter().map(set).collect();
     let runs = cast.runs();
-    (0..runs).for_each(|_| scene.add(true));
+    for scene in &mut scenes {
+        (0..runs).for_each(|_| scene.add(true));
+    }
     let played = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let effects = act_out(&mut scene, runs, happenings);
-        let drops = scene.drops;
-        scene.end();
-        (effects, scene.gave_up, drops)
+        let effects = act_out(&mut scenes, runs, happenings);
+        let drops = scenes.iter().map(|scene| scene.drops).sum();
+        scene::end(&mut scenes);
+        (effects, scenes.iter().map(|scene| scene.gave_up).sum(), drops)
     }));
     played.unwrap_or_else(|cause| {
         if traced {
-            eprintln!("{}", scene.trace.join("\n"));
+            eprintln!("{}", scene::traces(&scenes).join("\n"));
         }
         std::panic::resume_unwind(cause)
     })
 }
 
-/// Lets the runs take turns until all have ended; returns how many effects there were.
-fn act_out(scene: &mut Scene, runs: usize, happenings: &[(u32, Happening)]) -> u32 {
+/// Lets the runs take turns until all have ended; returns how many effects there were. What others do, they do to the first
+/// scene.
+fn act_out(scenes: &mut [Scene], runs: usize, happenings: &[(u32, Happening)]) -> u32 {
     let mut effects = 0;
     let mut happened = 0;
     for step in 0.. {
         assert!(step < STEPS_MAX, "no end after {STEPS_MAX} steps");
-        if scene.processes.iter().all(Option::is_none) {
+        let mut processes = scenes.iter().flat_map(|scene| &scene.processes);
+        if processes.all(Option::is_none) {
             break;
         }
         while let Some((at, happening)) = happenings.get(happened)
@@ -131,10 +145,11 @@ fn act_out(scene: &mut Scene, runs: usize, happenings: &[(u32, Happening)]) -> u
             match happening {
                 Happening::Fault(_) => break,
                 Happening::Act(act) => {
-                    scene.world.act(*act);
-                    scene.world.check();
+                    scenes[0].world.act(*act);
+                    scenes[0].world.check();
                 }
                 Happening::Rebalance(lost) => {
+                    let scene = &mut scenes[0];
                     let first = *scene.world.log.keys().next().expect("a topic has partitions");
                     (0..runs).for_each(|to| scene.rebalance(first, to, *lost));
                 }
@@ -152,9 +167,11 @@ fn act_out(scene: &mut Scene, runs: usize, happenings: &[(u32, Happening)]) -> u
                 _ => None,
             }
         };
-        scene.step(step as usize % runs, &mut fault, &mut || false);
+        let (turn, among) = (step as usize / scenes.len(), step as usize % scenes.len());
+        let scene = &mut scenes[among];
+        scene.step(turn % runs, &mut fault, &mut || false);
         // What is late arrives some time later, in the middle of what follows.
-        if step % 40 == 39 && !scene.world.in_transit.is_empty() {
+        if turn % 40 == 39 && !scene.world.in_transit.is_empty() {
             scene.world.arrive(0);
             scene.world.check();
         }
@@ -223,7 +240,7 @@ fn acts() -> Vec<Happening> {
 
 #[test]
 fn without_faults_every_record_is_there_once() {
-    for cast in [Cast::One, Cast::TwoTogether, Cast::TwoApart] {
+    for cast in [Cast::One, Cast::TwoTogether, Cast::TwoApart, Cast::TwoPipelines] {
         let (effects, gave_up) = play(cast, 14, Compares::Location, &[]);
         assert!(
             effects > 20,
@@ -277,6 +294,18 @@ fn two_faults_anywhere_in_two_runs_side_by_side_lose_and_double_nothing() {
             play(cast, 6, Compares::Snapshot, pair);
         });
     }
+}
+
+#[test]
+fn faults_anywhere_in_two_pipelines_that_share_a_path_and_letters_mix_nothing() {
+    let fatal: Vec<_> = [Fault::CrashAfter, Fault::Late]
+        .into_iter()
+        .map(Happening::Fault)
+        .collect();
+    let (effects, _) = play(Cast::TwoPipelines, 6, Compares::Location, &[]);
+    play_all(&pairs(effects, &fatal, &faults()), |pair| {
+        play(Cast::TwoPipelines, 6, Compares::Location, pair);
+    });
 }
 
 #[test]
@@ -387,7 +416,7 @@ fn play_a_day_later(after: Millis, faults: &[(u32, Fault)], expect_commits: u32)
         false,
         8,
         false,
-        Box::new(|| Order::Turns(0)),
+        Box::new(in_turn),
     );
     scene.end();
     let (ledger, before) = (scene.world.ledger(), scene.world.commits);

@@ -2,8 +2,8 @@
 
 use aperio::error::Exit;
 
-use crate::process::{Choice, Order};
-use crate::scene::Scene;
+use crate::process::Choice;
+use crate::scene::{Scene, in_turn};
 use crate::world::{Compares, World};
 
 /// More steps than a run needs until everything that it waits for is overdue: each idle one is 1.5 s of its time.
@@ -15,7 +15,7 @@ const STEPS_UNTIL_OVERDUE_MAX: u32 = 2_500;
 /// - `hangs`: what; `None`: the whole process.
 fn play(runs: usize, steps: u32, hangs: Option<Choice>) -> Option<u32> {
     let world = World::new(2, 14, Compares::Location);
-    let mut scene = Scene::new(world, false, 8, false, Box::new(|| Order::Turns(0)));
+    let mut scene = Scene::new(world, false, 8, false, Box::new(in_turn));
     (0..runs).for_each(|_| scene.add(true));
     scene.hung = true;
     for turn in 0..steps {

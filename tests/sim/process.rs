@@ -5,13 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use aperio::dead_letters::keys::{self, KnownKeys};
+use aperio::decode::DeadLetter;
 use aperio::error::{Exit, Failure};
-use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition, Position};
+use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition, Position, RecordAt};
 use aperio::run::deadline::{Deadlines, Patience};
 use aperio::run::window::RejectLimit;
 use aperio::run::{Action, Event, Outcome, Run, RunConfig, Swapped};
 use aperio::table::admit::CommitPlan;
-use aperio::table::ledger::LedgerProblem;
+use aperio::table::ledger::{Ledger, LedgerProblem};
 use aperio::table::{SealedWindow, TableView, Tally, WindowFile, WindowId};
 use aperio::units::Millis;
 use iceberg::spec::{DataContentType, DataFileBuilder, DataFileFormat, Struct};
@@ -19,7 +21,8 @@ use uuid::Uuid;
 
 use crate::columns::Form;
 use crate::dice::Dice;
-use crate::world::{At, Base, Entry, Request, World, source};
+use crate::letters::{LetterBase, LetterChange};
+use crate::world::{At, Base, Entry, PipelineFile, Request, World};
 
 /// What goes wrong at one effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +78,7 @@ pub struct Start {
     pub batch_size: u64,
     pub chunk: i64,
     pub order: Order,
+    pub file: PipelineFile,
     pub traced: bool,
 }
 
@@ -89,14 +93,50 @@ struct Window {
 /// An effect that an action started.
 enum Work {
     Resolve(Vec<Partition>),
-    Letters(Vec<WindowId>, Vec<At>),
+    /// Compares letters with what their table holds; what follows from that is an effect of its own.
+    Letters(Call),
+    ChangeLetters(Call, LetterBase, KnownKeys, LetterChange),
     Load,
     Swap(Box<CommitPlan>, Base),
     /// A proxy lost the answer to a commit and sends it again; the first made this snapshot, or none.
     Echo(Box<CommitPlan>, Base, Option<i64>),
-    Publish(Offsets),
+    /// Loads the table once more: letters are taken back only where it still says so.
+    Reload(Publication),
+    Publish(Publication),
     Delete(Vec<String>),
     Seal(WindowId, OffsetRanges, Window),
+}
+
+/// What the dead-letter table is asked for, and what follows.
+enum Aim {
+    /// Letters are stored, for these windows, which have read these ranges.
+    Prepare(Vec<WindowId>, OffsetRanges),
+    /// Those that committed windows have superseded are taken back, then is published.
+    TakeBack(Publication),
+}
+
+struct Call {
+    aim: Aim,
+    /// The table's offsets before the windows are committed.
+    ledger: Offsets,
+    letters: Vec<DeadLetter>,
+    moves: u32,
+}
+
+/// What is published, and what is done before that.
+struct Publication {
+    offsets: Offsets,
+    /// The records whose letters are to be taken back, then those whose letters were.
+    stale: BTreeSet<RecordAt>,
+    /// All those that the ledger named, while nothing has failed, and how often others had moved the table then.
+    named: Option<(BTreeSet<RecordAt>, u32)>,
+}
+
+impl Publication {
+    fn failed(&mut self) {
+        self.stale.clear();
+        self.named = None;
+    }
 }
 
 /// What the conductor hears of an effect.
@@ -105,7 +145,10 @@ enum Answer {
     Event(Event),
     Loaded(TableView, Base, Form),
     Swapped(Vec<WindowId>, Swapped, Option<Base>),
-    Published(Offsets),
+    /// With the records whose letters are to be taken back after the commit.
+    Prepared(Vec<WindowId>, BTreeSet<RecordAt>),
+    /// With the records whose letters were taken back.
+    Published(BTreeSet<RecordAt>, Result<Offsets, String>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -159,6 +202,7 @@ pub struct Process {
     run: Run,
     chunk: i64,
     order: Order,
+    file: PipelineFile,
     now: Millis,
     table: Option<Base>,
     /// What the next window is written for.
@@ -172,9 +216,14 @@ pub struct Process {
     hand: Option<Window>,
     windows: BTreeMap<WindowId, Window>,
     letters: BTreeMap<WindowId, Vec<At>>,
+    // See `Conductor`.
+    committing: Vec<WindowId>,
+    stale: BTreeSet<RecordAt>,
+    taken_back: BTreeSet<RecordAt>,
+    /// See `DeadLetterTable`.
+    known: Option<KnownKeys>,
     work: Vec<Work>,
     answers: VecDeque<Answer>,
-    files: u32,
     // The conductor's view of Kafka.
     generations: BTreeMap<Partition, u64>,
     started: BTreeSet<Partition>,
@@ -248,7 +297,7 @@ impl Process {
             batch_window: BATCH_WINDOW,
             retry_for: RETRY_FOR,
             grace: Millis(10_000),
-            source: source(),
+            source: world.origin.source.clone(),
             reject_limit: RejectLimit::Count(u64::MAX),
         };
         let mut process = Process {
@@ -257,6 +306,7 @@ impl Process {
             run: Run::new(config),
             chunk: start.chunk,
             order: start.order,
+            file: start.file,
             now: world.now,
             table: None,
             form: world.form(),
@@ -273,9 +323,12 @@ impl Process {
             hand: None,
             windows: BTreeMap::new(),
             letters: BTreeMap::new(),
+            committing: Vec::new(),
+            stale: BTreeSet::new(),
+            taken_back: BTreeSet::new(),
+            known: None,
             work: Vec::new(),
             answers: VecDeque::new(),
-            files: 0,
             generations: BTreeMap::new(),
             started: BTreeSet::new(),
             acked: false,
@@ -411,7 +464,9 @@ impl Process {
                     Order::Dice(dice) => dice.index(self.work.len()),
                 };
                 let work = self.work.remove(index);
-                return self.work_off(work, world, fault());
+                if let Some(work) = self.compare_letters(work, world) {
+                    return self.work_off(work, world, fault());
+                }
             }
             Some(Choice::Command) => self.obey(world),
             Some(Choice::Heard) => self.heard(),
@@ -531,25 +586,48 @@ impl Process {
             Action::Prepare { windows, after } => {
                 self.now = self.now.after(after);
                 let held = windows.iter().filter_map(|id| self.letters.get(id));
-                let letters = held.flatten().copied().collect();
-                self.work.push(Work::Letters(windows, letters));
+                let letters: Vec<_> = held.flatten().map(|at| world.letter(*at)).collect();
+                let ledger = self.run.ledger().map(|ledger| ledger.offsets.clone());
+                self.committing.clone_from(&windows);
+                self.work.push(Work::Letters(Call {
+                    aim: Aim::Prepare(windows, self.run.committing()),
+                    ledger: ledger.unwrap_or_default(),
+                    letters,
+                    moves: world.excused.moves,
+                }));
             }
             Action::Load { after } => {
                 self.now = self.now.after(after);
                 self.work.push(Work::Load);
             }
-            Action::Swap(plan) => {
+            Action::Swap(mut plan) => {
+                self.note_stale(&mut plan.ledger);
                 let base = self.table.expect("a table is loaded before a swap");
                 self.work.push(Work::Swap(plan, base));
             }
             Action::Publish { ledger, after } => {
                 self.now = self.now.after(after);
                 self.deadlines.commit_ended();
-                self.work.push(Work::Publish(ledger.offsets));
+                self.stale.clear();
+                let stale: BTreeSet<_> = ledger.stale_letters.difference(&self.taken_back).copied().collect();
+                let nothing = stale.is_empty();
+                let publication = Publication {
+                    offsets: ledger.offsets,
+                    stale,
+                    named: Some((ledger.stale_letters, world.excused.moves)),
+                };
+                self.work.push(match nothing {
+                    true => Work::Publish(publication),
+                    false => Work::Reload(publication),
+                });
             }
             Action::Drop { windows, files } => {
                 self.drops += 1;
-                self.deadlines.commit_ended();
+                if windows.iter().any(|window| self.committing.contains(window)) {
+                    self.stale.clear();
+                    self.abort_preparing(world);
+                    self.deadlines.commit_ended();
+                }
                 for window in windows {
                     self.windows.remove(&window);
                     self.letters.remove(&window);
@@ -586,6 +664,84 @@ impl Process {
         }
     }
 
+    /// See `Conductor`.
+    fn note_stale(&mut self, ledger: &mut Ledger) {
+        ledger.stale_letters.retain(|at| !self.taken_back.contains(at));
+        self.taken_back.retain(|at| !self.stale.contains(at));
+        ledger.stale_letters.extend(&self.stale);
+    }
+
+    /// Stores no letters any more of windows that are dropped, unless that is under way already.
+    fn abort_preparing(&mut self, world: &mut World) {
+        for work in std::mem::take(&mut self.work) {
+            match work {
+                Work::Letters(Call {
+                    aim: Aim::Prepare(..), ..
+                }) => {}
+                Work::ChangeLetters(
+                    Call {
+                        aim: Aim::Prepare(..), ..
+                    },
+                    base,
+                    _,
+                    change,
+                ) => {
+                    let sent = match &mut self.order {
+                        Order::Turns(_) => true,
+                        Order::Dice(dice) => dice.once_in(2),
+                    };
+                    if sent {
+                        world.in_transit.push(Request::Letters(base, change));
+                    }
+                }
+                work => self.work.push(work),
+            }
+        }
+    }
+
+    /// What `DeadLetterTable` does before each attempt: looks what the table lacks and what is too much. Returns the work that
+    /// is an effect here: not that.
+    fn compare_letters(&mut self, work: Work, world: &mut World) -> Option<Work> {
+        let call = match work {
+            Work::Letters(call) => call,
+            work => return Some(work),
+        };
+        let letters: Vec<&DeadLetter> = call.letters.iter().collect();
+        let nothing = BTreeSet::new();
+        let (from, stale) = match &call.aim {
+            Aim::Prepare(_, ranges) => (keys::floor_of(&call.ledger, ranges, &letters), &nothing),
+            Aim::TakeBack(publication) => {
+                let stale = &publication.stale;
+                (keys::floor(&call.ledger, stale.iter().copied()), stale)
+            }
+        };
+        let table = world.letters.borrow();
+        let (base, origin) = (table.load(), &world.origin);
+        let mut known = match self.known.take() {
+            Some(known) if known.cover(base.table, base.snapshot, origin, &from) => known,
+            before => table.read(origin, &from, before),
+        };
+        drop(table);
+        known.forget_below(&from);
+        let change = LetterChange {
+            stored: known.missing(&letters).into_iter().cloned().collect(),
+            taken_back: known.held(stale),
+            moves: call.moves,
+        };
+        if !change.stored.is_empty() || !change.taken_back.is_empty() {
+            self.work.push(Work::ChangeLetters(call, base, known, change));
+            return None;
+        }
+        self.known = Some(known);
+        match call.aim {
+            Aim::Prepare(..) => Some(Work::Letters(call)),
+            Aim::TakeBack(publication) => {
+                self.work.push(Work::Publish(publication));
+                None
+            }
+        }
+    }
+
     /// An effect happens, or doesn't.
     fn work_off(&mut self, work: Work, world: &mut World, fault: Option<Fault>) -> Stepped {
         if let Some(fault) = fault {
@@ -605,14 +761,55 @@ impl Process {
                 let starts = partitions.into_iter().map(|partition| (partition, Offset::ZERO));
                 Answer::Event(Event::StartResolved(starts.collect()))
             }
-            Work::Letters(windows, letters) => {
+            Work::Letters(call) => {
+                let now = (!fails && !lost).then(|| world.letters.borrow().load());
+                return self.lettered(call, now, world, fault);
+            }
+            Work::ChangeLetters(call, base, mut known, change) => {
+                let mut now = None;
                 if late {
-                    world.in_transit.push(Request::Letters(letters));
+                    world.in_transit.push(Request::Letters(base, change));
                 } else if !fails {
-                    world.store_letters(&letters);
+                    now = world.change_letters(base, &change);
+                    self.note(|| {
+                        let stored: Vec<_> = change.stored.iter().map(keys::key).collect();
+                        format!(
+                            "letters stored {stored:?}, taken back {:?}, then: {now:?}",
+                            change.taken_back
+                        )
+                    });
+                    let Some(now) = now else {
+                        // Another run was faster.
+                        self.known = Some(known);
+                        self.work.push(Work::Letters(call));
+                        return self.after(fault);
+                    };
+                    let stored: Vec<&DeadLetter> = change.stored.iter().collect();
+                    if !lost {
+                        known.change(now.snapshot.expect("it was swapped"), &stored, &change.taken_back);
+                    }
                 }
-                let answer = if fails || lost { Err(failed()) } else { Ok(()) };
-                Answer::Event(Event::Prepared { windows, answer })
+                // What was never sent is an error, past which nothing is known.
+                self.known = (fault != Some(Fault::NotSent)).then_some(known);
+                return self.lettered(call, now.filter(|_| !lost), world, fault);
+            }
+            Work::Reload(mut publication) => {
+                let loaded = world.load().ok().filter(|_| !fails && !lost);
+                let held = loaded.and_then(|(view, _)| view.ledger);
+                match held {
+                    Some(held) => publication.stale.retain(|at| held.stale_letters.contains(at)),
+                    None => publication.failed(),
+                }
+                self.work.push(match publication.stale.is_empty() {
+                    true => Work::Publish(publication),
+                    false => Work::Letters(Call {
+                        aim: Aim::TakeBack(publication),
+                        ledger: Offsets::default(),
+                        letters: Vec::new(),
+                        moves: world.excused.moves,
+                    }),
+                });
+                return self.after(fault);
             }
             Work::Load if fails || lost => Answer::Event(Event::Loaded(Err(failed()))),
             Work::Load => match world.load() {
@@ -651,7 +848,11 @@ impl Process {
                 };
                 Answer::Swapped(windows, swapped, base)
             }
-            Work::Publish(offsets) => {
+            Work::Publish(publication) => {
+                let Publication { offsets, stale, named } = publication;
+                if let Some((named, moves)) = named {
+                    world.assert_taken_back(&named, moves);
+                }
                 let version = world.points_version();
                 let wanted = world.to_publish(&offsets);
                 if let (None, Some(problem)) = (&wanted, world.problem().filter(|_| !fails && !lost)) {
@@ -664,11 +865,11 @@ impl Process {
                     Some(wanted) if !fails => world.publish(version, wanted),
                     _ => {}
                 }
-                if fails || lost || wanted.is_none() {
-                    Answer::Event(Event::Published(Err(failed())))
-                } else {
-                    Answer::Published(offsets)
-                }
+                let answer = match fails || lost || wanted.is_none() {
+                    true => Err(failed()),
+                    false => Ok(offsets),
+                };
+                Answer::Published(stale, answer)
             }
             Work::Delete(files) => {
                 if late {
@@ -685,9 +886,46 @@ impl Process {
             }
         };
         if fault == Some(Fault::Twice) {
-            self.answers.push_back(answer.clone());
+            self.answers.push_back(match &answer {
+                Answer::Published(_, answer) => Answer::Published(BTreeSet::new(), answer.clone()),
+                answer => answer.clone(),
+            });
         }
         self.answers.push_back(answer);
+        self.after(fault)
+    }
+
+    /// The dead-letter table has answered.
+    ///
+    /// - `now`: as it is now; nothing if that failed.
+    fn lettered(&mut self, call: Call, now: Option<LetterBase>, world: &mut World, fault: Option<Fault>) -> Stepped {
+        match call.aim {
+            Aim::Prepare(windows, ranges) => {
+                let Some(now) = now else {
+                    let answer = Err("injected".to_owned());
+                    self.answers
+                        .push_back(Answer::Event(Event::Prepared { windows, answer }));
+                    return self.after(fault);
+                };
+                let letters: Vec<&DeadLetter> = call.letters.iter().collect();
+                let stale = self.known.as_ref().map(|known| known.stale(&ranges, &letters));
+                world.excused.looked(&windows, now);
+                self.answers
+                    .push_back(Answer::Prepared(windows.clone(), stale.unwrap_or_default()));
+                if fault == Some(Fault::Twice) {
+                    let answer = Ok(());
+                    self.answers
+                        .push_back(Answer::Event(Event::Prepared { windows, answer }));
+                }
+            }
+            // The commit stands all the same.
+            Aim::TakeBack(mut publication) => {
+                if now.is_none() {
+                    publication.failed();
+                }
+                self.work.push(Work::Publish(publication));
+            }
+        }
         self.after(fault)
     }
 
@@ -706,19 +944,19 @@ impl Process {
                 continue;
             }
             match work {
-                Work::Letters(_, letters) => world.in_transit.push(Request::Letters(letters)),
+                Work::ChangeLetters(_, base, _, change) => world.in_transit.push(Request::Letters(base, change)),
                 Work::Swap(plan, base) | Work::Echo(plan, base, _) => {
                     world.in_transit.push(Request::Swap(plan, base));
                 }
-                Work::Publish(offsets) => {
+                Work::Publish(publication) => {
                     let version = world.points_version();
-                    let wanted = world.to_publish(&offsets);
+                    let wanted = world.to_publish(&publication.offsets);
                     world
                         .in_transit
                         .extend(wanted.map(|wanted| Request::Points(version, wanted)));
                 }
                 Work::Delete(files) => world.in_transit.push(Request::Delete(files)),
-                Work::Resolve(_) | Work::Load | Work::Seal(..) => {}
+                Work::Resolve(_) | Work::Letters(_) | Work::Load | Work::Reload(_) | Work::Seal(..) => {}
             }
         }
     }
@@ -740,11 +978,19 @@ impl Process {
                 self.table = base.or(self.table);
                 self.tell(Event::Swapped { windows, answer });
             }
-            Answer::Published(offsets) => {
-                for (partition, offset) in offsets.iter() {
+            Answer::Prepared(windows, stale) => {
+                if windows == self.committing {
+                    self.stale = stale;
+                }
+                let answer = Ok(());
+                self.tell(Event::Prepared { windows, answer });
+            }
+            Answer::Published(taken_back, answer) => {
+                self.taken_back.extend(taken_back);
+                for (partition, offset) in answer.iter().flat_map(Offsets::iter) {
                     self.commands.push_back(Command::CommitGroup(partition, offset));
                 }
-                self.tell(Event::Published(Ok(())));
+                self.tell(Event::Published(answer.map(drop)));
             }
         }
     }
@@ -752,10 +998,7 @@ impl Process {
     fn seal(&mut self, id: WindowId, ranges: OffsetRanges, window: Window, world: &mut World) -> SealedWindow {
         let mut files = Vec::new();
         if !window.rows.is_empty() {
-            self.files += 1;
-            let path = format!("{:x}-{}-{}.parquet", self.id, id.sequence, self.files);
-            world.bucket.insert(path.clone(), window.rows.clone());
-            world.forms.insert(path.clone(), window.form.clone());
+            let path = world.write(id, window.form.clone(), window.rows.clone());
             let file = DataFileBuilder::default()
                 .content(DataContentType::Data)
                 .file_path(path)
@@ -769,7 +1012,7 @@ impl Process {
             let spec_id = window.form.spec;
             files.push(WindowFile { spec_id, file });
         }
-        world.sealed(id, &ranges, window.tally);
+        world.sealed(id, &ranges, window.tally, self.file);
         SealedWindow {
             id,
             ranges,
@@ -870,11 +1113,12 @@ impl Process {
         for offset in start.get()..end.get() {
             let (entry, written) = log.entry(offset);
             let at = (partition, Offset::new(offset), written);
-            match entry {
+            match self.file.makes(entry) {
                 Entry::Row => taken.rows.push(at),
                 Entry::Reject => taken.rejects.push(at),
                 Entry::Filtered => taken.tally.filtered += 1,
                 Entry::Hole => continue,
+                entry => unreachable!("{entry:?} is made something of"),
             }
             taken.tally.records += 1;
         }

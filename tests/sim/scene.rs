@@ -7,13 +7,18 @@ use aperio::offsets::Partition;
 use aperio::run::Outcome;
 
 use crate::process::{Fault, INJECTED, Order, Process, Start, Stepped};
-use crate::world::World;
+use crate::world::{PipelineFile, World};
 
 /// Records of one fetch.
 const CHUNK: i64 = 3;
 
 /// More steps than any play needs once nothing is in its way any more; reaching it means that a run wedged.
 const STEPS_TO_END_MAX: u32 = 6_000;
+
+/// Starts processes that take turns, with one pipeline file and the other.
+pub fn in_turn(process: u128) -> (Order, PipelineFile) {
+    (Order::Turns(0), PipelineFile::in_turn(process))
+}
 
 pub struct Scene {
     pub world: World,
@@ -25,7 +30,8 @@ pub struct Scene {
     moving: BTreeMap<Partition, usize>,
     started: u128,
     batch_size: u64,
-    order: Box<dyn FnMut() -> Order>,
+    /// What the next process is started with.
+    launch: Box<dyn FnMut(u128) -> (Order, PipelineFile)>,
     traced: bool,
     /// Ended because the table's history doesn't tell the offsets.
     pub gave_up: u32,
@@ -41,7 +47,14 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub fn new(world: World, apart: bool, batch_size: u64, traced: bool, order: Box<dyn FnMut() -> Order>) -> Self {
+    /// - `launch`: what the process of that number is started with.
+    pub fn new(
+        world: World,
+        apart: bool,
+        batch_size: u64,
+        traced: bool,
+        launch: Box<dyn FnMut(u128) -> (Order, PipelineFile)>,
+    ) -> Self {
         Scene {
             world,
             processes: Vec::new(),
@@ -50,7 +63,7 @@ impl Scene {
             moving: BTreeMap::new(),
             started: 0,
             batch_size,
-            order,
+            launch,
             traced,
             gave_up: 0,
             gave_way: 0,
@@ -63,12 +76,14 @@ impl Scene {
 
     fn launch(&mut self, once: bool) -> Process {
         self.started += 1;
+        let (order, file) = (self.launch)(self.started);
         let start = Start {
             id: self.started,
             once,
             batch_size: self.batch_size,
             chunk: CHUNK,
-            order: (self.order)(),
+            order,
+            file,
             traced: self.traced,
         };
         Process::start(&self.world, start)
@@ -273,4 +288,27 @@ impl Scene {
         }
         self.world.check_complete();
     }
+}
+
+/// Ends scenes that share a store and a dead-letter table.
+pub fn end(scenes: &mut [Scene]) {
+    scenes.iter_mut().for_each(Scene::end);
+    // Whatever the others did since.
+    scenes.iter_mut().for_each(|scene| scene.world.check_complete());
+}
+
+/// What happened, one scene after the other.
+pub fn traces(scenes: &[Scene]) -> Vec<String> {
+    let last = |scene: &Scene| {
+        let processes = scene.processes.iter().flatten();
+        processes
+            .filter_map(|process| process.trace.clone())
+            .flatten()
+            .collect()
+    };
+    scenes
+        .iter()
+        .flat_map(|scene| [scene.trace.clone(), last(scene)])
+        .flatten()
+        .collect()
 }

@@ -1,6 +1,7 @@
-//! Random schedules of one to three processes on one pipeline: interleaved steps, faults, rebalances, zombies, and others
+//! Random schedules of one to three processes on one pipeline, or on two that share store and letters: interleaved steps, faults, rebalances, zombies, and others
 //! who work on the table.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -8,9 +9,10 @@ use aperio::table::ledger::stored::Form;
 
 use crate::columns::CHANGES;
 use crate::dice::Dice;
+use crate::fates::{EXCUSES, Excuse};
 use crate::process::{FAULTS, Order};
-use crate::scene::Scene;
-use crate::world::{Act, Compares, World};
+use crate::scene::{self, Scene};
+use crate::world::{Act, Compares, PipelineFile, World};
 
 /// Seeds played in CI; `APERIO_SIM_SEEDS=1000000` plays more.
 const SEEDS_DEFAULT: u64 = 6_000;
@@ -19,6 +21,7 @@ const SEEDS_DEFAULT: u64 = 6_000;
 const STEPS_WITH_FAULTS: u64 = 700;
 
 /// What one seed came to.
+#[derive(Default)]
 struct Played {
     trace: Vec<String>,
     commits: u32,
@@ -26,6 +29,8 @@ struct Played {
     gave_way: u32,
     resets: u32,
     truncations: u32,
+    taken_back: u32,
+    excused: BTreeMap<Excuse, u32>,
 }
 
 fn play(seed: u64, traced: bool) -> Played {
@@ -47,14 +52,39 @@ fn play(seed: u64, traced: bool) -> Played {
     let (apart, batch_size) = (dice.once_in(4), 3 + dice.roll(12));
     // Faults and acts of others are rare in some schedules and crowd in others.
     let (fault_in, act_in, rebalance_in) = (4 + dice.roll(60), 20 + dice.roll(400), 15 + dice.roll(100));
-    let mut seeds = Dice(seed ^ 0xA5A5);
-    let order = Box::new(move || Order::Dice(Dice(seeds.roll(u64::MAX))));
-    let mut scene = Scene::new(world, apart, batch_size, traced, order);
+    // Of its own, so that a schedule of one pipeline stays what it is.
+    let mut pipelines = Dice(seed ^ 0x5A5A);
+    let worlds = if pipelines.once_in(3) {
+        let beside = world.beside(1 + pipelines.roll(2) as i32, 6 + pipelines.roll(20) as i64, compares);
+        vec![world, beside]
+    } else {
+        vec![world]
+    };
+    let scenes = worlds.into_iter().zip(0..).map(|(world, nth)| {
+        let (mut orders, mut files) = (Dice(seed ^ 0xA5A5 ^ nth), Dice(pipelines.roll(u64::MAX)));
+        let launch = move |_| {
+            let order = Order::Dice(Dice(orders.roll(u64::MAX)));
+            let mended = files.once_in(2);
+            let file = if mended {
+                PipelineFile::Mended
+            } else {
+                PipelineFile::Broken
+            };
+            (order, file)
+        };
+        Scene::new(world, apart, batch_size, traced, Box::new(launch))
+    });
+    let mut scenes: Vec<_> = scenes.collect();
     for _ in 0..runs {
-        scene.add(!dice.once_in(4));
+        let once = !dice.once_in(4);
+        scenes.iter_mut().for_each(|scene| scene.add(once));
     }
     let played = std::panic::catch_unwind(AssertUnwindSafe(|| {
         for _ in 0..dice.roll(STEPS_WITH_FAULTS) {
+            let scene = match &mut scenes[..] {
+                [scene] => scene,
+                scenes => &mut scenes[pipelines.index(2)],
+            };
             if dice.once_in(rebalance_in) {
                 let partition = *scene
                     .world
@@ -83,22 +113,31 @@ fn play(seed: u64, traced: bool) -> Played {
             let mut fault = || a.once_in(fault_in).then(|| FAULTS[a.index(FAULTS.len())]);
             scene.step(dice.index(runs), &mut fault, &mut || b.once_in(2));
         }
-        scene.end();
+        scene::end(&mut scenes);
     }));
     if let Err(cause) = played {
         if traced {
-            eprintln!("{}", scene.trace.join("\n"));
+            eprintln!("{}", scene::traces(&scenes).join("\n"));
         }
         std::panic::resume_unwind(cause);
     }
-    Played {
-        trace: scene.trace,
-        commits: scene.world.commits,
-        gave_up: scene.gave_up,
-        gave_way: scene.gave_way,
-        resets: scene.world.resets,
-        truncations: scene.world.truncations,
+    let mut played = Played {
+        trace: scene::traces(&scenes),
+        ..Played::default()
+    };
+    for scene in &scenes {
+        let excused = &scene.world.excused;
+        played.commits += scene.world.commits;
+        played.gave_up += scene.gave_up;
+        played.gave_way += scene.gave_way;
+        played.resets += scene.world.resets;
+        played.truncations += scene.world.truncations;
+        played.taken_back += excused.taken_back;
+        for (why, letters) in &excused.counts {
+            *played.excused.entry(*why).or_default() += letters;
+        }
     }
+    played
 }
 
 fn act(dice: &mut Dice) -> Act {
@@ -136,7 +175,8 @@ fn seeds() -> u64 {
 #[test]
 fn random_schedules_lose_and_double_nothing() {
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-    let [commits, gave_up, gave_way, resets, truncations] = [(); 5].map(|()| AtomicU64::new(0));
+    let [commits, gave_up, gave_way, resets, truncations, taken_back] = [(); 6].map(|()| AtomicU64::new(0));
+    let excused = BTreeMap::from(EXCUSES.map(|why| (why, AtomicU64::new(0))));
     let seeds = seeds();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
@@ -153,6 +193,10 @@ fn random_schedules_lose_and_double_nothing() {
                             gave_way.fetch_add(played.gave_way.into(), Ordering::Relaxed);
                             resets.fetch_add(played.resets.into(), Ordering::Relaxed);
                             truncations.fetch_add(played.truncations.into(), Ordering::Relaxed);
+                            taken_back.fetch_add(played.taken_back.into(), Ordering::Relaxed);
+                            for (why, letters) in played.excused {
+                                excused[&why].fetch_add(letters.into(), Ordering::Relaxed);
+                            }
                         }
                         Err(_) if failed.swap(true, Ordering::Relaxed) => return,
                         Err(cause) => {
@@ -167,11 +211,15 @@ fn random_schedules_lose_and_double_nothing() {
     });
     println!(
         "{seeds} seeds, {commits:?} commits, {resets:?} resets, {truncations:?} logs cut; a run gave up {gave_up:?} times, for \
-         a history or a log that was cut, and gave way {gave_way:?} times"
+         a history or a log that was cut, and gave way {gave_way:?} times; {taken_back:?} letters taken back, and excused: {excused:?}"
     );
     assert!(commits.into_inner() > seeds, "the schedules commit something");
     assert!(resets.into_inner() > 0, "some schedules move the offsets");
     assert!(truncations.into_inner() > 0, "some schedules cut a log");
+    assert!(
+        taken_back.into_inner() > 0,
+        "some records are rejects first, and rows then"
+    );
     assert!(gave_way.into_inner() > 0, "some runs are overtaken again and again");
     assert!(gave_up.into_inner() > 0, "some schedules cut the table's history");
 }

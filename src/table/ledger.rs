@@ -13,7 +13,7 @@ pub mod stored;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use iceberg::spec::{SnapshotRef, TableMetadata};
+use iceberg::spec::{FormatVersion, SnapshotRef, TableMetadata};
 use serde::{Deserialize, Serialize};
 
 use crate::offsets::{LeaderEpoch, Offsets, Partition, Position, RecordAt};
@@ -243,7 +243,7 @@ impl LedgerProblem {
     pub fn open_to_history(&self) -> bool {
         matches!(
             self,
-            LedgerProblem::Cut { .. } | LedgerProblem::CherryPickedUnknown { .. }
+            LedgerProblem::Cut { .. } | LedgerProblem::CherryPickedUnknown { .. } | LedgerProblem::Replaced { .. }
         )
     }
 
@@ -282,7 +282,8 @@ impl LedgerProblem {
     }
 }
 
-/// Snapshots that older metadata files of a table describe; what they say of one never changes.
+/// Snapshots that older metadata files of a table describe. What they say of one stays true: only that its parent is left out
+/// once that has expired, as PyIceberg does.
 #[derive(Debug, Default)]
 pub struct History {
     snapshots: HashMap<i64, SnapshotRef>,
@@ -292,9 +293,12 @@ pub struct History {
 impl History {
     /// Takes in what one more metadata file of the same table lists.
     pub fn add(&mut self, older: &TableMetadata) {
-        let listed = older.snapshots();
-        self.snapshots
-            .extend(listed.map(|snapshot| (snapshot.snapshot_id(), snapshot.clone())));
+        for snapshot in older.snapshots() {
+            let known = self.snapshots.entry(snapshot.snapshot_id()).or_insert(snapshot.clone());
+            if known.parent_snapshot_id().is_none() {
+                known.clone_from(snapshot);
+            }
+        }
     }
 
     /// Notes that all metadata files that are left have been taken in.
@@ -332,7 +336,10 @@ pub fn read(metadata: &TableMetadata, history: &History) -> Result<Option<(Ledge
             return at_the_cut(metadata, history, id);
         };
         let summary = &snapshot.summary().additional_properties;
-        let parent = snapshot.parent_snapshot_id();
+        let earlier = history.snapshots.get(&id);
+        let parent = snapshot
+            .parent_snapshot_id()
+            .or_else(|| earlier.and_then(|snapshot| snapshot.parent_snapshot_id()));
         if let Some(source) = summary
             .get(SOURCE_SNAPSHOT_ID_KEY)
             .and_then(|text| text.parse::<i64>().ok())
@@ -477,7 +484,8 @@ fn newest_of_ours(metadata: &TableMetadata) -> Option<i64> {
     metadata
         .snapshots()
         .filter(|snapshot| snapshot.summary().additional_properties.contains_key(LEDGER_KEY))
-        .max_by_key(|snapshot| snapshot.sequence_number())
+        // In format version 1 none has a sequence number.
+        .max_by_key(|snapshot| (snapshot.sequence_number(), snapshot.timestamp_ms()))
         .map(|snapshot| snapshot.snapshot_id())
 }
 
@@ -490,7 +498,10 @@ pub fn view(metadata: &TableMetadata, history: &History) -> Result<TableView, Le
     Ok(TableView {
         uuid: metadata.uuid(),
         snapshot: metadata.current_snapshot_id(),
-        sequence: metadata.last_sequence_number(),
+        sequence: match metadata.format_version() {
+            FormatVersion::V1 => metadata.last_updated_ms(),
+            _ => metadata.last_sequence_number(),
+        },
         ledger,
         ledger_at: ledger_at.flatten(),
         layout: Arc::new(layout(metadata)),
@@ -704,6 +715,21 @@ mod tests {
         // Without the property, as the hint says, the proven history counts.
         check(&metadata(&now, None), &[&older], Ok(Some((10, None))));
         check(&metadata(&now, None), &[&older[..1]], Err("snapshot 2, an ancestor"));
+    }
+
+    #[test]
+    fn a_parent_that_an_expiry_left_out_is_the_one_that_older_files_tell() {
+        // Ours expired, and then the compaction that came after it has no parent any more.
+        let now = metadata(&[(3, 0, Foreign)], Some((2, TABLE)));
+        let before = [(1, 0, Ours(5)), (2, 1, Ours(99)), (3, 2, Foreign)];
+        check(&now, &[&before], Ok(Some((99, None))));
+        // Whichever file tells first.
+        check(&now, &[&[(3, 0, Foreign)], &before], Ok(Some((99, None))));
+        check(&now, &[&before[..2]], Err("was replaced"));
+        // Rolled back before that: the property is of another.
+        let now = metadata(&[(4, 0, Foreign)], Some((2, TABLE)));
+        let before = [(1, 0, Ours(5)), (2, 1, Ours(99)), (4, 1, Foreign)];
+        check(&now, &[&before], Err("was rolled back"));
     }
 
     #[test]

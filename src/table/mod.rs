@@ -122,8 +122,8 @@ pub struct TableView {
     pub uuid: Uuid,
     /// The snapshot that `main` points at.
     pub snapshot: Option<i64>,
-    /// The greatest sequence number of any snapshot that the table ever had; it never goes back. Always 0 in format
-    /// version 1, which numbers none.
+    /// The greatest sequence number of any snapshot that the table ever had; it never goes back. In format version 1, which
+    /// numbers none, when the table was last changed, in ms.
     pub sequence: i64,
     /// The offsets that the table holds; `None` if no commit of ours is in it.
     pub ledger: Option<Ledger>,

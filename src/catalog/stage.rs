@@ -426,10 +426,13 @@ impl<'a> Stage<'a> {
         let io = &self.base.file_io;
         let input = io.new_input(parent.manifest_list()).map_err(failed(doing))?;
         let bytes = input.read().await.map_err(failed(doing))?;
-        let list = ManifestList::parse_with_version(&bytes, self.metadata.format_version()).map_err(failed(doing))?;
+        let manifests = match self.parsed(&bytes) {
+            Ok(manifests) => manifests,
+            Err(error) => self.counted(&bytes, error).await?,
+        };
 
         let (mut carried, mut suspects) = (Vec::new(), Vec::new());
-        for manifest in list.consume_entries() {
+        for manifest in manifests {
             if !(manifest.has_added_files() || manifest.has_existing_files()) {
                 // Only tombstones of an older snapshot. Source: Iceberg 1.12 `MergingSnapshotProducer.java`, `shouldKeep`.
                 continue;
@@ -453,6 +456,46 @@ impl<'a> Stage<'a> {
             }
         }
         Ok((carried, rewritten))
+    }
+
+    /// Reads a manifest list. One of version 1 is read as of version 2, whose reader of the crate knows the names that Java
+    /// gives the counts: carried over without them, no later reader could do without reading each manifest.
+    fn parsed(&self, list: &[u8]) -> iceberg::Result<Vec<ManifestFile>> {
+        let version = match self.metadata.format_version() {
+            FormatVersion::V1 => FormatVersion::V2,
+            version => version,
+        };
+        let list = ManifestList::parse_with_version(list, version)?;
+        Ok(list.consume_entries().into_iter().collect())
+    }
+
+    /// Reads a manifest list of version 1 that lacks counts, which are optional there, and counts.
+    ///
+    /// # Errors
+    /// `unread`, why it can't be read otherwise, if it isn't one of that version: its delete files would be taken for data.
+    async fn counted(&self, list: &[u8], unread: iceberg::Error) -> Result<Vec<ManifestFile>, StageError> {
+        let doing = "can't read the manifest list";
+        let Ok(list) = ManifestList::parse_with_version(list, FormatVersion::V1) else {
+            return Err(failed(doing)(unread));
+        };
+        let mut counted = Vec::new();
+        for (mut manifest, content) in self.read(list.consume_entries().into_iter().collect()).await? {
+            if content.metadata().format_version() != &FormatVersion::V1 {
+                return Err(failed(doing)(unread));
+            }
+            let count = |status: ManifestStatus| {
+                let of = content.entries().iter().filter(|entry| entry.status() == status);
+                let (files, rows) = of.fold((0, 0), |(files, rows), entry| {
+                    (files + 1, rows + entry.data_file().record_count())
+                });
+                (Some(files), Some(rows))
+            };
+            (manifest.added_files_count, manifest.added_rows_count) = count(ManifestStatus::Added);
+            (manifest.existing_files_count, manifest.existing_rows_count) = count(ManifestStatus::Existing);
+            (manifest.deleted_files_count, manifest.deleted_rows_count) = count(ManifestStatus::Deleted);
+            counted.push(manifest);
+        }
+        Ok(counted)
     }
 
     /// Writes a manifest anew in which the target files are ended and the others go on.

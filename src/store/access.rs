@@ -119,7 +119,10 @@ struct Shared {
 struct Held {
     credential: Arc<AwsCredential>,
     ends: Option<SystemTime>,
+    since: SystemTime,
     renew_at: SystemTime,
+    /// They were refused: whatever comes next takes their place.
+    doubted: bool,
 }
 
 impl Held {
@@ -129,7 +132,9 @@ impl Held {
         Held {
             credential: vended.credential,
             ends: vended.ends,
+            since: now,
             renew_at: now + fresh_for,
+            doubted: false,
         }
     }
 }
@@ -154,7 +159,7 @@ impl Lent {
     /// one another.
     pub fn put(&self, vended: Vended) {
         let mut held = self.held();
-        if vended.ends.is_none() || vended.ends >= held.ends {
+        if held.doubted || vended.ends.is_none() || vended.ends >= held.ends {
             *held = Held::new(vended, SystemTime::now());
         }
     }
@@ -162,6 +167,17 @@ impl Lent {
     fn held(&self) -> MutexGuard<'_, Held> {
         // A panic while it was replaced leaves the old or the new ones.
         self.0.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Has them renewed before the next use, whatever their time: they were refused, so they may have been taken back.
+    pub(super) fn doubt(&self) {
+        let mut held = self.held();
+        let now = SystemTime::now();
+        // Those that were renewed a moment ago are refused for another reason.
+        if held.since.elapsed().is_ok_and(|age| age >= RENEW_AGAIN_AFTER) {
+            held.renew_at = now;
+            held.doubted = true;
+        }
     }
 
     /// Returns the credentials that needn't be renewed yet.
@@ -265,6 +281,19 @@ mod tests {
         lent.held().renew_at = SystemTime::UNIX_EPOCH;
         assert_eq!(id(&lent).await.as_deref(), Some("a"));
         assert!(lent.held().renew_at > SystemTime::now(), "not asked for again at once");
+    }
+
+    #[tokio::test]
+    async fn credentials_that_are_refused_are_renewed_whatever_their_time() {
+        let hours = |hours: u64| Some(Duration::from_secs(3600 * hours));
+        let lent = lent(vended("a", hours(2)), vec![vended("b", hours(1))]);
+        lent.doubt();
+        assert_eq!(id(&lent).await.as_deref(), Some("a"), "they are new");
+        lent.held().since = SystemTime::UNIX_EPOCH;
+        lent.doubt();
+        assert_eq!(id(&lent).await.as_deref(), Some("b"));
+        lent.doubt();
+        assert_eq!(id(&lent).await.as_deref(), Some("b"), "they are new");
     }
 
     #[test]

@@ -71,6 +71,11 @@ impl Upload {
     }
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let written = self.write_parts(bytes).await;
+        written.inspect_err(|error| doubt_credentials(&self.store, error))
+    }
+
+    async fn write_parts(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         if self.take(bytes) {
             return Ok(());
         }
@@ -105,6 +110,12 @@ impl Upload {
 
     /// Makes the object visible and durable; returns its size in bytes.
     pub(super) async fn finish(self) -> Result<u64, StoreError> {
+        let store = self.store.clone();
+        let finished = self.complete().await;
+        finished.inspect_err(|error| doubt_credentials(&store, error))
+    }
+
+    async fn complete(self) -> Result<u64, StoreError> {
         let Upload {
             store,
             location,
@@ -151,6 +162,13 @@ impl Upload {
             // The bucket's own lifecycle rule for incomplete uploads is the backstop.
             tracing::debug!(location = %self.location, %error, "an unfinished upload was left behind");
         }
+    }
+}
+
+/// Whatever was wrong with an upload may have been its credentials: 403, or the 400 that S3 answers to a token that has ended.
+fn doubt_credentials(store: &Store, error: &StoreError) {
+    if let Some(lent) = store.access.lent.as_ref().filter(|_| error.retryable()) {
+        lent.doubt();
     }
 }
 

@@ -98,6 +98,10 @@ pub(super) fn run(args: RunArgs) -> Result<u8, Refused> {
         LOG_FILTER
     };
     logs::start(args.log_format.unwrap_or(LogFormat::Text), filter, bars.clone());
+    // Each table has a dozen of them, and shells give a process 1,024; what may not be raised stays as it is.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
     if args.memory.is_none() && memory.limit() > LIMIT_DEFAULT {
         let limit = ByteSize::b(memory.limit());
         tracing::info!(

@@ -31,7 +31,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::catalog::LoadedTable;
@@ -95,6 +95,19 @@ pub(super) async fn conduct(
         Err(failure) => Outcome::Failed(failure),
     };
     close(&mut report, &outcome, now().since(started));
+    if let Outcome::Failed(Failure { what, detail, hint, .. }) = &outcome
+        && shares.pipelines > 1
+    {
+        // Told at the end of the process too, which may be days away.
+        let (detail, hint) = (detail.as_deref(), hint.as_deref());
+        error!(
+            table = report.table,
+            error = what,
+            detail,
+            hint,
+            "this table's run has ended; the others go on"
+        );
+    }
     counters.table.enters(match &outcome {
         Outcome::Done | Outcome::Stopped => Phase::Done,
         Outcome::Failed(failure) => Phase::Failed(failure.to_string()),

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::messagepack;
 use crate::config::{Apply, Envelope, EnvelopeKind};
 use crate::json::lexer::{Fault, Lexer};
+use crate::schema::debezium::{self, Form, Is, Shape, Source};
 
 pub use self::framed::EnvelopeDecoder;
 
@@ -179,29 +180,95 @@ pub fn row(envelope: Envelope, json: &[u8]) -> Option<Cow<'_, [u8]>> {
 }
 
 fn debezium(apply: Apply, json: &[u8]) -> Result<Result<Opened<'_>, String>, Fault> {
-    let json = match members(json, ["schema", "payload"])? {
-        // A tombstone with its schema.
-        [Some(_), Some(b"null")] => return Ok(Ok(Opened::no_row(Change::Nothing))),
-        [Some(_), Some(payload)] => payload,
-        _ => json,
-    };
+    let mut fields = Fields::of(json)?;
+    let (mut json, mut name) = (json, None);
+    if let Some((schema, payload)) = fields.with_schema() {
+        if payload == b"null" {
+            // A tombstone with its schema.
+            return Ok(Ok(Opened::no_row(Change::Nothing)));
+        }
+        let [of] = members(schema, ["name"])?;
+        name = of.map(text).transpose()?.flatten();
+        json = payload;
+        fields = Fields::of(payload)?;
+    }
     if apply == Apply::Events {
         return Ok(Ok(Opened::row(json)));
     }
-    let [op, before, after, source, deleted] = members(json, ["op", "before", "after", "source", DELETED])?;
-    // A row of the flattened form may have a column `op`; hardly one of the others as well.
-    let around = before.is_some() || after.is_some() || source.is_some_and(|source| source.starts_with(b"{"));
-    let op = match op.filter(|_| around) {
-        Some(op) => text(op)?,
-        // As the unwrap step flattens it: the row itself.
-        None => {
-            return Ok(Ok(match deleted.map(text).transpose()?.flatten().as_deref() {
-                Some("true") => Opened::no_row(Change::Gone),
-                _ => Opened::row(json),
-            }));
+    match fields.shape.form(name.as_deref()) {
+        Form::Event => {
+            let op = fields.op.map(text).transpose()?.flatten();
+            Ok(of_change(EnvelopeKind::Debezium, op, fields.after))
         }
-    };
-    Ok(of_change(EnvelopeKind::Debezium, op, after))
+        // As the unwrap step flattens it: the row itself.
+        Form::Row => Ok(Ok(match fields.deleted.map(text).transpose()?.flatten().as_deref() {
+            Some("true") => Opened::no_row(Change::Gone),
+            _ => Opened::row(json),
+        })),
+        Form::Unclear => Ok(Err(debezium::unclear())),
+        Form::Other => Ok(Err(debezium::of_something_else())),
+    }
+}
+
+/// The fields of a value as they tell an event from a row; of each the JSON, of equal names the last.
+#[derive(Default)]
+struct Fields<'a> {
+    shape: Shape,
+    op: Option<&'a [u8]>,
+    after: Option<&'a [u8]>,
+    deleted: Option<&'a [u8]>,
+    schema: Option<&'a [u8]>,
+    payload: Option<&'a [u8]>,
+    count: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn of(json: &'a [u8]) -> Result<Self, Fault> {
+        let mut fields = Fields::default();
+        each_member(json, |name, value| {
+            fields.count += 1;
+            let Ok(name) = std::str::from_utf8(name) else {
+                return Ok(());
+            };
+            match name {
+                "op" => fields.op = Some(value),
+                "after" => fields.after = Some(value),
+                DELETED => fields.deleted = Some(value),
+                "schema" => fields.schema = Some(value),
+                "payload" => fields.payload = Some(value),
+                _ => {}
+            }
+            fields.shape.see(name, is(name, value)?);
+            Ok(())
+        })?;
+        Ok(fields)
+    }
+
+    /// The schema and the value, as the JSON converter writes them side by side; rows may have columns of these names.
+    fn with_schema(&self) -> Option<(&'a [u8], &'a [u8])> {
+        let (schema, payload) = (self.schema?, self.payload?);
+        let both = |of: &[u8]| of.starts_with(b"{") || of == b"null";
+        (self.count == 2 && both(schema) && both(payload)).then_some((schema, payload))
+    }
+}
+
+fn is(name: &str, value: &[u8]) -> Result<Is, Fault> {
+    Ok(match value.first() {
+        Some(b'n') => Is::Null,
+        Some(b'"') => Is::Text,
+        Some(b'-' | b'0'..=b'9') => Is::Number,
+        Some(b'{') => {
+            let mut source = Source::default();
+            if name == "source" {
+                each_member(value, |name, _| {
+                    source.see(&String::from_utf8_lossy(name));
+                    Ok(())
+                })?;
+            }
+            Is::Fields(source)
+        }
+        _ => Is::Else,
+    })
 }
 
 fn cdc(envelope: Envelope, json: &[u8]) -> Result<Result<Opened<'_>, String>, Fault> {
@@ -269,25 +336,32 @@ pub(super) fn row_of_text(kind: EnvelopeKind, text: &str) -> Result<Vec<u8>, Str
 /// Finds fields of an object: of each the JSON of its value, of equal names the last.
 fn members<'a, const NAMES: usize>(json: &'a [u8], names: [&str; NAMES]) -> Result<[Option<&'a [u8]>; NAMES], Fault> {
     let mut found = [None; NAMES];
+    each_member(json, |name, value| {
+        if let Some(at) = names.iter().position(|wanted| *name == *wanted.as_bytes()) {
+            found[at] = Some(value);
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Walks over the fields of an object, each with the JSON of its value; of what is no object there are none.
+fn each_member<'a>(json: &'a [u8], mut see: impl FnMut(&[u8], &'a [u8]) -> Result<(), Fault>) -> Result<(), Fault> {
     let mut lexer = Lexer::new(json);
     lexer.space();
     if lexer.peek() != b'{' {
-        return Ok(found);
+        return Ok(());
     }
     let mut more = lexer.open(b'}');
     while more {
         let key = lexer.key()?;
         let name = key.bytes();
-        let at = names.iter().position(|wanted| *name == *wanted.as_bytes());
         let start = lexer.pos;
         lexer.skip()?;
-        if let Some(at) = at {
-            found[at] = Some(lexer.since(start));
-        }
+        see(&name, lexer.since(start))?;
         more = lexer.more(b'}')?;
     }
-    lexer.end()?;
-    Ok(found)
+    lexer.end()
 }
 
 /// Returns a value as text: a string without its quotes, `None` for null, anything else as it is written.

@@ -3,6 +3,7 @@
 use iceberg::spec::{NestedField, Type};
 
 use super::Guess;
+use crate::schema::debezium::{Form, Shape};
 
 /// What Debezium's unwrapping step adds to rows.
 ///
@@ -23,7 +24,8 @@ pub(super) fn guess(fields: &[NestedField]) -> Option<Guess> {
     };
     for fields in [&top, &inside] {
         let image = ["before", "after"].into_iter().find(|name| has(fields, name));
-        if let Some(image) = image.filter(|_| has(fields, "op") && has(fields, "source")) {
+        let image = image.filter(|_| has(fields, "source") && Shape::of_columns(fields).form(None) == Form::Event);
+        if let Some(image) = image {
             let reason = format!("change events: they have `op`, `source` and `{image}`");
             return Some(Guess::new("debezium", reason));
         }

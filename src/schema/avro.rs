@@ -12,6 +12,8 @@ mod parse;
 
 use serde_json::Value;
 
+use super::debezium::{Is, Shape, Source};
+
 pub use self::canonical::{canonical, fingerprint};
 pub use self::columns::{DEPTH_MAX, PRECISION_MAX, arm_names, as_text, has_width, natural, renames, type_name};
 pub use self::default::encode as encode_default;
@@ -38,7 +40,33 @@ pub struct Around {
 }
 
 impl AvroSchema {
-    /// Returns the schema of the rows inside events of this schema; the same where it is of no such events.
+    /// The fields of values as they tell an event of Debezium's from a row.
+    pub fn shape(&self) -> Shape {
+        let mut shape = Shape::default();
+        let fields = self.record(&self.root).map_or(&[][..], |(_, fields)| fields);
+        for field in fields {
+            let of = match &field.of {
+                Avro::Union(arms) => arms.iter().find(|arm| **arm != Avro::Null).unwrap_or(&Avro::Null),
+                of => of,
+            };
+            let is = match (of, self.record(of)) {
+                (_, Some((_, fields))) => {
+                    let mut source = Source::default();
+                    fields.iter().for_each(|field| source.see(&field.name));
+                    Is::Fields(source)
+                }
+                (Avro::String(_), _) => Is::Text,
+                (Avro::Int(_) | Avro::Long(_), _) => Is::Number,
+                (Avro::Null, _) => Is::Null,
+                (Avro::Named(at), _) if matches!(self.named[*at].of, NamedType::Enum { .. }) => Is::Text,
+                _ => Is::Else,
+            };
+            shape.see(&field.name, is);
+        }
+        shape
+    }
+
+    /// Returns the schema of the rows inside events of this schema; the same where it has no such fields.
     ///
     /// - `operation`, `after`: the fields that say what was done, and hold the row as it is then.
     #[must_use]

@@ -2,6 +2,7 @@
 
 pub mod avro;
 pub mod compatibility;
+pub mod debezium;
 pub mod evolve;
 pub mod follow;
 pub mod frame;

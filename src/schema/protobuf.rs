@@ -13,6 +13,8 @@ pub use self::columns::{DEPTH_MAX, DURATION_PRECISION, DURATION_SCALE, VALUE, as
 pub(in crate::schema) use self::parse::compile;
 pub use self::parse::{imported_paths, parse};
 
+use super::debezium::{self, Is};
+
 /// Which message of a schema values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -172,7 +174,30 @@ impl ProtoSchema {
     /// The number of the field that [`ProtoSchema::inside`] makes.
     pub const INSIDE: u32 = 1;
 
-    /// Returns the schema of the rows inside events of this schema; the same where it is of no such events.
+    /// The fields of values as they tell an event of Debezium's from a row.
+    pub fn shape(&self) -> debezium::Shape {
+        let mut shape = debezium::Shape::default();
+        for field in &self.messages[self.root].fields {
+            let is = match (field.shape, field.shape.message()) {
+                (_, Some(index)) if self.messages[index].known.is_none() => {
+                    let mut source = debezium::Source::default();
+                    let members = self.messages[index].fields.iter();
+                    members.for_each(|member| source.see(&member.name));
+                    Is::Fields(source)
+                }
+                (Shape::Single { of, .. }, _) => match of {
+                    Kind::String | Kind::Enum(_) => Is::Text,
+                    Kind::Number(_) => Is::Number,
+                    _ => Is::Else,
+                },
+                _ => Is::Else,
+            };
+            shape.see(&field.name, is);
+        }
+        shape
+    }
+
+    /// Returns the schema of the rows inside events of this schema; the same where it has no such fields.
     ///
     /// - `operation`, `after`: the fields that say what was done, and hold the row as it is then.
     #[must_use]

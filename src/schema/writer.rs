@@ -6,6 +6,7 @@ use std::sync::Arc;
 use iceberg::spec::{ListType, MapType, NestedField, StructType, Type};
 
 use super::avro::{self, AvroSchema};
+use super::debezium::{self, Form, Shape};
 use super::frame::{Part, SchemaKey, SchemaName};
 use super::json_schema::Check;
 use super::protobuf::{self, Message, ProtoSchema};
@@ -39,11 +40,26 @@ impl WriterSchema {
         }
     }
 
-    /// The schema of what is inside the envelopes that values of this one are.
-    #[must_use]
-    pub fn within(self, kind: EnvelopeKind) -> WriterSchema {
+    /// The schema of what is inside the envelopes that values of this one are; itself where they are none.
+    ///
+    /// # Errors
+    /// If it can't be told, or they are events that hold no rows.
+    pub fn within(self, kind: EnvelopeKind) -> Result<WriterSchema, String> {
+        let form = match (kind, &self) {
+            (EnvelopeKind::Cdc, _) => Form::Event,
+            (_, WriterSchema::Avro(schema)) => schema.shape().form(schema.name()),
+            (_, WriterSchema::Protobuf(schema)) => schema.shape().form(Some(schema.name())),
+            // Of each value its own fields tell.
+            (_, WriterSchema::Json(_)) => Form::Event,
+        };
+        match form {
+            Form::Event => {}
+            Form::Row => return Ok(self),
+            Form::Unclear => return Err(debezium::unclear()),
+            Form::Other => return Err(debezium::of_something_else()),
+        }
         let (operation, after) = (kind.operation(), kind.after());
-        match self {
+        Ok(match self {
             WriterSchema::Avro(schema) => {
                 WriterSchema::Avro(Arc::new(Arc::unwrap_or_clone(schema).within(operation, after)))
             }
@@ -51,7 +67,7 @@ impl WriterSchema {
                 WriterSchema::Protobuf(Arc::new(Arc::unwrap_or_clone(schema).within(operation, after)))
             }
             WriterSchema::Json(columns) => WriterSchema::Json(json_rows(columns, operation, after)),
-        }
+        })
     }
 
     /// Says whether values are envelopes, and this is of what is inside them; see [`WriterSchema::within`].
@@ -175,7 +191,10 @@ fn json_rows(columns: Vec<NestedField>, operation: &str, after: &str) -> Vec<Nes
     let all: Vec<&NestedField> = columns.iter().collect();
     let payload = inside(&all, "schema").and_then(|_| inside(&all, "payload"));
     let event = payload.unwrap_or(all);
-    let rows = inside(&event, operation).and_then(|_| inside(&event, after));
+    let is_event = operation != EnvelopeKind::Debezium.operation()
+        || matches!(Shape::of_columns(&event).form(None), Form::Event | Form::Unclear);
+    let rows = inside(&event, operation).filter(|_| is_event);
+    let rows = rows.and_then(|_| inside(&event, after));
     rows.unwrap_or(event).into_iter().cloned().collect()
 }
 

@@ -214,8 +214,9 @@ impl World {
             // Which of its messages the records are, only they say: most are the first.
             key.message = vec![0];
         }
-        match self.checked(&key, &newest.schema) {
-            Ok(writer) => Ok(Some((key, Arc::new(self.of_rows(part, writer))))),
+        let checked = self.checked(&key, &newest.schema);
+        match checked.and_then(|writer| self.of_rows(part, writer)) {
+            Ok(writer) => Ok(Some((key, Arc::new(writer)))),
             Err(why) => {
                 warn!(table = %self.ident, subject, error = why, "the newest schema can't be used");
                 Ok(None)
@@ -233,10 +234,13 @@ impl World {
     }
 
     /// Envelopes around rows aren't what becomes columns.
-    fn of_rows(&self, part: Part, writer: WriterSchema) -> WriterSchema {
+    ///
+    /// # Errors
+    /// What keeps the one from being told from the other.
+    fn of_rows(&self, part: Part, writer: WriterSchema) -> Result<WriterSchema, String> {
         match self.pipeline.source.envelope {
             Some(envelope) if part == Part::Value && envelope.apply == Apply::Rows => writer.within(envelope.kind),
-            _ => writer,
+            _ => Ok(writer),
         }
     }
 
@@ -285,7 +289,10 @@ impl World {
     fn understand(&self, key: &SchemaKey, text: &SchemaText) -> Result<Asked, Failure> {
         let wanted = language(self.format_of(key.part));
         let parsed = match text.language == wanted {
-            true => self.checked(key, text).map(|writer| self.of_rows(key.part, writer)),
+            true => {
+                let checked = self.checked(key, text);
+                checked.and_then(|writer| self.of_rows(key.part, writer))
+            }
             false => Err(format!(
                 "it is a schema of {}, `{}` says {}",
                 text.language.name(),
@@ -332,7 +339,8 @@ impl World {
             .as_ref()
             .expect("the configuration has one where it is needed");
         WriterSchema::parse_named(file, self.pipeline.source.message_type.as_deref())
-            .map(|writer| Arc::new(self.of_rows(Part::Value, writer)))
+            .and_then(|writer| self.of_rows(Part::Value, writer))
+            .map(Arc::new)
             .map_err(|why| self.unusable(&SchemaKey::file(), &why))
     }
 

@@ -200,7 +200,8 @@ fn schemas(kind: EnvelopeKind, language: SchemaLanguage, texts: &[&str]) -> (Arc
             text: (*text).to_owned(),
             references: Vec::new(),
         };
-        let writer = WriterSchema::parse(&key, &text).expect("a schema").within(kind);
+        let writer = WriterSchema::parse(&key, &text).expect("a schema");
+        let writer = writer.within(kind).expect("it can be told");
         writers.add(key, Arc::new(writer));
     }
     let columns = follow::merged(&writers, follow::Form::default());

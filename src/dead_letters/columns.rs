@@ -27,6 +27,8 @@ pub(super) const TOPIC: &str = "topic";
 pub(super) const PARTITION: &str = "partition";
 /// The offset, long.
 pub(super) const OFFSET: &str = "offset";
+/// The record's time, timestamptz; null where it has none, or one that engines can't read back.
+pub(super) const TIMESTAMP: &str = "timestamp";
 /// The pipeline whose record it is, string: `{schema}.{name}`, as its table is called.
 pub(super) const PIPELINE: &str = "pipeline";
 /// The UUID of the pipeline's table, string: a table that was dropped and made anew has another.
@@ -50,7 +52,7 @@ pub(super) fn fields() -> Vec<NestedFieldRef> {
         NestedField::required(1, TOPIC, primitive(PrimitiveType::String)),
         NestedField::required(2, PARTITION, primitive(PrimitiveType::Int)),
         NestedField::required(3, OFFSET, primitive(PrimitiveType::Long)),
-        NestedField::optional(4, "timestamp", primitive(PrimitiveType::Timestamptz)),
+        NestedField::optional(4, TIMESTAMP, primitive(PrimitiveType::Timestamptz)),
         NestedField::optional(5, "key", primitive(PrimitiveType::Binary)),
         NestedField::optional(6, "value", primitive(PrimitiveType::Binary)),
         NestedField::optional(7, "headers", Type::List(headers)),
@@ -185,10 +187,8 @@ fn column(name: &str, origin: &Origin, letters: &[&DeadLetter]) -> Option<ArrayR
         TOPIC => Arc::new(StringArray::from_iter_values(letters.map(|letter| &letter.topic))),
         PARTITION => Arc::new(Int32Array::from_iter_values(letters.map(|letter| letter.partition.0))),
         OFFSET => Arc::new(Int64Array::from_iter_values(letters.map(|letter| letter.offset.get()))),
-        "timestamp" => {
-            let times: TimestampMicrosecondArray = letters
-                .map(|letter| letter.timestamp_ms.and_then(readable_micros))
-                .collect();
+        TIMESTAMP => {
+            let times: TimestampMicrosecondArray = letters.map(stored_time).collect();
             Arc::new(times.with_timezone(UTC))
         }
         "key" => Arc::new(
@@ -211,6 +211,11 @@ fn column(name: &str, origin: &Origin, letters: &[&DeadLetter]) -> Option<ArrayR
         "schema_id" => Arc::new(letters.map(|letter| letter.schema_id).collect::<Int32Array>()),
         _ => return None,
     })
+}
+
+/// Returns the time of a letter's record in microseconds, as it is stored.
+pub(super) fn stored_time(letter: &DeadLetter) -> Option<i64> {
+    letter.timestamp_ms.and_then(readable_micros)
 }
 
 fn headers<'a>(letters: impl Iterator<Item = &'a DeadLetter> + Clone) -> ListArray {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use iceberg::expr::{Predicate, Reference};
@@ -15,7 +15,7 @@ use iceberg::table::Table;
 use uuid::Uuid;
 
 use super::Origin;
-use super::columns::{CLUSTER_ID, OFFSET, PARTITION, PIPELINE, TABLE_UUID, TOPIC, TOPIC_ID};
+use super::columns::{CLUSTER_ID, OFFSET, PARTITION, PIPELINE, TABLE_UUID, TIMESTAMP, TOPIC, TOPIC_ID, stored_time};
 use crate::catalog::LoadedTable;
 use crate::decode::DeadLetter;
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition, RecordAt};
@@ -30,6 +30,12 @@ const FILES_AT_ONCE: usize = 4;
 /// Where in its topic a letter's record is; with the letter's [`Origin`] its key.
 pub type Key = RecordAt;
 
+/// A letter that the table holds: its key, and its record's time as it is stored, in microseconds.
+///
+/// A log that has lost its end gives offsets out again, and what was read of it before may have left letters. The time tells
+/// the records of one key apart.
+pub type Held = (Key, Option<i64>);
+
 /// The keys that exactly one snapshot of the table holds, from given offsets on.
 #[derive(Debug)]
 pub struct KnownKeys {
@@ -39,11 +45,11 @@ pub struct KnownKeys {
     snapshot: Option<i64>,
     /// For each partition the offset from which on all keys are known.
     from: Offsets,
-    keys: HashSet<Key>,
+    held: HashMap<Key, Option<i64>>,
     /// The same by file, as far as they were read from one that nothing is deleted from. A file never changes, so the next
     /// snapshot's keys are read from those files only that aren't here. Else an attempt would take the longer the more letters
     /// there are, and where many write to one table the slowest would lose to the others again and again.
-    files: HashMap<String, Vec<Key>>,
+    files: HashMap<String, Vec<Held>>,
 }
 
 /// Returns for each partition the offset from which on keys must be known to store letters: the ledger's, or that at which a
@@ -73,13 +79,13 @@ impl KnownKeys {
             table,
             snapshot,
             from: from.clone(),
-            keys: HashSet::new(),
+            held: HashMap::new(),
             files: HashMap::new(),
         }
     }
 
     /// Returns the keys of each file that needn't be read again for another snapshot of the table; none where they are others'.
-    pub fn by_file(self, table: Uuid, origin: &Origin, from: &Offsets) -> HashMap<String, Vec<Key>> {
+    pub fn by_file(self, table: Uuid, origin: &Origin, from: &Offsets) -> HashMap<String, Vec<Held>> {
         match self.are_of(table, origin, from) {
             true => self.files,
             false => HashMap::new(),
@@ -133,17 +139,17 @@ impl KnownKeys {
     /// Takes in those keys of a file of the snapshot that count.
     ///
     /// - `file`: its path, if nothing is deleted from it.
-    pub fn take(&mut self, file: Option<String>, mut keys: Vec<Key>) {
-        keys.retain(|key| self.from.get(key.0).is_some_and(|from| key.1 >= from));
-        self.keys.extend(&keys);
+    pub fn take(&mut self, file: Option<String>, mut held: Vec<Held>) {
+        held.retain(|(key, _)| self.from.get(key.0).is_some_and(|from| key.1 >= from));
+        self.held.extend(held.iter().copied());
         if let Some(file) = file {
-            self.files.insert(file, keys);
+            self.files.insert(file, held);
         }
     }
 
     /// Counts the keys.
     pub fn count(&self) -> usize {
-        self.keys.len()
+        self.held.len()
     }
 
     /// Says whether these are the keys of this snapshot of the table, of this origin, and from these offsets on.
@@ -168,52 +174,63 @@ impl KnownKeys {
             .for_each(|(partition, offset)| self.from.set(partition, offset));
         let from = &self.from;
         let counts = |key: &Key| from.get(key.0).is_none_or(|known| key.1 >= known);
-        self.keys.retain(counts);
-        self.files.values_mut().for_each(|keys| keys.retain(counts));
+        self.held.retain(|key, _| counts(key));
+        let of_files = self.files.values_mut();
+        of_files.for_each(|held| held.retain(|(key, _)| counts(key)));
     }
 
     /// Returns the letters that the table doesn't hold, order kept, each key once.
     pub fn missing<'a>(&self, letters: &[&'a DeadLetter]) -> Vec<&'a DeadLetter> {
         let mut seen = HashSet::new();
-        let new = |letter: &&DeadLetter| !self.keys.contains(&key(letter)) && seen.insert(key(letter));
+        let held = |letter: &DeadLetter| self.held.get(&key(letter)) == Some(&stored_time(letter));
+        let new = |letter: &&DeadLetter| !held(letter) && seen.insert(key(letter));
         letters.iter().copied().filter(new).collect()
+    }
+
+    /// Returns the keys of letters that must make room for `missing` ones: their records are others, which the log has lost.
+    pub fn in_place_of(&self, missing: &[&DeadLetter]) -> HashSet<Key> {
+        let keys = missing.iter().map(|letter| key(letter));
+        keys.filter(|key| self.held.contains_key(key)).collect()
     }
 
     /// Returns the keys within `ranges` that aren't among the letters that these ranges bring now: what an attempt that was
     /// never committed has left, and what has become of its records since is a row, or filtered.
     pub fn stale(&self, ranges: &OffsetRanges, letters: &[&DeadLetter]) -> BTreeSet<Key> {
-        if self.keys.is_empty() {
+        if self.held.is_empty() {
             return BTreeSet::new();
         }
         let brought: HashSet<Key> = letters.iter().map(|letter| key(letter)).collect();
         let within = |(partition, offset): &Key| ranges.get(*partition).is_some_and(|range| range.contains(*offset));
         let stale = |key: &&Key| within(key) && !brought.contains(*key);
-        self.keys.iter().filter(stale).copied().collect()
+        self.held.keys().filter(stale).copied().collect()
     }
 
     /// Returns those of `keys` that the table holds.
     pub fn held(&self, keys: &BTreeSet<Key>) -> HashSet<Key> {
-        keys.iter().filter(|key| self.keys.contains(key)).copied().collect()
+        keys.iter().filter(|key| self.held.contains_key(key)).copied().collect()
     }
 
-    /// Moves to the snapshot that added `letters` and took back `stale`, and did nothing else.
-    pub fn change(&mut self, snapshot: i64, letters: &[&DeadLetter], stale: &HashSet<Key>) {
+    /// Moves to the snapshot that took back `gone` and added `letters`, and did nothing else.
+    pub fn change(&mut self, snapshot: i64, letters: &[&DeadLetter], gone: &HashSet<Key>) {
         self.snapshot = Some(snapshot);
-        self.keys.extend(letters.iter().map(|letter| key(letter)));
-        self.keys.retain(|key| !stale.contains(key));
+        self.held.retain(|key, _| !gone.contains(key));
+        let added = letters.iter().map(|letter| (key(letter), stored_time(letter)));
+        self.held.extend(added);
     }
 }
 
-/// The columns of a letter's key.
-const KEY: [&str; 7] = [TOPIC, PARTITION, OFFSET, PIPELINE, TABLE_UUID, CLUSTER_ID, TOPIC_ID];
+/// The columns of a letter's key, and its record's time.
+const KEY: [&str; 8] = [
+    TOPIC, PARTITION, OFFSET, TIMESTAMP, PIPELINE, TABLE_UUID, CLUSTER_ID, TOPIC_ID,
+];
 
-/// Finds for each row its place in the topic of `origin`; `None` for a letter of another one.
+/// Finds for each row its place in the topic of `origin`, and its time; `None` for a letter of another one.
 ///
 /// - `batch`: rows with the columns of [`KEY`], and any others.
 ///
 /// # Errors
 /// If a column is missing.
-pub fn keys_of(batch: &RecordBatch, origin: &Origin) -> iceberg::Result<Vec<Option<Key>>> {
+pub fn keys_of(batch: &RecordBatch, origin: &Origin) -> iceberg::Result<Vec<Option<Held>>> {
     let column = |name: &str| {
         batch.column_by_name(name).ok_or_else(|| {
             iceberg::Error::new(
@@ -224,6 +241,7 @@ pub fn keys_of(batch: &RecordBatch, origin: &Origin) -> iceberg::Result<Vec<Opti
     };
     let partitions = column(PARTITION)?.as_primitive::<Int32Type>();
     let offsets = column(OFFSET)?.as_primitive::<Int64Type>();
+    let times = column(TIMESTAMP)?.as_primitive::<TimestampMicrosecondType>();
     let table = origin.table.to_string();
     let source = &origin.source;
     let expected = [
@@ -245,13 +263,14 @@ pub fn keys_of(batch: &RecordBatch, origin: &Origin) -> iceberg::Result<Vec<Opti
         let ours = texts.iter().all(|text| is(text, row)) && partitions.is_valid(row) && offsets.is_valid(row);
         // Rows with a negative key are nobody's letters: somebody else wrote them.
         let offset = ours.then(|| offsets.value(row)).filter(|offset| *offset >= 0)?;
-        Some((Partition(partitions.value(row)), Offset::new(offset)))
+        let time = times.is_valid(row).then(|| times.value(row));
+        Some(((Partition(partitions.value(row)), Offset::new(offset)), time))
     };
     Ok((0..batch.num_rows()).map(key).collect())
 }
 
 /// Reads the keys of `origin` in one file; names the file if nothing is deleted from it.
-async fn keys_in(table: &Table, task: FileScanTask, origin: &Origin) -> iceberg::Result<(Option<String>, Vec<Key>)> {
+async fn keys_in(table: &Table, task: FileScanTask, origin: &Origin) -> iceberg::Result<(Option<String>, Vec<Held>)> {
     let file = task.deletes.is_empty().then(|| task.data_file_path.clone());
     let tasks = futures::stream::once(std::future::ready(Ok(task))).boxed();
     let mut batches: ArrowRecordBatchStream = table.reader_builder().build().read(tasks)?.stream();

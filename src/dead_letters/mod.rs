@@ -2,7 +2,8 @@
 //!
 //! The two tables can't be swapped together, so letters are stored *before* the window that rejected them is committed,
 //! and a window that is read again brings them again. What keeps them single is their key: whose they are (the pipeline's
-//! table, the cluster, the topic, by ids that a new one doesn't share) and (partition, offset). Every attempt is pinned to the
+//! table, the cluster, the topic, by ids that a new one doesn't share) and (partition, offset). A log that has lost its end gives
+//! offsets out again: a letter takes the place of one of its key whose record has another time. Every attempt is pinned to the
 //! snapshot whose keys it knows, so of two runs with the same letters one loses, reloads and finds them there. A lost answer
 //! is settled in the same way. So several pipelines may share one table.
 //!
@@ -303,6 +304,7 @@ impl DeadLetterTable {
             };
             known.forget_below(from);
             let (missing, stale) = (known.missing(letters), known.held(wish.taken_back));
+            let lost = known.in_place_of(&missing);
             if missing.is_empty() && stale.is_empty() {
                 self.known = Some(known);
                 return Ok(stored);
@@ -315,10 +317,11 @@ impl DeadLetterTable {
                 },
             };
             let count = missing.len() as u64;
+            let gone = stale.union(&lost).copied().collect();
             let change = Letters {
                 origin: &self.origin,
                 stored: &missing,
-                taken_back: &stale,
+                taken_back: &gone,
             };
             let attempted = attempt(&self.catalog, &base, &change).await?;
             let known = self.known.insert(known);
@@ -327,7 +330,10 @@ impl DeadLetterTable {
                     if !stale.is_empty() {
                         info!(table = %self.ident, letters = stale.len(), "dead letters taken back: their records were read again, and are none now");
                     }
-                    known.change(snapshot, &missing, &stale);
+                    if !lost.is_empty() {
+                        info!(table = %self.ident, letters = lost.len(), "dead letters replaced: the topic has lost their records, and others have their offsets");
+                    }
+                    known.change(snapshot, &missing, &gone);
                     self.seen = Some(*table);
                     return Ok(stored + count);
                 }

@@ -14,7 +14,7 @@ use iceberg::scan::{ArrowRecordBatchStream, FileScanTask};
 use iceberg::table::Table;
 
 use super::Origin;
-use super::keys::{Key, filter_of, keys_of, scannable};
+use super::keys::{Held, Key, filter_of, keys_of, scannable};
 use crate::catalog::LoadedTable;
 
 /// Rows of a file that are read at once: a letter holds a whole record, which may be large.
@@ -78,7 +78,7 @@ impl TakenBack {
 /// If a column of the key is missing.
 pub fn without(rows: &RecordBatch, origin: &Origin, keys: &HashSet<Key>) -> iceberg::Result<RecordBatch> {
     let found = keys_of(rows, origin)?;
-    let stays = |key: &Option<Key>| Some(key.is_none_or(|key| !keys.contains(&key)));
+    let stays = |held: &Option<Held>| Some(held.is_none_or(|(key, _)| !keys.contains(&key)));
     let stay: BooleanArray = found.iter().map(stays).collect();
     filter_record_batch(rows, &stay)
         .map_err(|error| iceberg::Error::new(iceberg::ErrorKind::Unexpected, error.to_string()))
@@ -87,7 +87,11 @@ pub fn without(rows: &RecordBatch, origin: &Origin, keys: &HashSet<Key>) -> iceb
 async fn holds(table: &Table, task: &FileScanTask, origin: &Origin, keys: &HashSet<Key>) -> iceberg::Result<bool> {
     let mut batches = read(table, task)?;
     while let Some(batch) = batches.try_next().await? {
-        if keys_of(&batch, origin)?.iter().flatten().any(|key| keys.contains(key)) {
+        if keys_of(&batch, origin)?
+            .iter()
+            .flatten()
+            .any(|(key, _)| keys.contains(key))
+        {
             return Ok(true);
         }
     }

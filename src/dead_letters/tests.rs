@@ -483,6 +483,65 @@ async fn what_a_window_supersedes_is_found_though_another_run_has_overtaken_it()
 }
 
 #[tokio::test]
+async fn a_letter_of_a_record_that_the_log_has_lost_makes_room_for_that_of_the_record_there_now() {
+    let directory = tempfile::tempdir().expect("tempdir");
+    let catalog = catalog(&directory);
+    let from = ledger(&[(0, 5)]);
+    let at = |offset: i64, timestamp_ms: Option<i64>| DeadLetter {
+        timestamp_ms,
+        error: format!("{offset} of {timestamp_ms:?}"),
+        ..letter(0, offset)
+    };
+    let lost = [
+        at(5, Some(1_000)),
+        at(6, Some(1_000)),
+        at(7, None),
+        at(8, Some(i64::MAX)),
+        at(9, Some(1_000)),
+    ];
+    stores(&mut table(&catalog), &from, &lost, 5).await;
+    stores(
+        &mut of(&catalog, |origin| origin.pipeline = "lake.copies".to_owned()),
+        &from,
+        &lost[..1],
+        1,
+    )
+    .await;
+    let errors = async |catalog: &Catalog| {
+        let rows = rows(catalog).await;
+        let errors = rows["error"].as_string::<i32>();
+        let mut errors: Vec<_> = errors.iter().flatten().map(str::to_owned).collect();
+        errors.sort_unstable();
+        errors
+    };
+    // A time that can't be stored is as good as none; what has none is the same as before.
+    let now = [at(5, Some(2_000)), at(6, None), at(7, None), at(8, None)];
+    let mut run = table(&catalog);
+    let snapshots = loaded(&catalog).await.metadata.snapshots().len();
+    stores(&mut run, &from, &now, 2).await;
+    assert_eq!(
+        loaded(&catalog).await.metadata.snapshots().len(),
+        snapshots + 1,
+        "one swap"
+    );
+    let expect = [
+        "5 of Some(1000)",
+        "5 of Some(2000)",
+        "6 of None",
+        "7 of None",
+        "8 of Some(9223372036854775807)",
+        "9 of Some(1000)",
+    ];
+    assert_eq!(errors(&catalog).await, expect, "the first is another pipeline's");
+    stores(&mut run, &from, &now, 0).await;
+    stores(&mut table(&catalog), &from, &now, 0).await;
+    // It is one letter, and is taken back as one.
+    let none: [DeadLetter; 0] = [];
+    committed(&mut run, &from, &read(5..10), &none).await;
+    assert_eq!(errors(&catalog).await, expect[..1]);
+}
+
+#[tokio::test]
 async fn a_table_of_an_earlier_version_gets_the_new_columns_and_keeps_its_letters() {
     let directory = tempfile::tempdir().expect("tempdir");
     let catalog = catalog(&directory);

@@ -282,7 +282,7 @@ fn refused(world: &World, refusal: &ResetRefusal, unknown: bool) -> Failure {
 }
 
 /// Where a topic gives offsets out again without becoming another one, its log was cut, a letter of the records that were
-/// there would be taken for one of those that are there now, and that one would be lost: then nothing is moved.
+/// there would make room for one of those that are there now, and nothing would tell of its record: then nothing is moved.
 ///
 /// A topic that was made anew has an id of its own, and so have its letters.
 async fn letters_stay_unambiguous(
@@ -319,7 +319,7 @@ async fn letters_stay_unambiguous(
     }
     let what = format!("`{name}` holds {count} dead letters of other records at offsets that would be read");
     Err(Failure::new(Exit::Config, what)
-        .detail("the topic gives offsets out again: a new dead letter at such an offset would be taken for the one that is stored")
+        .detail("the topic gives offsets out again: a new dead letter at such an offset would take the place of the one that is stored")
         .hint("nothing was changed; name another `errors.deadLetter.table`, or rename this one, then run it again"))
 }
 

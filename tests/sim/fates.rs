@@ -37,8 +37,9 @@ pub enum Excuse {
     TakenBackBeforeMove,
     /// Gone in the same way, but that others moved the table between the load that told to take it back and that.
     TakenBackAfterMove,
-    /// Never stored: at the same offset a letter stands of a record that the log has lost.
-    TakenForAnother,
+    /// Gone: the log was cut, and of runs that had read it before and after that, one has put its letter of this offset in the
+    /// place of the other's.
+    ReadBesideCut,
 }
 
 pub const EXCUSES: [Excuse; 5] = [
@@ -46,7 +47,7 @@ pub const EXCUSES: [Excuse; 5] = [
     Excuse::TableMoved,
     Excuse::TakenBackBeforeMove,
     Excuse::TakenBackAfterMove,
-    Excuse::TakenForAnother,
+    Excuse::ReadBesideCut,
 ];
 
 /// What is excused is by moments of the dead-letter table: as it was loaded, or as a swap left it.
@@ -69,6 +70,8 @@ pub struct Excused {
     gone: BTreeSet<At>,
     stored: BTreeMap<At, Moment>,
     taken: BTreeMap<At, TakenBack>,
+    /// Another record's letter has taken their place.
+    replaced: BTreeMap<At, Moment>,
     /// When it was looked which letters the commit of a window would supersede.
     looks: BTreeMap<WindowId, Moment>,
     /// How often others have moved the table, or its offsets.
@@ -77,6 +80,8 @@ pub struct Excused {
     pub counts: BTreeMap<Excuse, u32>,
     /// How many were taken back.
     pub taken_back: u32,
+    /// How many made room for another record's.
+    pub made_room: u32,
 }
 
 fn place(at: At) -> RecordAt {
@@ -105,8 +110,8 @@ impl Excused {
         self.left.remove(&at);
         self.gone.remove(&at);
         if made == Entry::Reject && !there {
-            if letters.keys().any(|other| place(*other) == place(at)) {
-                self.miss(at, Excuse::TakenForAnother);
+            if look < self.replaced.get(&at) {
+                self.miss(at, Excuse::ReadBesideCut);
             } else if let Some(taken) = self.taken.get(&at)
                 && look < Some(&taken.moment)
                 && taken.moves < self.moves
@@ -159,6 +164,16 @@ impl Excused {
         self.taken.insert(at, taken);
         if fates.get(&at).is_some_and(|fate| fate.last == Entry::Reject) {
             self.miss(at, excuse);
+        }
+    }
+
+    /// A letter makes room for that of another record at its offset.
+    pub fn replaced(&mut self, at: At, fates: &Fates, moment: Moment) {
+        self.left.remove(&at);
+        self.made_room += 1;
+        self.replaced.insert(at, moment);
+        if fates.get(&at).is_some_and(|fate| fate.last == Entry::Reject) {
+            self.miss(at, Excuse::ReadBesideCut);
         }
     }
 

@@ -37,13 +37,13 @@ pub struct LetterChange {
 }
 
 /// The letter of a reject. What a letter doesn't tell, under which leader its record was written, it has in the place of the
-/// schema's id.
+/// schema's id. What is written under another leader has another time.
 pub fn letter(topic: &str, (partition, offset, epoch): At) -> DeadLetter {
     DeadLetter {
         topic: topic.to_owned(),
         partition,
         offset,
-        timestamp_ms: None,
+        timestamp_ms: (epoch.0 > 0).then(|| i64::from(epoch.0)),
         key: None,
         value: None,
         headers: Vec::new(),

@@ -723,9 +723,12 @@ impl Process {
         };
         drop(table);
         known.forget_below(&from);
+        let missing = known.missing(&letters);
+        let mut gone = known.held(stale);
+        gone.extend(known.in_place_of(&missing));
         let change = LetterChange {
-            stored: known.missing(&letters).into_iter().cloned().collect(),
-            taken_back: known.held(stale),
+            stored: missing.into_iter().cloned().collect(),
+            taken_back: gone,
             moves: call.moves,
         };
         if !change.stored.is_empty() || !change.taken_back.is_empty() {

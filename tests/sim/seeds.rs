@@ -30,6 +30,7 @@ struct Played {
     resets: u32,
     truncations: u32,
     taken_back: u32,
+    made_room: u32,
     excused: BTreeMap<Excuse, u32>,
 }
 
@@ -133,6 +134,7 @@ fn play(seed: u64, traced: bool) -> Played {
         played.resets += scene.world.resets;
         played.truncations += scene.world.truncations;
         played.taken_back += excused.taken_back;
+        played.made_room += excused.made_room;
         for (why, letters) in &excused.counts {
             *played.excused.entry(*why).or_default() += letters;
         }
@@ -175,7 +177,7 @@ fn seeds() -> u64 {
 #[test]
 fn random_schedules_lose_and_double_nothing() {
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-    let [commits, gave_up, gave_way, resets, truncations, taken_back] = [(); 6].map(|()| AtomicU64::new(0));
+    let [commits, gave_up, gave_way, resets, truncations, taken_back, made_room] = [(); 7].map(|()| AtomicU64::new(0));
     let excused = BTreeMap::from(EXCUSES.map(|why| (why, AtomicU64::new(0))));
     let seeds = seeds();
     std::thread::scope(|scope| {
@@ -194,6 +196,7 @@ fn random_schedules_lose_and_double_nothing() {
                             resets.fetch_add(played.resets.into(), Ordering::Relaxed);
                             truncations.fetch_add(played.truncations.into(), Ordering::Relaxed);
                             taken_back.fetch_add(played.taken_back.into(), Ordering::Relaxed);
+                            made_room.fetch_add(played.made_room.into(), Ordering::Relaxed);
                             for (why, letters) in played.excused {
                                 excused[&why].fetch_add(letters.into(), Ordering::Relaxed);
                             }
@@ -211,7 +214,7 @@ fn random_schedules_lose_and_double_nothing() {
     });
     println!(
         "{seeds} seeds, {commits:?} commits, {resets:?} resets, {truncations:?} logs cut; a run gave up {gave_up:?} times, for \
-         a history or a log that was cut, and gave way {gave_way:?} times; {taken_back:?} letters taken back, and excused: {excused:?}"
+         a history or a log that was cut, and gave way {gave_way:?} times; {taken_back:?} letters taken back, {made_room:?} made room for others', and excused: {excused:?}"
     );
     assert!(commits.into_inner() > seeds, "the schedules commit something");
     assert!(resets.into_inner() > 0, "some schedules move the offsets");
@@ -219,6 +222,10 @@ fn random_schedules_lose_and_double_nothing() {
     assert!(
         taken_back.into_inner() > 0,
         "some records are rejects first, and rows then"
+    );
+    assert!(
+        made_room.into_inner() > 0,
+        "some logs lose rejects that were never committed"
     );
     assert!(gave_way.into_inner() > 0, "some runs are overtaken again and again");
     assert!(gave_up.into_inner() > 0, "some schedules cut the table's history");

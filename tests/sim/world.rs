@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use aperio::dead_letters::Origin;
+use aperio::dead_letters::{Origin, keys};
 use aperio::decode::DeadLetter;
 use aperio::offsets::{LeaderEpoch, Offset, OffsetRanges, Offsets, Partition};
 use aperio::table::admit::reset::Move;
@@ -273,8 +273,13 @@ impl World {
         let truth = current.map_or(&self.nothing, |id| &self.truths[&id]);
         let fates = &truth.fates;
         for at in taken_back {
-            let named = truth.stale.contains(&(at.0, at.1));
-            self.excused.taken_back(at, fates, named, change.moves, now);
+            let place = (at.0, at.1);
+            if change.stored.iter().any(|letter| keys::key(letter) == place) {
+                self.excused.replaced(at, fates, now);
+            } else {
+                let named = truth.stale.contains(&place);
+                self.excused.taken_back(at, fates, named, change.moves, now);
+            }
         }
         for letter in &change.stored {
             self.excused.stored(letters::record(letter), fates, now);

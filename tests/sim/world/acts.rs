@@ -210,7 +210,7 @@ impl World {
         true
     }
 
-    /// A log was cut, and letters of what it lost would be taken for those of what is there now: the reset refuses, and the
+    /// A log was cut, and letters of what it lost would make room for those of what is there now: the reset refuses, and the
     /// person renames their table, as it says.
     fn keep_letters_unambiguous(&mut self, from: &Offsets) {
         let mut letters = self.letters.borrow_mut();

@@ -95,7 +95,7 @@ enum Work {
     Resolve(Vec<Partition>),
     /// Compares letters with what their table holds; what follows from that is an effect of its own.
     Letters(Call),
-    ChangeLetters(Call, LetterBase, KnownKeys, LetterChange),
+    ChangeLetters(Call, LetterBase, Box<KnownKeys>, LetterChange),
     Load,
     Swap(Box<CommitPlan>, Base),
     /// A proxy lost the answer to a commit and sends it again; the first made this snapshot, or none.
@@ -732,7 +732,7 @@ impl Process {
             moves: call.moves,
         };
         if !change.stored.is_empty() || !change.taken_back.is_empty() {
-            self.work.push(Work::ChangeLetters(call, base, known, change));
+            self.work.push(Work::ChangeLetters(call, base, Box::new(known), change));
             return None;
         }
         self.known = Some(known);
@@ -783,7 +783,7 @@ impl Process {
                     });
                     let Some(now) = now else {
                         // Another run was faster.
-                        self.known = Some(known);
+                        self.known = Some(*known);
                         self.work.push(Work::Letters(call));
                         return self.after(fault);
                     };
@@ -793,7 +793,7 @@ impl Process {
                     }
                 }
                 // What was never sent is an error, past which nothing is known.
-                self.known = (fault != Some(Fault::NotSent)).then_some(known);
+                self.known = (fault != Some(Fault::NotSent)).then_some(*known);
                 return self.lettered(call, now.filter(|_| !lost), world, fault);
             }
             Work::Reload(mut publication) => {
@@ -860,6 +860,7 @@ impl Process {
                 let wanted = world.to_publish(&offsets);
                 if let (None, Some(problem)) = (&wanted, world.problem().filter(|_| !fails && !lost)) {
                     let failure = unknown_offsets(problem);
+                    world.unknown_offsets += 1;
                     self.answers.push_back(Answer::Event(Event::Failed(failure)));
                     return self.after(fault);
                 }

@@ -112,6 +112,8 @@ pub struct World {
     pub resets: u32,
     /// How often a log was cut.
     pub truncations: u32,
+    /// How often a publication found that nobody knows the table's offsets.
+    pub unknown_offsets: u32,
     /// The latest time that any process has seen.
     pub now: Millis,
 }
@@ -193,6 +195,7 @@ impl World {
             commits: 0,
             resets: 0,
             truncations: 0,
+            unknown_offsets: 0,
             now: START,
         };
         world.note_log();

@@ -883,7 +883,18 @@ impl Process {
                 }
                 return self.after(fault);
             }
-            Work::Seal(..) if fails => Answer::Event(Event::Failed(down("a line's store"))),
+            Work::Seal(..) if fault == Some(Fault::NotSent) => Answer::Event(Event::Failed(down("a line's store"))),
+            // What was complete before that is there.
+            Work::Seal(id, ranges, window) if fails => {
+                let sealed = self.seal(id, ranges, window, world);
+                let files = sealed.files.iter().map(|file| file.file.file_path().to_owned());
+                Answer::Event(Event::Unwritten {
+                    window: id,
+                    files: files.collect(),
+                    since: self.now,
+                    failure: down("a line's store"),
+                })
+            }
             Work::Seal(id, ranges, window) => {
                 self.letters.insert(id, window.rejects.clone());
                 Answer::Event(Event::Sealed(self.seal(id, ranges, window, world)))
@@ -968,8 +979,11 @@ impl Process {
     fn hear(&mut self, answer: Answer) {
         match answer {
             Answer::Event(event) => {
-                if let Event::Sealed(window) = &event {
-                    self.deadlines.sealed(window.id, self.now);
+                match &event {
+                    Event::Sealed(SealedWindow { id, .. }) | Event::Unwritten { window: id, .. } => {
+                        self.deadlines.sealed(*id, self.now);
+                    }
+                    _ => {}
                 }
                 self.tell(event);
             }

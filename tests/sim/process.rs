@@ -609,6 +609,7 @@ impl Process {
                 self.now = self.now.after(after);
                 self.deadlines.commit_ended();
                 self.stale.clear();
+                self.taken_back.retain(|at| ledger.stale_letters.contains(at));
                 let stale: BTreeSet<_> = ledger.stale_letters.difference(&self.taken_back).copied().collect();
                 let nothing = stale.is_empty();
                 let publication = Publication {
@@ -628,6 +629,7 @@ impl Process {
                     self.abort_preparing(world);
                     self.deadlines.commit_ended();
                 }
+                self.taken_back.clear();
                 for window in windows {
                     self.windows.remove(&window);
                     self.letters.remove(&window);

@@ -49,7 +49,10 @@ fn debezium_events_are_opened() {
     same(r#"{"op":"t","source":{"table":"t"}}"#, "Gone");
     same(r#"{"op":"m","before":null,"message":{}}"#, "Nothing");
     same(r#"{"op":"x","after":{}}"#, "`op` is \"x\", of c, r, u, d, t and m none");
-    same(r#"{"op":"c","after":null}"#, "`op` is c, and `after` holds no row");
+    same(
+        r#"{"op":"c","after":null,"ts_ms":1}"#,
+        "`op` is c, and `after` holds no row",
+    );
     // With its schema around.
     check(
         r#"{"schema":{"type":"struct"},"payload":{"op":"c","after":{"id":1}}}"#,
@@ -63,6 +66,29 @@ fn debezium_events_are_opened() {
         r#"{"id":1,"op":"mine","__deleted":"false"}"#,
         r#"{"id":1,"op":"mine","__deleted":"false"}"#,
     );
+    for columns in [
+        r#""after":"{\"id\": 99, \"x\": 0}""#,
+        r#""before":{"a":1},"after":{"b":2},"ts_ms":5"#,
+        r#""after":{"b":2},"source":{"name":"web","version":"2"},"ts_ms":5"#,
+        r#""schema":{"type":"struct"},"payload":{"op":"c","after":{"id":99}}"#,
+        r#""payload":{"id":99},"schema":"public""#,
+    ] {
+        let row = format!(r#"{{"id":1,"op":"c",{columns}}}"#);
+        same(&row, &row);
+    }
+    let either = opened(
+        EnvelopeKind::Debezium,
+        Apply::Rows,
+        r#"{"op":"c","after":"{\"id\":1}"}"#,
+    );
+    assert!(either.contains("can't be told"), "{either}");
+    let schema = |name: &str| {
+        let json =
+            format!(r#"{{"schema":{{"type":"struct","name":"{name}"}},"payload":{{"op":"c","after":{{"id":1}}}}}}"#);
+        opened(EnvelopeKind::Debezium, Apply::Rows, &json)
+    };
+    assert_eq!(schema("shop.orders.Envelope"), r#"{"id":1}"#);
+    assert_eq!(schema("shop.orders.Value"), r#"{"op":"c","after":{"id":1}}"#);
     same(r#"{"id":1,"__deleted":"true"}"#, "Gone");
     same(r#"{"id":1,"__deleted":true}"#, "Gone");
     // What is no JSON is told of by whoever decodes rows.

@@ -136,6 +136,8 @@ impl Conductor {
                     self.deadlines.commit_ended();
                 }
                 self.events_ahead.forget();
+                // The table may not be as it was then, and name the same ones again.
+                self.taken_back.clear();
                 for window in windows {
                     self.sealed.remove(&window);
                     self.lines.forget(window);
@@ -208,6 +210,7 @@ impl Conductor {
     fn publish(&mut self, ledger: Ledger, after: Millis) {
         let (world, points) = (self.world.clone(), self.points.clone());
         // As the table tells them: of the commit before, or of a run that was killed right after its own.
+        self.taken_back.retain(|at| ledger.stale_letters.contains(at));
         let stale: BTreeSet<_> = ledger.stale_letters.difference(&self.taken_back).copied().collect();
         let aside = self.aside.clone();
         self.stale.clear();

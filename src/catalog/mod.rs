@@ -14,6 +14,7 @@ mod lists;
 mod part;
 mod proof;
 mod rest;
+pub mod scan;
 mod sql;
 pub mod stage;
 mod summary;

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::Origin;
 use super::columns::{CLUSTER_ID, OFFSET, PARTITION, PIPELINE, TABLE_UUID, TIMESTAMP, TOPIC, TOPIC_ID, stored_time};
 use crate::catalog::LoadedTable;
+use crate::catalog::scan::planned;
 use crate::decode::DeadLetter;
 use crate::offsets::{Offset, OffsetRanges, Offsets, Partition, RecordAt};
 
@@ -117,11 +118,10 @@ impl KnownKeys {
             None => false,
         };
         if let (Some(snapshot), Some(filter), true) = (known.snapshot, filter(from), complete) {
-            let table = scannable(table)?;
+            let table = table.scannable()?;
             let scan = table.scan().snapshot_id(snapshot).select(KEY).with_filter(filter);
             let mut unread = Vec::new();
-            let mut tasks = scan.build()?.plan_files().await?;
-            while let Some(task) = tasks.try_next().await? {
+            for task in planned(scan.build()?).await? {
                 match before.remove(&task.data_file_path) {
                     Some(keys) if task.deletes.is_empty() => known.take(Some(task.data_file_path), keys),
                     _ => unread.push(task),
@@ -279,18 +279,6 @@ async fn keys_in(table: &Table, task: FileScanTask, origin: &Origin) -> iceberg:
         keys.extend(keys_of(&batch, origin)?.into_iter().flatten());
     }
     Ok((file, keys))
-}
-
-/// Makes of a loaded table one that the crate scans.
-pub(super) fn scannable(table: &LoadedTable) -> iceberg::Result<Table> {
-    Table::builder()
-        .identifier(table.ident.clone())
-        .metadata(table.metadata.clone())
-        .metadata_location(&table.metadata_location)
-        .file_io(table.file_io.clone())
-        .runtime(iceberg::Runtime::try_current()?)
-        .readonly(true)
-        .build()
 }
 
 /// Where the record of a letter is.

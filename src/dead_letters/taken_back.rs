@@ -14,8 +14,9 @@ use iceberg::scan::{ArrowRecordBatchStream, FileScanTask};
 use iceberg::table::Table;
 
 use super::Origin;
-use super::keys::{Held, Key, filter_of, keys_of, scannable};
+use super::keys::{Held, Key, filter_of, keys_of};
 use crate::catalog::LoadedTable;
+use crate::catalog::scan::planned;
 
 /// Rows of a file that are read at once: a letter holds a whole record, which may be large.
 const ROWS_AT_ONCE: usize = 64;
@@ -32,7 +33,7 @@ impl TakenBack {
     /// # Errors
     /// What the crate says of a scan.
     pub(super) async fn find(base: &LoadedTable, origin: &Origin, keys: &HashSet<Key>) -> iceberg::Result<TakenBack> {
-        let table = scannable(base)?;
+        let table = base.scannable()?;
         let mut files = Vec::new();
         if let (Some(filter), Some(snapshot)) = (filter_of(keys), base.metadata.current_snapshot_id()) {
             let scan = table
@@ -41,8 +42,7 @@ impl TakenBack {
                 .select_all()
                 .with_filter(filter)
                 .build()?;
-            let mut tasks = scan.plan_files().await?;
-            while let Some(mut task) = tasks.try_next().await? {
+            for mut task in planned(scan).await? {
                 // All of its rows: those that stay are written again.
                 task.predicate = None;
                 if holds(&table, &task, origin, keys).await? {

@@ -351,12 +351,16 @@ impl Run {
             Swapped::Unknown(error) => {
                 commit.unknown = true;
                 commit.step = Step::Loading;
-                if let Some(after) = self.failed_attempt("the catalog doesn't say what became of a commit", error, now)
-                {
+                if let Some(after) = self.failed_attempt("no commit is seen to come to the table", error, now) {
                     self.load(after);
                 }
             }
-            Swapped::Rejected(error) => self.give_up("the catalog refuses the commit", error),
+            Swapped::Rejected(error) => {
+                let failure = Failure::new(Exit::Remote, "the commit is refused, or can't be made")
+                    .detail(error)
+                    .hint("nothing is lost: the table holds the offsets. Mend what the detail says, then run again");
+                self.finish(Outcome::Failed(failure));
+            }
         }
     }
 

@@ -8,14 +8,14 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions, ValueFormatter};
-use futures::TryStreamExt;
-use iceberg::Runtime;
+use futures::{StreamExt, TryStreamExt};
+use iceberg::ErrorKind;
 use iceberg::expr::{Predicate, Reference};
 use iceberg::spec::Datum;
-use iceberg::table::Table;
 use tracing::info;
 
 use crate::catalog::LoadedTable;
+use crate::catalog::scan::planned;
 use crate::decode::envelope::EVENT_ID;
 use crate::error::{Exit, Failure, chain};
 use crate::line::{EventKey, event_key};
@@ -132,13 +132,23 @@ impl World {
         let starts = self.scanned_at_once(partition, start, others, &held);
         let plan = self.line_plan(&table)?;
         let read = || self.read_events(&table, &plan.rows, &starts);
-        let mut events = patiently(self.retry_for, |_| true, read).await.map_err(|error| {
-            Failure::new(
-                Exit::Remote,
-                format!("the events that table `{}` holds can't be read", self.ident),
-            )
-            .detail(chain(&error))
-            .hint("`envelope.idempotent` knows events again by the table's rows; nothing was lost, run again when the store is well")
+        let passes = |error: &iceberg::Error| error.kind() != ErrorKind::FeatureUnsupported;
+        let mut events = patiently(self.retry_for, passes, read).await.map_err(|error| {
+            let what = format!("the events that table `{}` holds can't be read", self.ident);
+            let (exit, hint) = match passes(&error) {
+                true => (
+                    Exit::Remote,
+                    "`envelope.idempotent` knows events again by the table's rows; nothing was lost, run again when the store is well".to_owned(),
+                ),
+                false => (
+                    Exit::Config,
+                    format!(
+                        "`envelope.idempotent` knows events again by the table's rows. Let Spark write those files anew, `CALL system.rewrite_data_files(table => '{}', options => map('delete-file-threshold', '1'))`, or leave `idempotent` out; nothing was lost",
+                        self.ident
+                    ),
+                ),
+            };
+            Failure::new(exit, what).detail(chain(&error)).hint(hint)
         })?;
         let count: usize = events.values().map(|(_, events)| events.len()).sum();
         info!(table = %self.ident, partitions = starts.len(), events = count, "events that the table holds");
@@ -238,16 +248,11 @@ impl World {
         };
         let filter = starts.iter().map(of_one).reduce(Predicate::or);
         let filter = filter.expect("at least one partition begins");
-        let table = Table::builder()
-            .identifier(table.ident.clone())
-            .metadata(table.metadata.clone())
-            .metadata_location(table.metadata_location.clone())
-            .file_io(table.file_io.clone())
-            .runtime(Runtime::try_current()?)
-            .readonly(true)
-            .build()?;
+        let table = table.scannable()?;
         let scan = table.scan().select([of_partition, of_offset, id]);
-        let mut batches = scan.with_filter(filter).build()?.to_arrow().await?;
+        let tasks = planned(scan.with_filter(filter).build()?).await?;
+        let tasks = futures::stream::iter(tasks.into_iter().map(Ok)).boxed();
+        let mut batches = table.reader_builder().build().read(tasks)?.stream();
         while let Some(batch) = batches.try_next().await? {
             collect(&batch, |partition, offset, id| {
                 if let Some((_, events)) = events.get_mut(&partition) {

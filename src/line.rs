@@ -323,7 +323,8 @@ pub struct Line {
     /// `idempotent`: the events that were seen.
     horizon: Option<Horizon>,
     open: Option<Open>,
-    /// The window that was open, and why its files can't be written now.
+    /// A window whose files can't be written now, and why. Until it is dropped nothing is taken into those after it: they start
+    /// where it would have ended.
     unwritten: Option<(WindowId, String)>,
 }
 
@@ -419,7 +420,7 @@ impl Line {
             records: chunk.len() as u64,
             ..Tally::default()
         };
-        if self.unwritten.as_ref().is_some_and(|(unwritten, _)| *unwritten == id) {
+        if self.unwritten.is_some() {
             return Ok(skipped);
         }
         match self.take(id, chunk, answer) {
@@ -638,19 +639,18 @@ impl Line {
 
     /// Completes the files of a window, or says in it that they have to be written anew.
     fn seal_or_say(&mut self, id: WindowId) -> Result<LineWindow, LineError> {
-        let why = match self.unwritten.take_if(|(unwritten, _)| *unwritten == id) {
-            Some((_, why)) => why,
-            None => match self.seal(id) {
+        if self.unwritten.is_none() {
+            match self.seal(id) {
                 Err(LineError::Write(error)) if error.retryable() => {
                     self.drop_window(id);
                     self.held.set(0);
-                    chain(&error)
+                    self.unwritten = Some((id, chain(&error)));
                 }
                 sealed => return sealed,
-            },
-        };
+            }
+        }
         Ok(LineWindow {
-            unwritten: Some(why),
+            unwritten: self.unwritten.as_ref().map(|(_, why)| why.clone()),
             ..self.new_window(id)
         })
     }

@@ -9,3 +9,4 @@ mod layers;
 mod schema_check;
 mod shipped;
 mod stored;
+mod unwritten;

@@ -10,7 +10,7 @@ use aperio::catalog::stage::{Change, stage};
 use aperio::catalog::{Catalog, LoadedTable, NewTable, SwapAnswer};
 use aperio::chunk::Chunk;
 use aperio::config::PartitionField;
-use aperio::line::{Encoding, Line, LinePlan, LineSettings, LineWindow, NewSinks, Order, Reply};
+use aperio::line::{Encoding, Line, LinePlan, LineSettings, LineWindow, NewSinks, Order, Reply, SinkMaker};
 use aperio::memory::Memory;
 use aperio::offsets::{Offset, OffsetRange, OffsetRanges, Offsets, Partition};
 use aperio::place::partition_spec;
@@ -46,7 +46,7 @@ fn source() -> Source {
 }
 
 /// A table of format `version` in a SQLite catalog below `directory`, empty.
-async fn create(directory: &tempfile::TempDir, version: FormatVersion) -> (Catalog, LoadedTable) {
+pub async fn create(directory: &tempfile::TempDir, version: FormatVersion) -> (Catalog, LoadedTable) {
     let root = directory.path().to_str().expect("the path is UTF-8");
     let catalog = Catalog::sql("aperio", &format!("sqlite://{root}/catalog.db"), root, &BTreeMap::new());
     let catalog = catalog.expect("a catalog");
@@ -75,8 +75,8 @@ async fn create(directory: &tempfile::TempDir, version: FormatVersion) -> (Catal
     (catalog, table)
 }
 
-/// Sends the records through a line into a window that holds offsets 40 to 43 of partition 2.
-fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
+/// A line that fills windows of a table.
+pub fn line(table: &LoadedTable, sinks: SinkMaker) -> Line {
     let metadata = &table.metadata;
     let rows = evolve::row_plan(
         metadata.current_schema().clone(),
@@ -111,21 +111,31 @@ fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
         letters_bytes_max: usize::MAX,
         keeps_rejects: true,
     };
-    let sinks = || NewSinks {
-        unique: Uuid::from_u128(7),
-        sinks: Box::new(MemorySinks::default()),
-    };
-    let line = Line::new(settings, plan, Box::new(sinks)).expect("a line");
-    let range = OffsetRange::new(Offset::new(40), Offset::new(43));
-    let chunk = Chunk {
+    Line::new(settings, plan, sinks).expect("a line")
+}
+
+/// The records, at offsets 40 to 43 of partition 2.
+pub fn chunk() -> Chunk {
+    Chunk {
         partition: Partition(2),
-        range,
+        range: OffsetRange::new(Offset::new(40), Offset::new(43)),
         offsets: Int64Array::from(vec![40, 41, 42]),
         timestamps: Int64Array::from(vec![NOW_MS, NOW_MS + 1, NOW_MS + 2]),
         keys: BinaryArray::from(vec![None::<&[u8]>; 3]),
         values: BinaryArray::from(RECORDS.map(|record| Some(record.as_bytes())).to_vec()),
         headers: None,
+    }
+}
+
+/// Sends the records through a line into a window.
+fn fill(table: &LoadedTable, id: WindowId) -> (LineWindow, OffsetRanges) {
+    let sinks = || NewSinks {
+        unique: Uuid::from_u128(7),
+        sinks: Box::new(MemorySinks::default()),
     };
+    let line = line(table, Box::new(sinks));
+    let chunk = chunk();
+    let range = chunk.range;
     let (orders, inbox) = mpsc::channel();
     let take = Order::Take {
         window: id,

@@ -815,3 +815,77 @@ async fn a_created_table_is_the_one_that_was_asked_for_or_the_catalog_is_asked()
         }
     }
 }
+
+/// Writes the manifest list of a table's snapshot anew: its manifests without counts, or with counts under the names that Java
+/// and PyIceberg have for them, which is what the crate's reader of version 1 doesn't know.
+async fn written_elsewhere(table: &LoadedTable, counts: bool) {
+    let path = table
+        .metadata
+        .current_snapshot()
+        .expect("snapshot")
+        .manifest_list()
+        .to_owned();
+    let input = table.file_io.new_input(&path).expect("input");
+    let bytes = input.read().await.expect("read");
+    let reader = apache_avro::Reader::new(&bytes[..]).expect("Avro");
+    let theirs = |name: &str| name.replace("_data_files_count", "_files_count");
+    let schema = apache_avro::Schema::parse_str(&theirs(&reader.writer_schema().canonical_form())).expect("a schema");
+    let mut writer = apache_avro::Writer::new(&schema, Vec::new());
+    for value in reader {
+        let apache_avro::types::Value::Record(fields) = value.expect("a record") else {
+            panic!("a manifest is a record")
+        };
+        let fields = fields.into_iter().map(|(name, value)| {
+            let none = apache_avro::types::Value::Union(0, Box::new(apache_avro::types::Value::Null));
+            let keeps = counts || !name.ends_with("_count");
+            (theirs(&name), if keeps { value } else { none })
+        });
+        writer
+            .append(apache_avro::types::Value::Record(fields.collect()))
+            .expect("of the schema");
+    }
+    let bytes = writer.into_inner().expect("written");
+    // Not by our own store, which replaces nothing.
+    std::fs::write(path, bytes).expect("written");
+}
+
+#[tokio::test]
+async fn a_list_of_version_1_keeps_its_counts_or_gets_them() {
+    for counts in [true, false] {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let catalog = sql(&directory);
+        let created = catalog.create(&ident(), new_table(FormatVersion::V1, &[])).await;
+        let table = created.expect("create");
+        let first = commit(
+            &catalog,
+            &table,
+            change(&table, vec![data("/d/1", 10), data("/d/2", 5)]),
+        )
+        .await;
+        written_elsewhere(&first, counts).await;
+        let theirs = manifests(&first).await;
+        assert_eq!(theirs[0].added_files_count, None, "the crate's reader finds none");
+        let table = commit(&catalog, &first, change(&first, vec![data("/d/3", 1)])).await;
+        let mut found: Vec<_> = manifests(&table)
+            .await
+            .iter()
+            .map(|manifest| {
+                (
+                    manifest.added_files_count,
+                    manifest.added_rows_count,
+                    manifest.existing_files_count,
+                    manifest.deleted_files_count,
+                )
+            })
+            .collect();
+        found.sort_unstable();
+        assert_eq!(
+            found,
+            [
+                (Some(1), Some(1), Some(0), Some(0)),
+                (Some(2), Some(15), Some(0), Some(0))
+            ],
+            "counts in the list: {counts}"
+        );
+    }
+}

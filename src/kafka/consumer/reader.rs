@@ -454,6 +454,7 @@ impl Reader {
         drop(state);
         self.sizes = assembly.sizes;
         self.outgoing = assembly.out;
+        let damaged: Vec<Partition> = assembly.halted.iter().map(|halted| halted.partition).collect();
         self.leave(&assembly.halted);
         self.outgoing.extend(assembly.halted);
         if !self.outgoing.is_empty() {
@@ -462,6 +463,12 @@ impl Reader {
         for (partition, code, reason) in errors {
             self.settings.meter.failed();
             match code {
+                // Behind damage at the end of a log librdkafka asks for what isn't there; the damage tells all.
+                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange
+                    if damaged.contains(&partition) =>
+                {
+                    debug!(topic = %self.settings.topic, %partition, "{reason}");
+                }
                 RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                     let reading = held(&context.state).partitions.get(&partition).copied();
                     let wanted = reading.and_then(|reading| match reading.phase {

@@ -74,6 +74,23 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Finds the first error of a type among an error and its causes.
+pub fn cause<'e, T: std::error::Error + 'static>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e T> {
+    let mut cause = Some(error);
+    // Ends: a chain of sources is finite.
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        cause = match error.downcast_ref::<std::io::Error>() {
+            // Its own `source` passes over what it holds.
+            Some(error) => error.get_ref().map(|held| held as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}
+
 /// Returns an error with its causes, in one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

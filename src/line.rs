@@ -409,6 +409,14 @@ impl Line {
         }
     }
 
+    /// Gives up a window for now: its files can't be written.
+    fn put_off(&mut self, window: WindowId, why: &WriteError) {
+        self.drop_window(window);
+        // Where it was being sealed it is open no more.
+        self.held.set(0);
+        self.unwritten = Some((window, chain(why)));
+    }
+
     /// Takes a chunk, unless its window has to be read again anyway.
     fn take_or_skip(
         &mut self,
@@ -425,8 +433,7 @@ impl Line {
         }
         match self.take(id, chunk, answer) {
             Err(LineError::Write(error)) if error.retryable() => {
-                self.drop_window(id);
-                self.unwritten = Some((id, chain(&error)));
+                self.put_off(id, &error);
                 answer(Reply::Crowded(id));
                 Ok(skipped)
             }
@@ -641,11 +648,7 @@ impl Line {
     fn seal_or_say(&mut self, id: WindowId) -> Result<LineWindow, LineError> {
         if self.unwritten.is_none() {
             match self.seal(id) {
-                Err(LineError::Write(error)) if error.retryable() => {
-                    self.drop_window(id);
-                    self.held.set(0);
-                    self.unwritten = Some((id, chain(&error)));
-                }
+                Err(LineError::Write(error)) if error.retryable() => self.put_off(id, &error),
                 sealed => return sealed,
             }
         }

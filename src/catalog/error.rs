@@ -1,7 +1,6 @@
 //! What can go wrong with a catalog, by what the caller can do about it.
 
-use std::error::Error;
-
+use crate::error::cause;
 use crate::store::StoreError;
 
 /// Why a catalog didn't do what it was asked.
@@ -87,13 +86,5 @@ impl CatalogError {
 
 /// Finds the store's own error below one of the `iceberg` crate.
 pub(super) fn store_error(error: &iceberg::Error) -> Option<&StoreError> {
-    let mut cause: Option<&(dyn Error + 'static)> = error.source();
-    // Ends: a chain of sources is finite.
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref::<StoreError>() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
+    cause(error)
 }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
+use apache_avro::types::Value as Avro;
 use flate2::read::GzDecoder;
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, DataFileFormat, ManifestContentType, ManifestList, ManifestStatus,
@@ -832,17 +833,15 @@ async fn written_elsewhere(table: &LoadedTable, counts: bool) {
     let schema = apache_avro::Schema::parse_str(&theirs(&reader.writer_schema().canonical_form())).expect("a schema");
     let mut writer = apache_avro::Writer::new(&schema, Vec::new());
     for value in reader {
-        let apache_avro::types::Value::Record(fields) = value.expect("a record") else {
+        let Avro::Record(fields) = value.expect("a record") else {
             panic!("a manifest is a record")
         };
         let fields = fields.into_iter().map(|(name, value)| {
-            let none = apache_avro::types::Value::Union(0, Box::new(apache_avro::types::Value::Null));
+            let none = Avro::Union(0, Box::new(Avro::Null));
             let keeps = counts || !name.ends_with("_count");
             (theirs(&name), if keeps { value } else { none })
         });
-        writer
-            .append(apache_avro::types::Value::Record(fields.collect()))
-            .expect("of the schema");
+        writer.append(Avro::Record(fields.collect())).expect("of the schema");
     }
     let bytes = writer.into_inner().expect("written");
     // Not by our own store, which replaces nothing.

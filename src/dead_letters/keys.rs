@@ -288,13 +288,7 @@ pub fn key(letter: &DeadLetter) -> Key {
 
 /// Returns a filter for these keys; more rows may pass it.
 pub(super) fn filter_of(keys: &HashSet<Key>) -> Option<Predicate> {
-    let mut lowest = Offsets::default();
-    for (partition, offset) in keys {
-        if lowest.get(*partition).is_none_or(|known| known > *offset) {
-            lowest.set(*partition, *offset);
-        }
-    }
-    filter(&lowest)
+    filter(&floor(&Offsets::default(), keys.iter().copied()))
 }
 
 /// Returns a filter that keeps at least all rows at or above `from`; `None` if that is no partition.

@@ -180,21 +180,23 @@ pub fn row(envelope: Envelope, json: &[u8]) -> Option<Cow<'_, [u8]>> {
 }
 
 fn debezium(apply: Apply, json: &[u8]) -> Result<Result<Opened<'_>, String>, Fault> {
-    let mut fields = Fields::of(json)?;
-    let (mut json, mut name) = (json, None);
-    if let Some((schema, payload)) = fields.with_schema() {
-        if payload == b"null" {
-            // A tombstone with its schema.
-            return Ok(Ok(Opened::no_row(Change::Nothing)));
-        }
-        let [of] = members(schema, ["name"])?;
-        name = of.map(text).transpose()?.flatten();
-        json = payload;
-        fields = Fields::of(payload)?;
-    }
+    let outer = Fields::of(json)?;
+    let (schema, json) = match outer.with_schema() {
+        // A tombstone with its schema.
+        Some((_, b"null")) => return Ok(Ok(Opened::no_row(Change::Nothing))),
+        Some((schema, payload)) => (Some(schema), payload),
+        None => (None, json),
+    };
     if apply == Apply::Events {
         return Ok(Ok(Opened::row(json)));
     }
+    let (fields, name) = match schema {
+        None => (outer, None),
+        Some(schema) => {
+            let [name] = members(schema, ["name"])?;
+            (Fields::of(json)?, name.map(text).transpose()?.flatten())
+        }
+    };
     match fields.shape.form(name.as_deref()) {
         Form::Event => {
             let op = fields.op.map(text).transpose()?.flatten();

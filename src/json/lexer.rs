@@ -443,16 +443,18 @@ fn unescape(raw: &[u8], mut emit: impl FnMut(&[u8])) -> Result<(), (&'static str
 
 /// Returns the character of a `\uXXXX` or a pair of them, and the bytes they take; half a pair is none.
 fn unicode(raw: &[u8], at: usize) -> Option<(char, usize)> {
-    let unit = |at: usize| -> Option<u32> {
+    let unit = |at: usize| -> Option<u16> {
         let digits = raw.get(at..at + 6)?.strip_prefix(b"\\u")?;
         digits
             .iter()
-            .try_fold(0, |sum, digit| Some(sum * 16 + (*digit as char).to_digit(16)?))
+            .try_fold(0, |sum, digit| Some(sum * 16 + (*digit as char).to_digit(16)? as u16))
     };
-    let high = unit(at)?;
-    if !(0xD800..0xDC00).contains(&high) {
-        return Some((char::from_u32(high)?, 6));
+    let first = unit(at)?;
+    match char::decode_utf16([first]).next()? {
+        Ok(letter) => Some((letter, 6)),
+        Err(_) => {
+            let pair = char::decode_utf16([first, unit(at + 6)?]).next()?;
+            Some((pair.ok()?, 12))
+        }
     }
-    let low = unit(at + 6).filter(|low| (0xDC00..0xE000).contains(low))?;
-    Some((char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00))?, 12))
 }

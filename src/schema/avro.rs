@@ -12,7 +12,7 @@ mod parse;
 
 use serde_json::Value;
 
-use super::debezium::{Is, Shape, Source};
+use super::debezium::{Is, Shape};
 
 pub use self::canonical::{canonical, fingerprint};
 pub use self::columns::{DEPTH_MAX, PRECISION_MAX, arm_names, as_text, has_width, natural, renames, type_name};
@@ -50,11 +50,7 @@ impl AvroSchema {
                 of => of,
             };
             let is = match (of, self.record(of)) {
-                (_, Some((_, fields))) => {
-                    let mut source = Source::default();
-                    fields.iter().for_each(|field| source.see(&field.name));
-                    Is::Fields(source)
-                }
+                (_, Some((_, fields))) => Is::fields(fields.iter().map(|field| field.name.as_str())),
                 (Avro::String(_), _) => Is::Text,
                 (Avro::Int(_) | Avro::Long(_), _) => Is::Number,
                 (Avro::Null, _) => Is::Null,

@@ -65,6 +65,15 @@ pub enum Is {
     Else,
 }
 
+impl Is {
+    /// What has these fields.
+    pub fn fields<'n>(names: impl Iterator<Item = &'n str>) -> Is {
+        let mut source = Source::default();
+        names.for_each(|name| source.see(name));
+        Is::Fields(source)
+    }
+}
+
 /// The members of what may be an event's `source`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Source {
@@ -131,11 +140,7 @@ impl Shape {
         let mut shape = Shape::default();
         for column in columns {
             let is = match &*column.field_type {
-                Type::Struct(members) => {
-                    let mut source = Source::default();
-                    members.fields().iter().for_each(|member| source.see(&member.name));
-                    Is::Fields(source)
-                }
+                Type::Struct(members) => Is::fields(members.fields().iter().map(|member| member.name.as_str())),
                 Type::Primitive(PrimitiveType::String) => Is::Text,
                 Type::Primitive(PrimitiveType::Int | PrimitiveType::Long) => Is::Number,
                 _ => Is::Else,
@@ -217,11 +222,7 @@ mod tests {
         let mut shape = Shape::default();
         for (field, is) in fields {
             let is = match is.split_at(1) {
-                ("{", members) => {
-                    let mut source = Source::default();
-                    members.split_whitespace().for_each(|member| source.see(member));
-                    Is::Fields(source)
-                }
+                ("{", members) => Is::fields(members.split_whitespace()),
                 ("\"", _) => Is::Text,
                 ("1", _) => Is::Number,
                 ("0", _) => Is::Null,

@@ -180,10 +180,7 @@ impl ProtoSchema {
         for field in &self.messages[self.root].fields {
             let is = match (field.shape, field.shape.message()) {
                 (_, Some(index)) if self.messages[index].known.is_none() => {
-                    let mut source = debezium::Source::default();
-                    let members = self.messages[index].fields.iter();
-                    members.for_each(|member| source.see(&member.name));
-                    Is::Fields(source)
+                    Is::fields(self.messages[index].fields.iter().map(|member| member.name.as_str()))
                 }
                 (Shape::Single { of, .. }, _) => match of {
                     Kind::String | Kind::Enum(_) => Is::Text,

@@ -66,7 +66,7 @@ impl WriterSchema {
             WriterSchema::Protobuf(schema) => {
                 WriterSchema::Protobuf(Arc::new(Arc::unwrap_or_clone(schema).within(operation, after)))
             }
-            WriterSchema::Json(columns) => WriterSchema::Json(json_rows(columns, operation, after)),
+            WriterSchema::Json(columns) => WriterSchema::Json(json_rows(columns, kind)),
         })
     }
 
@@ -180,7 +180,7 @@ impl WriterSchema {
 }
 
 /// Returns the columns of the rows inside events with these columns, with or without what tells of their schema.
-fn json_rows(columns: Vec<NestedField>, operation: &str, after: &str) -> Vec<NestedField> {
+fn json_rows(columns: Vec<NestedField>, kind: EnvelopeKind) -> Vec<NestedField> {
     fn inside<'c>(columns: &[&'c NestedField], name: &str) -> Option<Vec<&'c NestedField>> {
         let found = columns.iter().find(|column| column.name == name)?;
         match &*found.field_type {
@@ -191,10 +191,12 @@ fn json_rows(columns: Vec<NestedField>, operation: &str, after: &str) -> Vec<Nes
     let all: Vec<&NestedField> = columns.iter().collect();
     let payload = inside(&all, "schema").and_then(|_| inside(&all, "payload"));
     let event = payload.unwrap_or(all);
-    let is_event = operation != EnvelopeKind::Debezium.operation()
-        || matches!(Shape::of_columns(&event).form(None), Form::Event | Form::Unclear);
-    let rows = inside(&event, operation).filter(|_| is_event);
-    let rows = rows.and_then(|_| inside(&event, after));
+    let is_event = match kind {
+        EnvelopeKind::Cdc => true,
+        EnvelopeKind::Debezium => matches!(Shape::of_columns(&event).form(None), Form::Event | Form::Unclear),
+    };
+    let rows = inside(&event, kind.operation()).filter(|_| is_event);
+    let rows = rows.and_then(|_| inside(&event, kind.after()));
     rows.unwrap_or(event).into_iter().cloned().collect()
 }
 

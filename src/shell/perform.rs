@@ -151,17 +151,8 @@ pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger)
         let mut offsets = ledger.offsets.clone();
         let mut ahead = ahead_of(&offsets, &held);
         if !ahead.is_empty() {
-            let table = world.catalog.load(&world.ident).await.map_err(|error| chain(&error))?;
-            let table = table.ok_or_else(|| format!("table `{}` is gone", world.ident))?;
-            let fresh = match table.view().await {
-                Ok(view) => view.ledger,
-                Err(ViewError::Catalog(error)) => return Err(chain(&error).into()),
-                // Nor does a load get on with this.
-                Err(ViewError::Ledger(problem)) => {
-                    return Err(Unpublished::ForEver(ledger_failure(&world.ident, &problem)));
-                }
-            };
-            offsets = fresh
+            offsets = fresh_ledger(world)
+                .await?
                 .ok_or_else(|| "the table carries no offsets any more".to_owned())?
                 .offsets;
             ahead = ahead_of(&offsets, &held);
@@ -193,6 +184,18 @@ pub(super) async fn publish(world: &World, points: &SyncPoints, ledger: &Ledger)
     Err(Unpublished::Yet(
         "other instances keep changing this table's sync points".to_owned(),
     ))
+}
+
+/// Loads the ledger that the table carries now, if it carries one.
+async fn fresh_ledger(world: &World) -> Result<Option<Ledger>, Unpublished> {
+    let table = world.catalog.load(&world.ident).await.map_err(|error| chain(&error))?;
+    let table = table.ok_or_else(|| format!("table `{}` is gone", world.ident))?;
+    match table.view().await {
+        Ok(view) => Ok(view.ledger),
+        Err(ViewError::Catalog(error)) => Err(chain(&error).into()),
+        // Nor does a load get on with this.
+        Err(ViewError::Ledger(problem)) => Err(Unpublished::ForEver(ledger_failure(&world.ident, &problem))),
+    }
 }
 
 /// The key of a partition's sync point.
@@ -310,10 +313,10 @@ impl Aside {
         let Some(table) = self.table.as_ref().filter(|_| !stale.is_empty()) else {
             return BTreeSet::new();
         };
-        let named = match still_named(world).await {
-            Ok(named) => named,
+        let named = match fresh_ledger(world).await {
+            Ok(ledger) => ledger.map(|ledger| ledger.stale_letters).unwrap_or_default(),
             Err(error) => {
-                tell_left(&error, &stale);
+                tell_left(&String::from(error), &stale);
                 return BTreeSet::new();
             }
         };
@@ -329,14 +332,6 @@ impl Aside {
             }
         }
     }
-}
-
-/// The letters that the table's ledger, as it is now, says are to be taken back.
-async fn still_named(world: &World) -> Result<BTreeSet<RecordAt>, String> {
-    let table = world.catalog.load(&world.ident).await.map_err(|error| chain(&error))?;
-    let table = table.ok_or_else(|| format!("table `{}` is gone", world.ident))?;
-    let view = table.view().await.map_err(|error| chain(&error))?;
-    Ok(view.ledger.map(|ledger| ledger.stale_letters).unwrap_or_default())
 }
 
 fn tell_left(error: &str, stale: &BTreeSet<RecordAt>) {

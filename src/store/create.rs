@@ -1,7 +1,6 @@
 //! Creating objects. Nothing that a table names is ever replaced: where two names meet, by whatever mistake, the second
 //! write fails and the first one's rows stay.
 
-use std::error::Error;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::{Store, StoreError};
+use crate::error::cause;
 
 /// The wait before a request without an answer is sent again, doubled each time up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -104,15 +104,8 @@ impl Store {
 /// Says whether a request may have been carried out without an answer; after any other failure `object_store` has asked
 /// again itself for as long as that helps.
 fn unanswered(error: &StoreError) -> bool {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    // Ends: a chain of sources is finite.
-    while let Some(error) = cause {
-        if let Some(http) = error.downcast_ref::<HttpError>() {
-            return matches!(http.kind(), HttpErrorKind::Timeout | HttpErrorKind::Interrupted);
-        }
-        cause = error.source();
-    }
-    false
+    cause::<HttpError>(error)
+        .is_some_and(|http| matches!(http.kind(), HttpErrorKind::Timeout | HttpErrorKind::Interrupted))
 }
 
 /// Gives a file of a local disk another name if nothing has that name yet.
@@ -139,15 +132,7 @@ fn has_no_links(kind: ErrorKind) -> bool {
 }
 
 fn links_missing(error: &object_store::Error) -> bool {
-    let mut cause: Option<&(dyn Error + 'static)> = error.source();
-    // Ends: a chain of sources is finite.
-    while let Some(error) = cause {
-        if let Some(disk) = error.downcast_ref::<std::io::Error>() {
-            return has_no_links(disk.kind());
-        }
-        cause = error.source();
-    }
-    false
+    cause::<std::io::Error>(error).is_some_and(|disk| has_no_links(disk.kind()))
 }
 
 /// Says whether two stored objects hold the same bytes; `false` where one isn't there.

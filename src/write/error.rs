@@ -1,12 +1,12 @@
 //! Why files can't be written.
 
-use std::error::Error;
 use std::io;
 
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 
 use super::Passing;
+use crate::error::cause;
 
 /// Why a window's files can't be written. Its other files may exist; the window is dropped and re-read.
 #[derive(Debug, thiserror::Error)]
@@ -61,19 +61,7 @@ pub enum WriteError {
 impl WriteError {
     /// Says whether the same rows may be written later, to files with other names, without anyone changing anything.
     pub fn retryable(&self) -> bool {
-        let mut cause: Option<&(dyn Error + 'static)> = Some(self);
-        // Ends: a chain of sources is finite.
-        while let Some(error) = cause {
-            if error.is::<Passing>() {
-                return true;
-            }
-            cause = match error.downcast_ref::<io::Error>() {
-                // Its own `source` passes over what it holds.
-                Some(error) => error.get_ref().map(|held| held as &(dyn Error + 'static)),
-                None => error.source(),
-            };
-        }
-        false
+        cause::<Passing>(self).is_some()
     }
 }
 

@@ -88,7 +88,7 @@ fn a_bucket_keeps_the_tables_and_sync_points_of_writers_that_run_at_once() {
 }
 
 /// Source and value of every sync point, as `aperio sync-points show` tells them.
-fn sync_points(dir: &Path) -> Vec<(String, String)> {
+pub fn sync_points(dir: &Path) -> Vec<(String, String)> {
     let shown = Aperio::run(dir, &["sync-points", "show", "pipeline.yaml", "--output", "json"]).expect_code(0);
     let text = |value: &Value| value.as_str().expect("text").to_owned();
     let report = shown.report();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::access::{expect_each_once, pipeline, produce, s3_properties, sqlite_over_s3};
+use crate::access::{expect_each_once, pipeline, produce, s3_properties, sqlite_over_s3, sync_points};
 use crate::aperio::{Aperio, Outcome, Workspace};
 use crate::produce::Record;
 use crate::readers::{self, Catalog, Engine};
@@ -97,7 +97,7 @@ fn a_bucket_that_refuses_files_for_a_while_ends_no_service() {
     let service = Aperio::start(work.path(), &["run", "pipeline.yaml", "--retry-for", "50s"]);
     let refused = Arc::new(AtomicUsize::new(0));
     let mut ids = 0..0;
-    for (records, bytes) in [(300, 10), (6_000, 4_000)] {
+    for (records, words) in [(300, 1), (6_000, 375)] {
         let left = Arc::new(AtomicUsize::new(6));
         let (refused, counted) = (Arc::clone(&refused), Arc::clone(&left));
         store.guard(move |request| {
@@ -115,19 +115,7 @@ fn a_bucket_that_refuses_files_for_a_while_ends_no_service() {
             }
         });
         ids = ids.end..ids.end + records;
-        let text = |id: i64| {
-            let mut state = id.cast_unsigned().wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-            let mut next = || {
-                // Xorshift, so that nothing is made small.
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                char::from(b'0' + (state % 75) as u8).to_string().replace('\\', "/")
-            };
-            let name: String = (0..bytes).map(|_| next()).collect();
-            Record::of(format!(r#"{{"id":{id},"name":"{name}"}}"#)).partition((id % 3) as i32)
-        };
-        produce::produce(kafka, table, ids.clone().map(text));
+        produce::produce(kafka, table, ids.clone().map(|id| noise(id, words)));
         let through = setup::wait_until(setup::PATIENCE, || {
             left.load(Ordering::Relaxed) == 0 && held(&work) == ids.end
         });
@@ -141,15 +129,8 @@ fn a_bucket_that_refuses_files_for_a_while_ends_no_service() {
 
 /// How many records the sync points of a workspace's only table tell of.
 fn held(work: &Workspace) -> i64 {
-    let shown = Aperio::run(
-        work.path(),
-        &["sync-points", "show", "pipeline.yaml", "--output", "json"],
-    )
-    .expect_code(0);
-    let report = shown.report();
-    let points = report.as_array().expect("a list").iter();
-    let offset = |point: &Value| point["syncValue"].as_str()?.parse::<i64>().ok();
-    points.filter_map(offset).sum()
+    let offset = |(_, value): &(String, String)| value.parse::<i64>().expect("an offset");
+    sync_points(work.path()).iter().map(offset).sum()
 }
 
 /// A workspace with one pipeline into a bucket of the same name at `endpoint`.
@@ -347,11 +328,11 @@ fn processes_that_share_a_sqlite_file_wait_for_its_lock() {
     }
 }
 
-/// Text that doesn't compress, so that a file is as long as its records.
-fn noise(id: i64) -> Record {
+/// Text that hardly compresses, so that a file is about as long as its records: so many words of 16 digits.
+fn noise(id: i64, words: usize) -> Record {
     let mut state = id as u64 + 1;
     let mut text = String::new();
-    for _ in 0..16 {
+    for _ in 0..words {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
@@ -376,7 +357,7 @@ fn a_full_disk_ends_a_run_that_another_completes() {
         Aperio::start_under(&["sh", "-c", &script, "sh"], work.path(), &args, &[]).wait()
     };
     // A data file of 16 KB doesn't fit.
-    produce::produce(kafka, table, (100..500).map(noise));
+    produce::produce(kafka, table, (100..500).map(|id| noise(id, 16)));
     gave_up(limited(16), &["File too large"]);
     work.start_once(&[]).wait().expect_code(0);
     // This one does, but the metadata doesn't.

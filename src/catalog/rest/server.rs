@@ -16,6 +16,7 @@ use serde_json::error::Category;
 use super::token::Tokens;
 use crate::catalog::CatalogError;
 use crate::catalog::asked::Asked;
+use crate::error::chain;
 use crate::http::{self, BodyError};
 use crate::store::Access;
 
@@ -352,11 +353,11 @@ impl Answer {
 
 /// Sends a request and waits for the whole answer, or for as much of an error's as is told to people.
 pub(super) async fn received(request: RequestBuilder, bytes_max: usize) -> Result<Answer, NoAnswer> {
-    let unreachable = |error: reqwest::Error| CatalogError::Unreachable(with_causes(&error.without_url()));
+    let unreachable = |error: reqwest::Error| CatalogError::Unreachable(chain(&error.without_url()));
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) if error.is_builder() => {
-            let message = with_causes(&error.without_url());
+            let message = chain(&error.without_url());
             return Err(NoAnswer::NotSent(CatalogError::Broken(message)));
         }
         Err(error) => return Err(NoAnswer::MayBeSent(unreachable(error))),
@@ -418,16 +419,4 @@ fn encoded(text: &str) -> String {
         }
     }
     out
-}
-
-/// `reqwest` prints only its outermost error; the reason is further down.
-fn with_causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    // Ends: a chain of sources is finite.
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
